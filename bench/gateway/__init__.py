@@ -1,0 +1,1 @@
+"""What forwarding model traffic costs: Bailee beside no gateway, nginx, LiteLLM and two bare probes."""

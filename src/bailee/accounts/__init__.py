@@ -1,0 +1,1 @@
+"""People, organizations and keys, and the consents they gave."""

@@ -1,0 +1,297 @@
+"""Accounts and organizations, and the consents they gave: who there is and what they allowed."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.accounts import tables
+from bailee.accounts.tables import Role
+from bailee.database.engines import open_database
+from bailee.policy.consents import Consent, Grantor, require_available, require_grant
+from bailee.policy.periods import Period
+from bailee.policy.plans import Plan, Provider, is_consumer
+from bailee.policy.problems import Problem
+
+FILE_NAME = "accounts.db"
+DEFAULT_NAME = "me"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+class Kind(StrEnum):
+    """What a row of `consents` is about; zero data retention tightens, and is recorded the same way."""
+
+    TRAINING = "training"
+    DPP = "dpp"
+    ZDR = "zdr"
+
+
+class Account(msgspec.Struct, frozen=True):
+    """An account and what is in force for it.
+
+    Attributes:
+        organization: its organization's name; None for consumer plans.
+        retention, organization_retention: the longest time it, or its organization, lets records be held.
+    """
+
+    id: str
+    name: str
+    plan: Plan
+    organization: str | None
+    role: Role | None
+    retention: Period | None
+    organization_retention: Period | None
+    training: bool
+    dpp: bool
+    zdr: bool
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A consent as it was recorded.
+
+    Attributes:
+        subject: the id of the account or the name of the organization it holds for.
+        was: what was in force before.
+    """
+
+    subject: str
+    kind: Kind
+    given: bool
+    was: bool
+    granted_by: str
+    at_ms: int
+
+
+class Directory:
+    """Accounts, organizations and consents in one database.
+
+    Args:
+        clock: seconds since 1970 UTC.
+    """
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+        self.engine = engine
+        self._clock = clock
+
+    def add(
+        self,
+        name: str,
+        plan: Plan,
+        *,
+        organization: str | None = None,
+        role: Role | None = None,
+        retention: Period | None = None,
+    ) -> Account:
+        """Add an account.
+
+        A commercial account always has an organization, one of its own name if none is given; the first
+        account of an organization is its admin. A consumer account has none.
+
+        Raises:
+            Problem: the name is taken or not a name, or a consumer is given an organization or a role.
+        """
+        check_name(name, where="NAME")
+        if is_consumer(plan):
+            if organization or role:
+                raise Problem(
+                    f"the {plan} plan is a person's own and has no organization",
+                    where="--org",
+                    fix="leave --org and --role out, or choose a commercial plan such as team",
+                )
+        else:
+            organization = check_name(organization or name, where="--org")
+        accounts, organizations = tables.accounts, tables.organizations
+        id = secrets.token_hex(16)
+        with self.engine.begin() as connection:
+            if connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).first():
+                raise Problem(
+                    f"there is an account {name!r} already", where="NAME", fix="choose another name"
+                )
+            if organization is not None:
+                known = sa.select(organizations.c.name).where(organizations.c.name == organization)
+                is_new = connection.execute(known).first() is None
+                if is_new:
+                    connection.execute(sa.insert(organizations).values(name=organization))
+                role = role or (Role.ADMIN if is_new else Role.MEMBER)
+            connection.execute(
+                sa.insert(accounts).values(
+                    id=id,
+                    name=name,
+                    plan=plan.value,
+                    organization=organization,
+                    role=role.value if role else None,
+                    retention=str(retention) if retention else None,
+                )
+            )
+        return self.get(name)
+
+    def get(self, name: str) -> Account:
+        """Return an account by its name.
+
+        Raises:
+            Problem: there is none of that name.
+        """
+        for account in self._read(tables.accounts.c.name == name):
+            return account
+        raise Problem(f"there is no account {name!r}", fix="see: bailee accounts list")
+
+    def all(self) -> list[Account]:
+        """Return every account, by name."""
+        return self._read(sa.true())
+
+    def ensure_default(self) -> Account:
+        """Return the one account there is, or make `me`, plan api, where there is none.
+
+        Raises:
+            Problem: there are several, so one has to be chosen.
+        """
+        accounts = self.all()
+        if not accounts:
+            return self.add(DEFAULT_NAME, Plan.API)
+        if len(accounts) == 1:
+            return accounts[0]
+        for account in accounts:
+            if account.name == DEFAULT_NAME:
+                return account
+        raise Problem(
+            f"there are {len(accounts)} accounts", where="--account", fix="say whose session this is"
+        )
+
+    def consent(self, account: str, *, given: bool) -> Change:
+        """Record an account holder's own choice on training.
+
+        Raises:
+            Problem: the plan has no training switch, or there is no such account.
+        """
+        holder = self.get(account)
+        if given:
+            require_grant(Consent.TRAINING, holder.plan, Grantor.ACCOUNT_HOLDER)
+        else:
+            require_available(holder.plan, training=True)
+        return self._record(holder.id, Kind.TRAINING, given, was=holder.training, granted_by=holder.id)
+
+    def decide_for_organization(
+        self, organization: str, kind: Kind, *, given: bool, by: str, provider: Provider = Provider.ANTHROPIC
+    ) -> Change:
+        """Record an admin's choice for an organization: the partner program or zero data retention.
+
+        Args:
+            by: the name of the account that asks.
+            provider: where the organization's traffic reaches the model.
+
+        Raises:
+            Problem: the one who asks is no admin of that organization, or its plan does not have it.
+        """
+        person = self.get(by)
+        if person.organization != organization:
+            raise Problem(
+                f"{by!r} does not belong to organization {organization!r}",
+                where="--as",
+                fix="name an admin of that organization",
+            )
+        if kind is Kind.DPP and given and provider is not Provider.ANTHROPIC:
+            raise Problem(
+                f"the partner program is for the first-party API only; the model is reached through {provider}",
+                where="dpp",
+                fix="leave it off",
+            )
+        is_admin = person.role is Role.ADMIN
+        if kind is Kind.DPP:
+            grantor = Grantor.ORGANIZATION_ADMIN if is_admin else Grantor.ORGANIZATION_MEMBER
+            require_grant(Consent.DPP, person.plan, grantor)
+        elif not is_admin:
+            raise Problem(
+                "only an organization admin can switch zero data retention",
+                where="--as",
+                fix="ask an organization admin",
+            )
+        was = person.dpp if kind is Kind.DPP else person.zdr
+        return self._record(organization, kind, given, was=was, granted_by=person.id)
+
+    def members(self, organization: str) -> list[Account]:
+        """Return the accounts of an organization, by name.
+
+        Raises:
+            Problem: there is no such organization.
+        """
+        found = self._read(tables.accounts.c.organization == organization)
+        if not found:
+            raise Problem(f"there is no organization {organization!r}", fix="see: bailee accounts list")
+        return found
+
+    def _record(self, subject: str, kind: Kind, given: bool, *, was: bool, granted_by: str) -> Change:
+        change = Change(subject, kind, given, was, granted_by, int(self._clock() * 1000))
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.insert(tables.consents).values(
+                    subject=subject,
+                    kind=kind.value,
+                    given=given,
+                    granted_by=granted_by,
+                    at_ms=change.at_ms,
+                )
+            )
+        return change
+
+    def _read(self, where: sa.ColumnElement[bool]) -> list[Account]:
+        accounts, organizations = tables.accounts, tables.organizations
+        query = (
+            sa.select(accounts, organizations.c.retention.label("organization_retention"))
+            .outerjoin(organizations)
+            .where(where)
+            .order_by(accounts.c.name)
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+            given = {
+                (row.subject, row.kind): row.given
+                for row in connection.execute(sa.select(tables.consents).order_by(tables.consents.c.number))
+            }
+        return [
+            Account(
+                id=row.id,
+                name=row.name,
+                plan=Plan(row.plan),
+                organization=row.organization,
+                role=Role(row.role) if row.role else None,
+                retention=_period(row.retention),
+                organization_retention=_period(row.organization_retention),
+                training=given.get((row.id, Kind.TRAINING), False),
+                dpp=given.get((row.organization, Kind.DPP), False),
+                zdr=given.get((row.organization, Kind.ZDR), False),
+            )
+            for row in rows
+        ]
+
+
+def open_directory(home: Path) -> Directory:
+    """Open, or make, the accounts of a home.
+
+    Raises:
+        Problem: see `database.engines.open_database`.
+    """
+    return Directory(open_database(home / FILE_NAME, tables.metadata))
+
+
+def check_name(name: str, *, where: str) -> str:
+    """Return a name of an account or an organization unchanged.
+
+    Raises:
+        Problem: it is empty, longer than 64 characters, or holds others than letters, digits and `._@-`.
+    """
+    if not _NAME.fullmatch(name):
+        raise Problem(
+            f"{name!r} is not a name",
+            where=where,
+            fix="use up to 64 letters, digits and . _ @ -, starting with a letter or digit",
+        )
+    return name
+
+
+def _period(text: str | None) -> Period | None:
+    return None if text is None else Period.parse(text, where=FILE_NAME)

@@ -1,0 +1,181 @@
+"""Keys that agents present: made once, stored as digests, looked up from memory, revoked at once.
+
+A key is `bailee_<id>_<secret>`: an id of 64 bits to find it by and 256 random bits to prove it. A digest
+of 256 random bits cannot be searched, so SHA-256 does; a slow password hash would cost every request
+50 ms and protect nothing more.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.accounts import tables
+from bailee.accounts.directory import FILE_NAME, Account, Directory, open_directory
+from bailee.policy.periods import Period
+from bailee.policy.plans import Plan
+from bailee.policy.problems import Problem
+
+_KEY = re.compile(rb"bailee_([0-9a-f]{16})_([0-9a-f]{64})")
+_NO_DIGEST = bytes(32)
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key by its facts; the secret is known to its holder only. Times are milliseconds since 1970 UTC."""
+
+    id: str
+    account: str
+    label: str
+    created_ms: int
+    revoked_ms: int | None
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who presents a key, and what is in force for them."""
+
+    key_id: str
+    account_id: str
+    account_name: str
+    plan: Plan
+    training: bool
+    dpp: bool
+    zdr: bool
+    account_limit: Period | None
+    organization_limit: Period | None
+
+
+def create_key(
+    directory: Directory,
+    account: str,
+    *,
+    label: str = "",
+    clock: Callable[[], float] = time.time,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> tuple[Key, str]:
+    """Make a key for an account; return its facts and the key itself, which is shown this once.
+
+    Raises:
+        Problem: there is no such account, or the label is not one line of up to 100 characters.
+    """
+    if len(label) > 100 or not (label.isprintable() or not label):
+        raise Problem("the label is not one printable line", where="--label", fix="shorten it")
+    holder = directory.get(account)
+    id, secret = random(8).hex(), random(32).hex()
+    created = int(clock() * 1000)
+    with directory.engine.begin() as connection:
+        connection.execute(
+            sa.insert(tables.keys).values(
+                id=id, account=holder.id, label=label, digest=_digest(secret.encode()), created_ms=created
+            )
+        )
+    return Key(id, holder.name, label, created, None), f"bailee_{id}_{secret}"
+
+
+def list_keys(directory: Directory) -> list[Key]:
+    """Return all keys, the newest first."""
+    keys, accounts = tables.keys, tables.accounts
+    query = sa.select(keys, accounts.c.name).join(accounts).order_by(keys.c.created_ms.desc(), keys.c.id)
+    with directory.engine.connect() as connection:
+        return [
+            Key(row.id, row.name, row.label, row.created_ms, row.revoked_ms)
+            for row in connection.execute(query)
+        ]
+
+
+def revoke_key(directory: Directory, id: str, *, clock: Callable[[], float] = time.time) -> None:
+    """Revoke a key; a running service refuses it from the next request on.
+
+    Raises:
+        Problem: there is no key of that id, or it was revoked before.
+    """
+    keys = tables.keys
+    revoke = sa.update(keys).where(keys.c.id == id, keys.c.revoked_ms.is_(None))
+    with directory.engine.begin() as connection:
+        if connection.execute(revoke.values(revoked_ms=int(clock() * 1000))).rowcount == 0:
+            raise Problem(f"there is no key {id!r} in force", where="KEY_ID", fix="see: bailee keys list")
+
+
+class KeyRing:
+    """Tells whose key it is, from memory, as of the latest commit of any process.
+
+    Args:
+        version: gives a number that differs once another process has committed.
+    """
+
+    def __init__(self, directory: Directory, version: Callable[[], int]) -> None:
+        self._directory = directory
+        self._version = version
+        self._seen: int | None = None
+        self._principals: dict[bytes, tuple[bytes, Principal]] = {}
+
+    def authenticate(self, token: bytes) -> Principal | None:
+        """Return whose key this is, or None if it is nobody's or was revoked.
+
+        The digest is compared in constant time, and an unknown id costs the same comparison.
+        """
+        version = self._version()
+        if version != self._seen:
+            self._read()
+            self._seen = version
+        match = _KEY.fullmatch(token)
+        if match is None:
+            return None
+        digest, principal = self._principals.get(match[1], (_NO_DIGEST, None))
+        return principal if hmac.compare_digest(_digest(match[2]), digest) else None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._directory.engine.dispose()
+
+    def _read(self) -> None:
+        accounts = {account.id: account for account in self._directory.all()}
+        query = sa.select(tables.keys).where(tables.keys.c.revoked_ms.is_(None))
+        with self._directory.engine.connect() as connection:
+            self._principals = {
+                row.id.encode(): (row.digest, _principal(row.id, accounts[row.account]))
+                for row in connection.execute(query)
+            }
+
+
+def open_key_ring(home: Path) -> KeyRing:
+    """Open the keys of a home for a service.
+
+    Raises:
+        Problem: see `database.engines.open_database`.
+    """
+    directory = open_directory(home)
+    # SQLite counts the commits of other connections in `data_version`: one read of shared memory,
+    # 2 µs, where asking the tables takes 60. This connection never writes, so it sees every commit.
+    watcher = sqlite3.connect(home / FILE_NAME, isolation_level=None)
+    cursor = watcher.cursor()
+
+    def version() -> int:
+        number: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+        return number
+
+    return KeyRing(directory, version)
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
+
+
+def _principal(key_id: str, account: Account) -> Principal:
+    return Principal(
+        key_id,
+        account.id,
+        account.name,
+        account.plan,
+        account.training,
+        account.dpp,
+        account.zdr,
+        account.retention,
+        account.organization_retention,
+    )

@@ -1,0 +1,56 @@
+"""The tables of accounts.db. Times are milliseconds since 1970 UTC."""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+class Role(StrEnum):
+    """What an account may do in its organization."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+organizations = sa.Table(
+    "organizations",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("retention", sa.Text, nullable=True),
+)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("organization", sa.ForeignKey("organizations.name"), nullable=True),
+    sa.Column("role", sa.Text, nullable=True),
+    sa.Column("retention", sa.Text, nullable=True),
+)
+
+# Append-only; the latest row of a subject and kind is in force.
+consents = sa.Table(
+    "consents",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("given", sa.Boolean, nullable=False),
+    sa.Column("granted_by", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account", sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("revoked_ms", sa.BigInteger, nullable=True),
+)

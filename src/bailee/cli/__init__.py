@@ -1,0 +1,87 @@
+"""The `bailee` command. One module per command; a command's module is imported only when it runs."""
+
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from bailee import __version__
+from bailee.policy.problems import Problem
+
+# name -> (module:attribute, one line of help). The help stands here so that `bailee --help`
+# imports no command: all of them together cost 400 ms, click alone 30 ms.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
+    "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
+    "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
+    "manifests": ("bailee.cli.manifests:manifests", "Draw the data-usage pages from the agents' manifests."),
+    "org": ("bailee.cli.org:org", "An organization's members, zero data retention, partner program."),
+    "privacy": ("bailee.cli.privacy:privacy", "An account holder's own consent to training."),
+    "rehearse": (
+        "bailee.cli.rehearse:rehearse",
+        "Serve the rehearsal model on its own, for tests and demos.",
+    ),
+    "run": ("bailee.cli.run:run", "Run a coding agent through Bailee and print its receipt."),
+    "sessions": ("bailee.cli.sessions:sessions", "List and read the sessions held."),
+    "up": ("bailee.cli.up:up", "Start the service."),
+}
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2  # click's own code for a wrong call; bad input from files and settings uses it too
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bailee", message="%(prog)s %(version)s")
+def group() -> None:
+    """Custody for the data of coding agents.
+
+    \b
+    Examples:
+      bailee run -- claude -p "fix the failing test"
+      bailee explain --as plan=pro --as training=on
+      bailee sessions list
+
+    Exit codes: 0 done, 1 the answer is no or the work failed, 2 the call or a setting is wrong;
+    `bailee run` ends with the exit code of the command it ran.
+    """
+
+
+def main() -> Any:
+    """Run the command line; a Problem becomes one readable line (or JSON with --json) and exit code 2."""
+    try:
+        return group()
+    except Problem as problem:
+        report(problem)
+        sys.exit(EXIT_USAGE)
+
+
+def report(problem: Problem) -> None:
+    """Write a problem to standard error: one line, or a JSON object when `--json` was asked for."""
+    arguments = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    if "--json" in arguments:
+        fault = {"what": problem.what, "where": problem.where, "fix": problem.fix}
+        click.echo(json.dumps({"error": fault}), err=True)
+        return
+    place = f"\n  where: {problem.where}" if problem.where else ""
+    remedy = f"\n  fix:   {problem.fix}" if problem.fix else ""
+    click.echo(f"bailee: {problem.what}{place}{remedy}", err=True)

@@ -1,0 +1,98 @@
+"""`bailee accounts`: whose data is held."""
+
+from pathlib import Path
+
+import click
+
+from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.policy.plans import Plan
+
+
+@click.group()
+def accounts() -> None:
+    """Add and list the accounts whose data is held."""
+
+
+@accounts.command()
+@click.argument("name")
+@click.option("--plan", required=True, type=click.Choice([plan.value for plan in Plan]), help="Its plan.")
+@click.option("--org", "organization", help="Its organization; a commercial plan's own name if left out.")
+@click.option("--role", type=click.Choice(["admin", "member"]), help="Its role in the organization.")
+@click.option(
+    "--retention", metavar="PERIOD", help="Hold its records no longer than this, such as 7d or none."
+)
+@with_home
+@with_json
+def add(
+    name: str,
+    plan: str,
+    organization: str | None,
+    role: str | None,
+    retention: str | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Add an account.
+
+    The first account of an organization is its admin.
+    """
+    from bailee.accounts.directory import open_directory
+    from bailee.accounts.tables import Role
+    from bailee.policy.periods import Period
+
+    account = open_directory(home).add(
+        name,
+        Plan(plan),
+        organization=organization,
+        role=Role(role) if role else None,
+        retention=Period.parse(retention, where="--retention") if retention else None,
+    )
+    if as_json:
+        echo_json(_describe(account))
+    else:
+        place = f" in {account.organization} ({account.role})" if account.organization else ""
+        click.echo(f"Added {account.name}, plan {account.plan}{place}.")
+
+
+@accounts.command(name="list")
+@with_home
+@with_json
+def list_(home: Path, as_json: bool) -> None:
+    """List the accounts and what is in force for them."""
+    from bailee.accounts.directory import open_directory
+
+    found = open_directory(home).all()
+    if as_json:
+        echo_json([_describe(account) for account in found])
+        return
+    rows = [
+        (
+            account.name,
+            account.plan.value,
+            account.organization or "-",
+            account.role.value if account.role else "-",
+            "on" if account.training else "off",
+            "on" if account.dpp else "off",
+            "on" if account.zdr else "off",
+            str(account.retention or "-"),
+        )
+        for account in found
+    ]
+    heads = ("NAME", "PLAN", "ORGANIZATION", "ROLE", "TRAINING", "DPP", "ZDR", "LIMIT")
+    echo_table(heads, rows, empty="No accounts yet. Add one: bailee accounts add NAME --plan PLAN")
+
+
+def _describe(account: object) -> dict[str, object]:
+    from bailee.accounts.directory import Account
+
+    assert isinstance(account, Account)
+    return {
+        "name": account.name,
+        "plan": account.plan,
+        "organization": account.organization,
+        "role": account.role,
+        "training": account.training,
+        "dpp": account.dpp,
+        "zdr": account.zdr,
+        "retention": str(account.retention) if account.retention else None,
+    }

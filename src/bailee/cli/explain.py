@@ -1,0 +1,207 @@
+"""`bailee explain`: what leaves this machine, why, where it goes, how long it is kept, how to stop it."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+
+import click
+
+from bailee.manifests import Manifest, agents, load_manifest
+from bailee.manifests.settings import ignored, read_layers
+from bailee.policy.contexts import Context, check, choose_provider, describe, variable
+from bailee.policy.decisions import Decision, Effect, Rule, decide
+from bailee.policy.flows import Flow
+from bailee.policy.retention import Holding
+
+WIDTH = 100
+LABEL = 13
+MARKS = {True: ("\x1b[32m", "allowed"), False: ("\x1b[31m", "refused")}
+
+
+@click.command(epilog="Exit codes: 0 told, 2 the call or a settings file is wrong.")
+@click.argument("flow", required=False)
+@click.option("--agent", default="bailee", show_default=True, help=f"One of: {', '.join(agents())}.")
+@click.option(
+    "--as",
+    "assignments",
+    multiple=True,
+    metavar="K=V",
+    help="Describe a context instead of reading this machine's; repeat for more. Keys: plan, training, "
+    "provider, dpp, zdr, location, env.NAME. What is not described is api, anthropic, local, all else off.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def explain(flow: str | None, agent: str, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Say what leaves this machine, why, and how to stop it.
+
+    Without --as it reads this machine: the environment and the agent's managed, user, project and local
+    settings files. With --as it reads nothing of this machine, so the answer is the same everywhere.
+
+    \b
+    FLOW is one of: messages metrics errors feedback survey update local_cache git web.
+    Examples:
+      bailee explain
+      bailee explain metrics --agent claude-code
+      bailee explain --as plan=pro --as training=on --json
+      bailee explain --as provider=bedrock --as env.DISABLE_TELEMETRY=1
+    """
+    manifest = load_manifest(agent)
+    flows = (manifest.flow(flow),) if flow else manifest.flows
+    context = describe(assignments) if assignments else present_context(manifest)
+    answers = [(declared, decide(declared, context)) for declared in flows]
+    for notice in ignored(manifest, context.layers):
+        click.echo(f"note: {notice}", err=True)
+    if as_json:
+        report = {
+            "context": context_facts(manifest, context),
+            "flows": [flow_facts(declared, decision, context) for declared, decision in answers],
+        }
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    click.echo(context_line(manifest, context, described=bool(assignments)))
+    for declared, decision in answers:
+        click.echo()
+        click.echo("\n".join(block(declared, decision, context, colour=colour)))
+
+
+def present_context(manifest: Manifest) -> Context:
+    """Read this machine's environment and settings files; the plan stays api, which nothing here tells."""
+    layers = read_layers(manifest, environment=os.environ, directory=Path.cwd())
+    return check(Context(provider=choose_provider(layers), layers=layers))
+
+
+def destination(flow: Flow, context: Context) -> str:
+    """Return where a flow goes: the host its base URL variable names (never credentials), or as declared."""
+    declared = flow.destinations[context.provider]
+    name = flow.moved_by.get(context.provider, "")
+    moved = variable(context.layers, name) if name else ""
+    if not moved:
+        return declared
+    from urllib.parse import urlsplit  # 4 ms that most calls do not need
+
+    try:
+        parts = urlsplit(moved)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        host = port = ""
+    return f"{host}{port} ({name})" if host else f"unreadable address in {name}"
+
+
+def context_facts(manifest: Manifest, context: Context) -> dict[str, object]:
+    """Return the context as JSON data."""
+    return {
+        "agent": manifest.agent,
+        "plan": context.plan,
+        "treated_as": context.terms_plan,
+        "provider": context.provider,
+        "location": context.location,
+        "training": context.training,
+        "dpp": context.dpp,
+        "zdr": context.zdr,
+        "layers": [
+            {
+                "layer": layer.name,
+                "origin": layer.origin,
+                "variables": sorted(layer.variables),
+                "off": sorted(layer.off),
+                "cache": str(layer.cache) if layer.cache else None,
+            }
+            for layer in context.layers
+        ],
+    }
+
+
+def flow_facts(flow: Flow, decision: Decision, context: Context) -> dict[str, object]:
+    """Return one flow's answer as JSON data."""
+    return {
+        "id": decision.flow,
+        "allowed": decision.allowed,
+        "required": decision.required,
+        "destination": destination(flow, context),
+        "retention": str(decision.terms.retention),
+        "trainable": decision.terms.trainable,
+        "at_rest": decision.terms.at_rest,
+        "rules": [
+            {
+                "id": rule.id,
+                "layer": rule.layer,
+                "effect": rule.effect,
+                "text": rule.text,
+                "source": rule.source,
+            }
+            for rule in decision.rules
+        ],
+        "decided_by": decision.decided_by,
+        "switches": [switch.name for switch in flow.switches],
+    }
+
+
+def context_line(manifest: Manifest, context: Context, *, described: bool) -> str:
+    """Return the line that says what the answer holds for."""
+    consents = [name for name in ("training", "dpp", "zdr") if getattr(context, name)]
+    words = [
+        manifest.title,
+        f"plan {context.plan}" + ("" if described else " (assumed; say another with --as plan=...)"),
+        f"provider {context.provider}",
+        f"location {context.location}",
+        *(f"{name} on" for name in consents),
+    ]
+    if context.terms_plan is not context.plan:
+        words.insert(2, f"treated as {context.terms_plan}")
+    origins = ", ".join(layer.origin for layer in context.layers) or "nothing set"
+    return ", ".join(words) + ("" if described else f"\nread: {origins}")
+
+
+def block(flow: Flow, decision: Decision, context: Context, *, colour: bool) -> Sequence[str]:
+    """Return the lines that tell one flow to a person."""
+    start, word = MARKS[decision.allowed]
+    need = "required" if decision.required else "optional"
+    mark = f"{start}{word}\x1b[0m" if colour else word
+    lines = [f"{flow.id:<{LABEL}}{mark}, {need}: {flow.title}"]
+
+    def row(label: str, text: str) -> None:
+        body = wrap(text, WIDTH - LABEL - 2) or [""]
+        lines.append(f"  {label:<{LABEL - 2}}{body[0]}")
+        lines.extend(" " * LABEL + more for more in body[1:])
+
+    row("data", flow.what)
+    row(
+        "to",
+        destination(flow, context)
+        if decision.allowed
+        else f"nowhere; {destination(flow, context)} if allowed",
+    )
+    row("because", f"{decision.decided_by}: {decision.rules[0].text}")
+    for rule in decision.rules[1:]:
+        if rule.effect in (Effect.REFUSES, Effect.TREATS):
+            row("and", f"{rule.layer}/{rule.id}: {rule.text}")
+    row("encrypted", f"in transit {flow.in_transit}; at rest {flow.at_rest}")
+    if decision.allowed:
+        row("kept", f"{decision.terms.retention}: {_texts(decision.rules, Effect.RETAINS)}")
+        answer = "yes" if decision.terms.trainable else "no"
+        row("trainable", f"{answer}: {_texts(decision.rules, Effect.TRAINS, Effect.FORBIDS_TRAINING)}")
+    row("stop it", how_to_stop(flow, decision))
+    if flow.note:
+        row("note", flow.note)
+    return lines
+
+
+def _texts(rules: Sequence[Rule], *effects: Effect) -> str:
+    return " ".join(rule.text for rule in rules if rule.effect in effects)
+
+
+def how_to_stop(flow: Flow, decision: Decision) -> str:
+    """Return, in words, what a person does to stop a flow."""
+    if decision.required:
+        return "end the session; the agent cannot work without it"
+    ways = [f"{switch.name}=1" for switch in flow.switches]
+    ways += [f"{key} in a settings file" for key in flow.settings]
+    if ways:
+        return ", or ".join(ways)
+    if flow.holding is Holding.AUDIT:
+        return "it goes only where a command or tool asks; deny the command or tool"
+    return "nothing stops it"

@@ -1,0 +1,76 @@
+"""`bailee keys`: what agents present."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bailee.cli.options import echo_json, echo_table, with_home, with_json
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke the keys agents present."""
+
+
+@keys.command()
+@click.option("--account", required=True, help="Whose key it is.")
+@click.option("--label", default="", help="What it is for, in a few words.")
+@with_home
+@with_json
+def create(account: str, label: str, home: Path, as_json: bool) -> None:
+    """Create a key. It is shown this once: Bailee keeps only its digest.
+
+    The key alone is on standard output, so that it can be piped into a secrets store.
+    """
+    from bailee.accounts.directory import open_directory
+    from bailee.accounts.keys import create_key
+
+    key, secret = create_key(open_directory(home), account, label=label)
+    if as_json:
+        echo_json({"id": key.id, "account": key.account, "label": key.label, "key": secret})
+        return
+    click.echo(secret)
+    click.echo(
+        f"Key {key.id} of {key.account}. Shown this once. Revoke: bailee keys revoke {key.id}", err=True
+    )
+
+
+@keys.command(name="list")
+@with_home
+@with_json
+def list_(home: Path, as_json: bool) -> None:
+    """List the keys, the newest first."""
+    from bailee.accounts.directory import open_directory
+    from bailee.accounts.keys import list_keys
+
+    found = list_keys(open_directory(home))
+    if as_json:
+        echo_json(found)
+        return
+    rows = [
+        (key.id, key.account, _day(key.created_ms), "revoked" if key.revoked_ms else "in force", key.label)
+        for key in found
+    ]
+    heads = ("ID", "ACCOUNT", "CREATED", "STATE", "LABEL")
+    echo_table(heads, rows, empty="No keys yet. Create one: bailee keys create --account NAME")
+
+
+@keys.command()
+@click.argument("key_id")
+@with_home
+@with_json
+def revoke(key_id: str, home: Path, as_json: bool) -> None:
+    """Revoke a key at once. A running service refuses the next request that presents it."""
+    from bailee.accounts.directory import open_directory
+    from bailee.accounts.keys import revoke_key
+
+    revoke_key(open_directory(home), key_id)
+    if as_json:
+        echo_json({"id": key_id, "revoked": True})
+    else:
+        click.echo(f"Revoked {key_id}.")
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")

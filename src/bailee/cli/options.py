@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bailee.home import home_directory
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _resolve(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
+    return (value or home_directory()).expanduser().absolute()
+
+
+def with_home(command: _Command) -> _Command:
+    """Add `--home DIR`; the command gets an absolute path."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path),
+        callback=_resolve,
+        help="Where state is kept. [default: BAILEE_HOME, else ~/.local/share/bailee]",
+    )(command)
+
+
+def with_json(command: _Command) -> _Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as indented JSON on standard output."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def echo_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, empty: str) -> None:
+    """Print aligned columns on standard output, or say on standard error that there is nothing."""
+    if not rows:
+        click.echo(empty, err=True)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,170 @@
+"""`bailee sessions`: what is held of each conversation."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.policy.problems import Problem
+
+if TYPE_CHECKING:
+    from bailee.vault.reader import Session, Transcript
+
+
+@click.group()
+def sessions() -> None:
+    """List and read the sessions held."""
+
+
+@sessions.command(name="list")
+@click.option("--account", help="Only this account's.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@with_home
+@with_json
+def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:
+    """List sessions, the one used last first: how much, kept how long, trainable or not."""
+    from bailee.accounts.directory import open_directory
+    from bailee.vault.reader import list_sessions
+    from bailee.vault.store import open_vault
+
+    directory = open_directory(home)
+    names = {known.id: known.name for known in directory.all()}
+    wanted = directory.get(account).id if account else None
+    found = list_sessions(open_vault(home), account=wanted, limit=limit)
+    if as_json:
+        echo_json([_describe(session, names) for session in found])
+        return
+    rows = [
+        (
+            session.id,
+            names.get(session.account, "?"),
+            _minute(session.last_ms),
+            str(session.exchanges),
+            _size(session.request_bytes),
+            _size(session.response_bytes),
+            _size(session.stored_bytes),
+            session.retention,
+            session.expires_on.isoformat() if session.expires_on else "-",
+            "yes" if session.trainable else "no",
+        )
+        for session in found
+    ]
+    heads = (
+        "SESSION",
+        "ACCOUNT",
+        "LAST USED (UTC)",
+        "TURNS",
+        "SENT",
+        "RECEIVED",
+        "STORED",
+        "KEPT",
+        "UNTIL",
+        "TRAINS",
+    )
+    echo_table(heads, rows, empty="No sessions yet. Run an agent: bailee run -- claude")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--account", help="Whose session, where two accounts use the same id.")
+@click.option("--facts", is_flag=True, help="Leave the content sealed; show the facts only.")
+@with_home
+@with_json
+def show(session_id: str, account: str | None, facts: bool, home: Path, as_json: bool) -> None:
+    """Show a session: its exchanges, the decision each rests on, and what was said."""
+    from bailee.accounts.directory import open_directory
+    from bailee.vault.reader import list_exchanges, read_session
+    from bailee.vault.store import open_keys, open_vault
+
+    directory = open_directory(home)
+    names = {known.id: known.name for known in directory.all()}
+    engine = open_vault(home)
+    session = _find(engine, session_id, directory.get(account).id if account else None, names)
+    exchanges = list_exchanges(engine, account=session.account, session=session.id)
+    transcripts: dict[int, Transcript] = {}
+    if not facts:
+        today = datetime.now(UTC).date()
+        for transcript in read_session(engine, open_keys(home), session.account, session.id, today=today):
+            transcripts[transcript.exchange] = transcript
+    if as_json:
+        import msgspec
+
+        listed = []
+        for exchange in exchanges:
+            shown = msgspec.to_builtins(exchange)
+            shown["id"] = f"{exchange.id:x}"
+            shown["decision"] = msgspec.json.decode(exchange.decision)
+            shown["content"] = _reveal(transcripts[exchange.id]) if exchange.id in transcripts else None
+            listed.append(shown)
+        echo_json({**_describe(session, names), "exchanges": listed})
+        return
+    expiry = f", until {session.expires_on}" if session.expires_on else ""
+    trains = "may train models" if session.trainable else "does not train models"
+    click.echo(f"Session {session.id} of {names.get(session.account, '?')}")
+    click.echo(
+        f"Kept {session.retention}{expiry}; {trains}; {_size(session.stored_bytes)} stored, encrypted."
+    )
+    from bailee.flows.messages.conversations import read_conversation
+
+    for number, exchange in enumerate(exchanges, 1):
+        tokens = f"{exchange.input_tokens or 0} in, {exchange.output_tokens or 0} out"
+        status = exchange.status or "-"
+        click.echo(
+            f"\n#{number} {_minute(exchange.started_ms)}  {exchange.path}  {exchange.model or '-'}  "
+            f"{status} {exchange.state}  {tokens}  {exchange.duration_ms or 0} ms"
+        )
+        if exchange.reason:
+            click.echo(f"   {exchange.reason}")
+        if exchange.id in transcripts:
+            for line in read_conversation(transcripts[exchange.id]):
+                click.echo(f"   {line}")
+        elif not facts:
+            click.echo("   no content is held of this exchange")
+
+
+def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":
+    from sqlalchemy import Engine
+
+    from bailee.vault.reader import list_sessions
+
+    assert isinstance(engine, Engine)
+    found = list_sessions(engine, account=account, session=session_id)
+    if not found:
+        raise Problem(f"there is no session {session_id!r}", fix="see: bailee sessions list")
+    if len(found) > 1:
+        owners = ", ".join(sorted(names.get(session.account, session.account) for session in found))
+        raise Problem(
+            f"several accounts have a session {session_id!r}", where=owners, fix="name one with --account"
+        )
+    return found[0]
+
+
+def _describe(session: "Session", names: dict[str, str]) -> dict[str, object]:
+    import msgspec
+
+    shown: dict[str, object] = msgspec.to_builtins(session)
+    shown["account"] = names.get(session.account, session.account)
+    return shown
+
+
+def _reveal(transcript: "Transcript") -> dict[str, object]:
+    from bailee.flows.messages.conversations import decode_body
+
+    return {
+        "request_headers": transcript.request_headers.reveal().decode("latin-1"),
+        "request": transcript.request.reveal().decode("utf-8", "replace"),
+        "response_headers": transcript.response_headers.reveal().decode("latin-1"),
+        "response": decode_body(transcript.response_headers, transcript.response).decode("utf-8", "replace"),
+    }
+
+
+def _minute(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _size(count: int) -> str:
+    from bailee.cli.sizes import tell_size
+
+    return tell_size(count)

@@ -1,0 +1,73 @@
+"""`bailee up`: start the service."""
+
+from pathlib import Path
+
+import click
+
+from bailee.home import home_directory
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=8787, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option("--home", type=click.Path(path_type=Path), help="Where state is kept. [default: BAILEE_HOME]")
+@click.option(
+    "--tls-certificate", type=click.Path(path_type=Path), help="PEM certificate chain to serve TLS with."
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM key of that certificate.")
+@click.option(
+    "--upstream",
+    default="anthropic",
+    show_default=True,
+    metavar="KIND[=URL]",
+    help="Where the model is reached: anthropic, bedrock, vertex, compatible=URL, rehearsal.",
+)
+@click.option(
+    "--upstream-credential",
+    type=click.Choice(["x-api-key", "bearer", "none"]),
+    default="x-api-key",
+    show_default=True,
+    help="How a compatible upstream is given BAILEE_UPSTREAM_KEY.",
+)
+@click.option("--upstream-ca", type=click.Path(path_type=Path), help="PEM file of CAs to trust as well.")
+@click.option("--upstream-certificate", type=click.Path(path_type=Path), help="PEM client certificate.")
+@click.option("--upstream-certificate-key", type=click.Path(path_type=Path), help="PEM key of it.")
+@click.option(
+    "--upstream-zero-data-retention",
+    is_flag=True,
+    help="Declare that the upstream, by your agreement with it, retains nothing.",
+)
+def up(home: Path | None, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
+    """Start the service and serve until interrupted.
+
+    The only line on standard output is the URL, once requests are answered. Credentials for the upstream
+    come from the environment: BAILEE_UPSTREAM_KEY or ANTHROPIC_API_KEY; AWS_REGION and the AWS credential
+    chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY hold.
+
+    \b
+    Examples:
+      ANTHROPIC_API_KEY=... bailee up
+      bailee up --upstream rehearsal --port 0
+      bailee up --host 0.0.0.0 --tls-certificate chain.pem --tls-key key.pem
+    """
+    from bailee.service.configuration import Configuration
+    from bailee.service.serving import run
+
+    kind, _, url = upstream.partition("=")
+    configuration = Configuration(
+        home=(home or home_directory()).absolute(),
+        upstream=kind,
+        upstream_url=url,
+        zero_data_retention=upstream_zero_data_retention,
+        **options,  # type: ignore[arg-type]
+    )
+
+    def announce(address: str) -> None:
+        click.echo(address)
+        click.echo(
+            f"Bailee serves {kind} on {address}; state in {configuration.home}. Ctrl-C ends it.", err=True
+        )
+
+    run(configuration, announce)

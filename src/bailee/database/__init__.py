@@ -1,0 +1,1 @@
+"""Engines, and what they promise of the files beneath them."""

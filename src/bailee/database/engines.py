@@ -1,0 +1,84 @@
+"""Opens databases: SQLite in WAL mode by default; whatever SQLAlchemy Core reaches is the same code."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+import sqlalchemy.event
+import sqlalchemy.exc
+
+from bailee.policy.problems import Problem
+
+# Raised when a table changes; kept in SQLite's user_version, which an empty file has as 0.
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 10
+
+
+def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
+    """Open, or make, an SQLite database that only its owner can read.
+
+    Every commit is synced to disk: an answer is complete for an agent only once its record is durable, and
+    with many exchanges to a transaction the sync costs no more than without (docs/adr/0005). Freed pages are
+    overwritten with zeros.
+
+    Raises:
+        Problem: the file is no database, is damaged, cannot be written, or was made by a newer program.
+    """
+    _create_private(path)
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    sqlalchemy.event.listen(engine, "connect", _prepare)
+    try:
+        with engine.connect() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version > SCHEMA_VERSION:
+            engine.dispose()
+            raise Problem(
+                f"this database was made by a newer Bailee (schema {version}, known here {SCHEMA_VERSION})",
+                where=str(path),
+                fix="run the newer version; nothing was changed",
+            )
+        if version < SCHEMA_VERSION:
+            metadata.create_all(engine)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except sqlalchemy.exc.DatabaseError as error:
+        engine.dispose()
+        raise Problem(
+            f"the database cannot be used: {error.orig}",
+            where=str(path),
+            fix="check the disk and the file's owner, or put the file back from a backup",
+        ) from None
+    return engine
+
+
+def truncate_log(engine: sa.Engine) -> None:
+    """Move the write-ahead log into the database and empty it, unless somebody is reading."""
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlalchemy.exc.OperationalError:
+        return  # busy; the next idle moment will do
+
+
+def _create_private(path: Path) -> None:
+    # SQLite would make the file by the umask; its log and shared memory take over the file's own mode.
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise Problem(
+            f"the database cannot be made: {error.strerror}",
+            where=str(path),
+            fix="check the folder's owner and the space on the disk",
+        ) from None
+
+
+def _prepare(connection: sqlite3.Connection, record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
+    cursor.close()

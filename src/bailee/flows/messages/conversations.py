@@ -1,0 +1,146 @@
+"""Tells a recorded exchange as a conversation: what was new in the request, and the answer.
+
+Everything here is text that an agent or a model wrote, and so may be hostile: control characters are
+made visible before a terminal sees them.
+"""
+
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bailee.sealing.content import Content
+from bailee.vault.reader import Transcript
+
+LINE_LENGTH = 160
+
+
+def read_conversation(transcript: Transcript) -> Iterator[str]:
+    """Give the lines of one exchange: the last message of the request, then the answer's blocks."""
+    try:
+        request = msgspec.json.decode(transcript.request.reveal())
+    except msgspec.MsgspecError:
+        request = None
+    messages = request.get("messages") if isinstance(request, dict) else None
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        yield from _tell_message(str(messages[-1].get("role", "?")), messages[-1].get("content"))
+    else:
+        yield _line("request", f"{len(transcript.request)} bytes")
+    answer = decode_body(transcript.response_headers, transcript.response)
+    yield from _tell_answer(answer)
+
+
+def decode_body(headers: Content, body: Content) -> bytes:
+    """Return a body with its content encoding taken off; as it is, if that fails."""
+    encoding = b""
+    for line in headers.reveal().split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-encoding":
+            encoding = value.strip().lower()
+    data = body.reveal()
+    try:
+        if encoding in (b"gzip", b"x-gzip"):
+            return zlib.decompressobj(47).decompress(data)
+        if encoding == b"deflate":
+            return zlib.decompressobj(15).decompress(data)
+        if encoding == b"zstd":
+            import zstandard
+
+            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        if encoding == b"br":
+            import brotli
+
+            decoded: bytes = brotli.Decompressor().process(data)
+            return decoded
+    except Exception:  # each library has an error of its own; the bytes as they came are shown instead
+        return data
+    return data
+
+
+def make_visible(text: str) -> str:
+    """Return text with characters that do not print written as escapes (Cc, Cf, Co, Cs, Zl, Zp)."""
+    return "".join(
+        character
+        if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _tell_message(role: str, content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield _line(role, content)
+    elif isinstance(content, list):
+        for block in content:
+            if isinstance(block, dict):
+                yield from _tell_block(role, block)
+
+
+def _tell_block(role: str, block: dict[str, Any]) -> Iterator[str]:
+    kind = str(block.get("type", "?"))
+    if kind == "text":
+        yield _line(role, str(block.get("text", "")))
+    elif kind == "tool_use":
+        call = msgspec.json.encode(block.get("input")).decode()
+        yield _line(f"{role} calls {block.get('name', '?')}", call)
+    elif kind == "tool_result":
+        result = block.get("content")
+        if isinstance(result, list):
+            result = " ".join(str(part.get("text", "")) for part in result if isinstance(part, dict))
+        yield _line("tool result", str(result))
+    else:
+        yield _line(role, f"[{kind}]")
+
+
+def _tell_answer(answer: bytes) -> Iterator[str]:
+    if answer.startswith(b"{"):
+        try:
+            message = msgspec.json.decode(answer)
+        except msgspec.MsgspecError:
+            message = None
+        if isinstance(message, dict) and "content" in message:
+            yield from _tell_message("assistant", message["content"])
+        elif isinstance(message, dict) and isinstance(message.get("error"), dict):
+            yield _line("error", str(message["error"].get("message", "")))
+        return
+    for block in _collect_blocks(answer):
+        yield from _tell_block("assistant", block)
+
+
+def _collect_blocks(stream: bytes) -> list[dict[str, Any]]:
+    """Put the content blocks of an event stream together; an unfinished one is told as far as it came."""
+    blocks: dict[int, dict[str, Any]] = {}
+    calls: dict[int, str] = {}
+    for line in stream.split(b"\n"):
+        if not line.startswith(b"data:"):
+            continue
+        try:
+            event = msgspec.json.decode(line[5:].strip())
+        except msgspec.MsgspecError:
+            continue
+        if not isinstance(event, dict):
+            continue
+        index = event.get("index", 0)
+        if event.get("type") == "content_block_start" and isinstance(event.get("content_block"), dict):
+            blocks[index] = dict(event["content_block"])
+        elif event.get("type") == "content_block_delta" and index in blocks:
+            delta = event.get("delta") or {}
+            if delta.get("type") == "text_delta":
+                blocks[index]["text"] = blocks[index].get("text", "") + delta.get("text", "")
+            elif delta.get("type") == "input_json_delta":
+                calls[index] = calls.get(index, "") + delta.get("partial_json", "")
+    for index, call in calls.items():
+        try:
+            blocks[index]["input"] = msgspec.json.decode(call)
+        except msgspec.MsgspecError:
+            blocks[index]["input"] = call
+    return [blocks[index] for index in sorted(blocks)]
+
+
+def _line(speaker: str, text: str) -> str:
+    shown = make_visible(" ".join(text.split()))
+    if len(shown) > LINE_LENGTH:
+        shown = f"{shown[:LINE_LENGTH]}… ({len(text)} characters)"
+    return f"{make_visible(speaker)}: {shown}"

@@ -1,0 +1,140 @@
+"""Reading manifests. A manifest that says too little or contradicts the specification is refused whole."""
+
+import tomllib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from bailee.policy.flows import Flow, FlowId
+from bailee.policy.layers import LayerName
+from bailee.policy.plans import Location, Provider
+from bailee.policy.problems import Problem
+from bailee.policy.switches import SELECTORS
+
+FOLDER = Path(__file__).parent
+EVERYTHING_OFF = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+
+
+class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One place where an agent's settings lie.
+
+    Attributes:
+        layer: the layer it makes.
+        path: absolute, below `~`, or relative to the working folder; a `*` in its last part names several.
+        folder: the leading part of `path` that a variable can move.
+        folder_variable: the variable that moves it.
+    """
+
+    layer: LayerName
+    path: str
+    folder: str = ""
+    folder_variable: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything one agent declares: its flows, and where its settings lie (highest precedence first)."""
+
+    agent: str
+    title: str
+    summary: str
+    settings_files: tuple[SettingsFile, ...]
+    flows: tuple[Flow, ...]
+
+    def flow(self, name: str) -> Flow:
+        """Return a flow by its id; raises Problem for an unknown one."""
+        for flow in self.flows:
+            if flow.id == name:
+                return flow
+        raise Problem(f"unknown flow {name!r}", where="FLOW", fix=f"use one of {', '.join(FlowId)}")
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Every environment variable that this agent's policy looks at."""
+        switches = {switch.name for flow in self.flows for switch in flow.switches}
+        return frozenset(switches) | frozenset(SELECTORS) | self.destination_variables
+
+    @property
+    def destination_variables(self) -> frozenset[str]:
+        """The variables that send a flow to another host."""
+        return frozenset(name for flow in self.flows for name in flow.moved_by.values())
+
+    @property
+    def setting_keys(self) -> frozenset[str]:
+        """The keys of settings files, besides `env`, that this agent's policy looks at."""
+        return frozenset(key for flow in self.flows for key in flow.settings)
+
+
+def agents() -> tuple[str, ...]:
+    """Return the names of the agents that have a manifest."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+@lru_cache(maxsize=8)
+def load_manifest(agent: str) -> Manifest:
+    """Return the manifest of an agent; raises Problem for an unknown agent or a faulty file."""
+    if agent not in agents():
+        raise Problem(f"unknown agent {agent!r}", where="--agent", fix=f"use one of {', '.join(agents())}")
+    return read_manifest(FOLDER / f"{agent}.toml")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check one manifest.
+
+    Raises:
+        Problem: naming the file, the key and the fix, when it is not TOML, has an unknown or missing key or a
+            value of another kind, or contradicts the specification.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        manifest = msgspec.convert(tomllib.loads(text), Manifest)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise Problem(
+            f"the manifest cannot be read: {fault}", where=str(path), fix="mend it; it is UTF-8 TOML"
+        ) from fault
+    except msgspec.ValidationError as fault:
+        what, _, key = str(fault).partition(" - at ")
+        raise Problem(
+            f"the manifest is refused: {what}",
+            where=f"{path}: {key.strip('`').removeprefix('$.') or 'top level'}",
+            fix="correct that key; docs/data-usage.md shows what each one means",
+        ) from None
+    for key, what, fix in _contradictions(manifest):
+        raise Problem(what, where=f"{path}: {key}", fix=fix)
+    return manifest
+
+
+def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
+    declared = [flow.id for flow in manifest.flows]
+    for name in FlowId:
+        if declared.count(name) != 1:
+            yield "flows", f"{name} is declared {declared.count(name)} times", "declare each flow once"
+    for place, flow in enumerate(manifest.flows):
+        for key, what, fix in _flow_contradictions(flow):
+            yield f"flows[{place}].{key}", f"{flow.id}: {what}", fix
+    for place, file in enumerate(manifest.settings_files):
+        if file.folder and not (file.folder_variable and file.path.startswith(file.folder)):
+            yield (
+                f"settings_files[{place}].folder",
+                "the folder is not the beginning of the path",
+                "repeat the beginning of the path and name the variable that moves it",
+            )
+
+
+def _flow_contradictions(flow: Flow) -> Iterator[tuple[str, str, str]]:
+    for key, table in (("to", flow.destinations), ("default", flow.default)):
+        if absent := [provider for provider in Provider if provider not in table]:
+            yield key, f"nothing said for {absent[0]}", "say it for every provider"
+    for key in ("title", "what", "origin", "in_transit", "at_rest", "purpose", "source"):
+        if not str(getattr(flow, key)).strip():
+            yield "from" if key == "origin" else key, "blank", "say it; the published page shows it"
+    stops = {switch.name for switch in flow.switches}
+    if flow.is_required(Location.LOCAL) and (stops or not all(flow.default.values())):
+        yield "required", "a required flow can be switched off", "drop its switches, or do not require it"
+    if flow.required and not flow.essential:
+        yield "required", "a required flow is not essential", "set essential = true, or do not require it"
+    if not flow.essential and (flow.default.get(Provider.BEDROCK) or flow.default.get(Provider.VERTEX)):
+        yield "default", "non-essential traffic on Bedrock or Vertex", "set bedrock and vertex to false"
+    if not flow.essential and EVERYTHING_OFF not in stops:
+        yield "switches", f"{EVERYTHING_OFF} does not stop it", "add it: it stops all non-essential traffic"

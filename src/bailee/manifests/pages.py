@@ -1,0 +1,307 @@
+"""The data-usage page of a manifest as Markdown. Its tables are answers of `decide`, not a second telling."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
+
+from bailee.manifests.loading import EVERYTHING_OFF, Manifest
+from bailee.policy.consents import offers_dpp, offers_training, offers_zdr
+from bailee.policy.contexts import Context
+from bailee.policy.decisions import decide
+from bailee.policy.flows import Flow, FlowId
+from bailee.policy.plans import Location, Plan, Provider, is_consumer
+from bailee.policy.retention import Holding
+from bailee.policy.switches import SELECTORS, Reading
+
+PROVIDER_NAMES = {
+    Provider.ANTHROPIC: "Claude API",
+    Provider.BEDROCK: "Bedrock",
+    Provider.VERTEX: "Vertex",
+}
+PLAN_NAMES = {
+    Plan.FREE: "Free",
+    Plan.PRO: "Pro",
+    Plan.MAX: "Max",
+    Plan.TEAM: "Team",
+    Plan.ENTERPRISE: "Enterprise",
+    Plan.API: "API",
+    Plan.THIRD_PARTY_PLATFORM: "Third-party platform",
+    Plan.GOV: "Claude Gov",
+}
+ENCRYPTION = {
+    "none": "not encrypted",
+    "tls": "TLS",
+    "aes-256": "AES-256",
+    "aes-256-gcm": "AES-256-GCM",
+}
+
+
+def page(manifest: Manifest, diagram: str) -> str:
+    """Return the page; `diagram` is the file name of the diagram beside it."""
+    sections = (
+        _opening(manifest, diagram),
+        _overview(manifest),
+        _defaults(manifest),
+        _training(manifest),
+        _retention(manifest),
+        _switches(manifest),
+        _settings(manifest),
+        _cloud(manifest),
+        _details(manifest),
+    )
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _opening(manifest: Manifest, diagram: str) -> Iterator[str]:
+    yield f"<!-- Drawn from src/bailee/manifests/{manifest.agent}.toml by `bailee manifests render`. -->"
+    yield ""
+    yield f"# Data usage: {manifest.title}"
+    yield ""
+    yield from _prose(
+        f"{manifest.summary} This page says what data leaves or is kept, where it goes, for how long, "
+        "whether it may train a model, and how to stop it. The program decides from the same file this page "
+        f"is drawn from; for your own machine ask it: `bailee explain --agent {manifest.agent}`."
+    )
+    yield ""
+    yield f"![Data flows of {manifest.title}; the table below says the same in words.]({diagram})"
+    yield ""
+    yield from _prose("Solid lines are required connections, dashed lines optional or started by the user.")
+
+
+def _overview(manifest: Manifest) -> Iterator[str]:
+    yield "## Every flow"
+    yield ""
+    rows = []
+    for flow in manifest.flows:
+        terms = decide(flow, Context()).terms
+        rows.append(
+            (
+                f"[{flow.title}](#{_anchor(flow)})",
+                flow.destinations[Provider.ANTHROPIC],
+                _need(flow),
+                f"{_encryption(flow.in_transit)} / {_at_rest(flow)}",
+                _kept(flow, str(terms.retention)),
+                _first_switch(flow),
+            )
+        )
+    yield from _table(
+        ("Flow", "Goes to", "Needed", "Encrypted in transit / at rest", "Kept (API plan)", "Stop it with"),
+        rows,
+    )
+
+
+def _defaults(manifest: Manifest) -> Iterator[str]:
+    yield "## Defaults by provider"
+    yield ""
+    yield from _prose(
+        "All that is not needed to answer a prompt is non-essential traffic. It is off by default where the"
+    )
+    selectors = " or ".join(f"`{name}=1`" for name in SELECTORS)
+    yield from _prose(
+        f"model is reached through Bedrock or Vertex ({selectors}). "
+        f"`{EVERYTHING_OFF}=1` turns all of it off at once, on every provider."
+    )
+    yield ""
+    rows = []
+    for flow in manifest.flows:
+        if flow.essential:
+            continue
+        cells = [f"**{flow.title}**"]
+        for provider in Provider:
+            if decide(flow, Context(provider=provider)).allowed:
+                cells.append(f"Default on. `{flow.switches[0].name}=1` to disable.")
+            else:
+                cells.append("Default off.")
+        rows.append(cells)
+    yield from _table(("Flow", *PROVIDER_NAMES.values()), rows)
+
+
+def _training(manifest: Manifest) -> Iterator[str]:
+    yield "## Who may allow training"
+    yield ""
+    yield from _prose(
+        "Training is a consent, never a setting: no file and no variable can give it. It can be withdrawn at "
+        "any time, and withdrawing applies at once to what is already held."
+    )
+    yield ""
+    rows = []
+    for plan in Plan:
+        if offers_training(plan):
+            answer = "The account holder, with the training switch."
+        elif offers_dpp(plan):
+            answer = "An organization admin, by joining the Development Partner Program."
+        else:
+            answer = "Nobody."
+        rows.append((PLAN_NAMES[plan], answer, "No" if is_consumer(plan) else "Yes"))
+    yield from _table(("Plan", "Who may allow training", "Zero data retention to be had"), rows)
+    yield ""
+    yield from _prose(
+        "Through Bedrock or Vertex every plan is treated as a third-party platform: nobody may allow "
+        "training. Under zero data retention nothing is held, so nothing can train. Survey ratings never "
+        "train; a bug report improves products and services and is no consent to training."
+    )
+
+
+def _retention(manifest: Manifest) -> Iterator[str]:
+    yield "## How long conversations are kept"
+    yield ""
+    messages = manifest.flow(FlowId.MESSAGES)
+    rows = []
+    for plan in Plan:
+        for words, context in _consents(plan):
+            terms = decide(messages, context).terms
+            kept = "nothing is kept" if terms.retention.is_none else str(terms.retention)
+            rows.append((PLAN_NAMES[plan], words, kept, "yes" if terms.trainable else "no"))
+    yield from _table(("Plan", "Settings", "Kept", "May train"), rows)
+    yield ""
+    yield from _prose(
+        "A period counts whole UTC days: what is written on day D with 30d is gone as day D+30 begins; 5y "
+        "ends on the same date five years later. An organization or an account holder may ask for less, "
+        "which applies at once. Bug reports are kept 5y, and are refused under zero data retention. "
+        "Sessions cached on the machine are kept 30d unless its owner sets `cleanupPeriodDays` to a "
+        "number of days of at least 1, `none` or `unlimited`; `0`, blank and negative values are errors "
+        "and delete nothing."
+    )
+
+
+def _consents(plan: Plan) -> Iterator[tuple[str, Context]]:
+    if offers_training(plan):
+        yield "training off", Context(plan=plan)
+        yield "training on", Context(plan=plan, training=True)
+        return
+    yield "standard", Context(plan=plan)
+    if offers_dpp(plan):
+        yield "partner program", Context(plan=plan, dpp=True)
+    if offers_zdr(plan):
+        yield "zero data retention", Context(plan=plan, zdr=True)
+
+
+def _switches(manifest: Manifest) -> Iterator[str]:
+    yield "## Switches"
+    yield ""
+    stops: dict[str, list[str]] = {}
+    readings: dict[str, Reading] = {}
+    for flow in manifest.flows:
+        for switch in flow.switches:
+            stops.setdefault(switch.name, []).append(flow.title)
+            readings[switch.name] = switch.reading
+    rows = []
+    for name, titles in stops.items():
+        how = "a true value" if readings[name] is Reading.BOOLEAN else "any value, even `0` or `false`"
+        rows.append((f"`{name}`", ", ".join(titles), how))
+    yield from _table(("Variable", "Stops", "When set to"), rows)
+    yield ""
+    yield from _prose("Each can stand in the environment or under `env` in a settings file.")
+
+
+def _settings(manifest: Manifest) -> Iterator[str]:
+    yield "## Settings files, and who may loosen"
+    yield ""
+    rows = []
+    for file in manifest.settings_files:
+        moved = f" (`{file.folder_variable}` replaces `{file.folder}`)" if file.folder else ""
+        rows.append((file.layer, f"`{file.path}`{moved}"))
+    yield from _table(("Layer", "File"), rows)
+    yield ""
+    yield from _prose(
+        "Layers only tighten: whichever asks for the flow to be off or for the shorter time prevails, so "
+        "their order does not matter and none can undo another. A repository's files (project, local) can "
+        "switch collection off, never on, and cannot choose a destination or a provider. Only a managed "
+        "file or the user's own file can keep the local session cache longer than 30 days. A file that "
+        "cannot be read or understood is an error that names the file, the key and the fix; nothing is "
+        "decided without it."
+    )
+
+
+def _cloud(manifest: Manifest) -> Iterator[str]:
+    yield "## Cloud sessions"
+    yield ""
+    yield from _prose(
+        "In a cloud session the same rules hold for prompts, code and outputs. The repository is cloned "
+        "to an isolated machine, so Git is required there; git credentials stay outside the sandbox, and "
+        "all outbound traffic goes through the security proxy."
+    )
+    yield ""
+    rows = []
+    for flow in manifest.flows:
+        cloud = decide(flow, Context(location=Location.CLOUD))
+        rows.append((flow.title, "required" if cloud.required else "optional"))
+    yield from _table(("Flow", "In the cloud"), rows)
+
+
+def _details(manifest: Manifest) -> Iterator[str]:
+    yield "## Each flow in full"
+    for flow in manifest.flows:
+        yield ""
+        yield f"### {flow.title}"
+        yield ""
+        yield f"- **Id**: `{flow.id}`"
+        yield f"- **Data**: {flow.what}"
+        yield f"- **From**: {flow.origin}"
+        yield from _destinations(flow)
+        yield f"- **Needed**: {_need(flow)}"
+        yield f"- **Encrypted**: in transit {_encryption(flow.in_transit)}; at rest {_at_rest(flow)}"
+        yield f"- **Used to**: {flow.purpose}"
+        yield f"- **Stop it with**: {_all_switches(flow)}"
+        if flow.note:
+            yield f"- **Note**: {flow.note}"
+        yield f"- **Rests on**: “{flow.source}”"
+
+
+def _destinations(flow: Flow) -> Iterator[str]:
+    if len(set(flow.destinations.values())) == 1:
+        yield f"- **To**: {flow.destinations[Provider.ANTHROPIC]}"
+    else:
+        places = "; ".join(f"{PROVIDER_NAMES[key]}: {flow.destinations[key]}" for key in Provider)
+        yield f"- **To**: {places}".replace("<", "&lt;")
+    if flow.moved_by:
+        yield f"- **Moved by**: {', '.join(f'`{name}`' for name in flow.moved_by.values())}"
+
+
+def _need(flow: Flow) -> str:
+    if flow.is_required(Location.LOCAL):
+        return "required"
+    started = ", started by the user" if flow.initiated_by == "user" else ""
+    return f"optional{started}" + ("; required in the cloud" if flow.required else "")
+
+
+def _encryption(word: str) -> str:
+    return ENCRYPTION.get(word, word)
+
+
+def _at_rest(flow: Flow) -> str:
+    return "nothing is kept" if flow.holding is Holding.NOTHING else _encryption(flow.at_rest)
+
+
+def _kept(flow: Flow, period: str) -> str:
+    if flow.holding is Holding.NOTHING:
+        return "nothing is kept"
+    return f"{period}, the connection log" if flow.holding is Holding.AUDIT else period
+
+
+def _first_switch(flow: Flow) -> str:
+    if flow.is_required(Location.LOCAL):
+        return "–"
+    return f"`{flow.switches[0].name}`" if flow.switches else "not asking for it"
+
+
+def _all_switches(flow: Flow) -> str:
+    ways = [f"`{switch.name}=1`" for switch in flow.switches]
+    ways += [f"`{key}` in a settings file" for key in flow.settings]
+    if ways:
+        return ", ".join(ways)
+    return "nothing; it is required" if flow.is_required(Location.LOCAL) else "not asking for it"
+
+
+def _anchor(flow: Flow) -> str:
+    return flow.title.lower().replace(" ", "-")
+
+
+def _prose(text: str) -> Iterator[str]:
+    yield from wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield from _prose("| " + " | ".join(heads) + " |")
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |"

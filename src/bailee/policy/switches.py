@@ -1,0 +1,71 @@
+"""Environment variables that switch a flow off or select where the model is reached."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+class Reading(StrEnum):
+    """How the value of a switch variable is read."""
+
+    ANY_VALUE = "any_value"
+    BOOLEAN = "boolean"
+
+
+class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A variable that stops a flow.
+
+    Read as `any_value`, every non-empty value stops it, `0` and `false` included: the name says
+    DISABLE, so whoever sets it at all has asked. Read as `boolean` (DO_NOT_TRACK), false values do not
+    stop it; a value that is neither true nor false does, because doubt never loosens.
+    """
+
+    name: str
+    reading: Reading = Reading.ANY_VALUE
+
+    def is_thrown(self, variables: Mapping[str, str]) -> bool:
+        """Tell whether these variables stop the flow."""
+        value = variables.get(self.name, "")
+        if self.reading is Reading.BOOLEAN:
+            return value.strip().lower() not in FALSE
+        return value != ""
+
+
+# Specification, "Default behaviors by API provider": the variable "must be 1".
+SELECTORS: Mapping[str, Provider] = {
+    "CLAUDE_CODE_USE_BEDROCK": Provider.BEDROCK,
+    "CLAUDE_CODE_USE_VERTEX": Provider.VERTEX,
+}
+
+
+def select_provider(variables: Mapping[str, str], *, where: str = "") -> Provider | None:
+    """Return the provider these variables select, or None if they select none.
+
+    Raises:
+        Problem: when a selector is neither true nor false, or two providers are selected at once.
+    """
+    chosen: dict[str, Provider] = {}
+    for name, provider in SELECTORS.items():
+        value = variables.get(name, "").strip().lower()
+        if value in TRUE:
+            chosen[name] = provider
+        elif value not in FALSE:
+            raise Problem(
+                f"{name} is {variables[name]!r}, which neither selects {provider} nor does not",
+                where=where,
+                fix=f"set {name}=1 to select {provider}, or unset it",
+            )
+    if len(chosen) > 1:
+        raise Problem(
+            f"two providers are selected at once: {' and '.join(chosen)}",
+            where=where,
+            fix="unset one of them",
+        )
+    return next(iter(chosen.values()), None)

@@ -1,0 +1,115 @@
+"""Key-encryption keys: what wraps the data keys of segments before they rest in a keystore."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from bailee.policy.problems import Problem
+from bailee.sealing.envelopes import KEY_BYTES, NONCE_BYTES
+
+
+class KeyWrapper(Protocol):
+    """Wraps data keys; a local file by default, a key management service behind the same two calls."""
+
+    def wrap(self, key: bytes, segment: bytes) -> bytes:
+        """Encrypt a data key, bound to the segment it belongs to."""
+        ...
+
+    def unwrap(self, wrapped: bytes, segment: bytes) -> bytes:
+        """Return the data key.
+
+        Raises:
+            Problem: the wrapped key was altered, moved to another segment or wrapped by another key.
+        """
+        ...
+
+
+class FileKeyWrapper:
+    """A key-encryption key in a local file that only its owner can read."""
+
+    def __init__(self, key: bytes, path: Path, random: Callable[[int], bytes]) -> None:
+        self._cipher = AESGCM(key)
+        self._path = path
+        self._random = random
+
+    def wrap(self, key: bytes, segment: bytes) -> bytes:
+        """Encrypt a data key with AES-256-GCM, the segment's name as associated data."""
+        nonce = self._random(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, key, b"bailee key 1" + segment)
+
+    def unwrap(self, wrapped: bytes, segment: bytes) -> bytes:
+        """Return the data key; see `KeyWrapper.unwrap`."""
+        try:
+            return self._cipher.decrypt(
+                wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], b"bailee key 1" + segment
+            )
+        except (InvalidTag, ValueError):
+            raise Problem(
+                "a segment's key does not unwrap under this key-encryption key",
+                where=str(self._path),
+                fix="put back the key-encryption key that this keystore was made with",
+            ) from None
+
+
+def open_key_file(path: Path, random: Callable[[int], bytes] = os.urandom, *, create: bool) -> FileKeyWrapper:
+    """Read the key-encryption key at `path`, or make it if `create` is set and there is none.
+
+    Args:
+        create: set only for an empty keystore: a new key beside old wrapped keys would open nothing.
+
+    Raises:
+        Problem: the file is missing, of the wrong length, or readable by others than its owner.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        if not create:
+            raise Problem(
+                "the key-encryption key is missing, so what is held cannot be opened",
+                where=str(path),
+                fix="put the file back from its own backup",
+            ) from None
+        return FileKeyWrapper(_create_key_file(path, random), path, random)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        key = file.read(KEY_BYTES + 1)
+    if mode & 0o077:
+        raise Problem(
+            "the key-encryption key can be read by others", where=str(path), fix=f"run: chmod 600 {path}"
+        )
+    if len(key) != KEY_BYTES:
+        raise Problem(
+            f"the key-encryption key has {len(key)} bytes in place of {KEY_BYTES}",
+            where=str(path),
+            fix="put the file back from its own backup",
+        )
+    return FileKeyWrapper(key, path, random)
+
+
+def _create_key_file(path: Path, random: Callable[[int], bytes]) -> bytes:
+    key = random(KEY_BYTES)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return path.read_bytes()
+    finally:
+        temporary.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return key

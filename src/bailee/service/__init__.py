@@ -1,0 +1,1 @@
+"""Composition: one listener, one ASGI application, the flows plugged into it."""

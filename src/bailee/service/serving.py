@@ -1,0 +1,201 @@
+"""Runs the service: listeners, recorder, gateway and application, started and ended in order."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from bailee.accounts.keys import open_key_ring
+from bailee.flows.messages.connections import ConnectionPool
+from bailee.flows.messages.gateway import Gateway
+from bailee.flows.messages.models import make_routes
+from bailee.flows.messages.receiver import MessagesProtocol
+from bailee.flows.messages.upstreams import Origin
+from bailee.manifests import load_manifest
+from bailee.policy.problems import Problem
+from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
+from bailee.service.running import FILE_NAME
+from bailee.vault.recording import Recording
+
+GRACE_SECONDS = 10
+
+
+def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
+    """Serve until interrupted.
+
+    Args:
+        announce: called once with the URL, when requests are answered.
+
+    Raises:
+        Problem: the configuration, the home or the address cannot be used.
+    """
+    check(configuration)
+    # Conversations pass through this process: no core file may hold one.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_home(configuration.home):
+        uvloop.run(_serve(configuration, os.environ, announce))
+
+
+@contextlib.contextmanager
+def lock_home(home: Path) -> Any:
+    """Hold the home for one service: two recorders would number the same segments twice.
+
+    Raises:
+        Problem: another service holds it.
+    """
+    descriptor = os.open(home / "service.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(
+                "another service is running on this home",
+                where=str(home),
+                fix="stop it, or give this one another --home",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(
+    configuration: Configuration, environment: Mapping[str, str], announce: Callable[[str], None]
+) -> None:
+    listener = listen(configuration.host, configuration.port)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        rehearsal = None
+        if configuration.upstream == "rehearsal":
+            rehearsal = await stack.enter_async_context(_rehearse())
+        upstream = make_upstream(configuration, environment, rehearsal)
+        tls = make_tls(configuration, upstream.origin)
+        pool = ConnectionPool(upstream.origin, tls=tls, proxy=find_proxy(upstream.origin, environment))
+        stack.callback(pool.close)
+        keys = open_key_ring(configuration.home)
+        stack.callback(keys.close)
+        recording = Recording(configuration.home)
+        await recording.start()
+        stack.push_async_callback(recording.close)
+        gateway = Gateway(
+            flow=load_manifest("bailee").flow("messages"),
+            keys=keys,
+            upstream=upstream,
+            pool=pool,
+            recording=recording,
+            random_bits=secrets.randbits,
+        )
+        watch = asyncio.create_task(gateway.watch())
+        stack.callback(watch.cancel)
+        application = Starlette(routes=make_routes(gateway))
+        server = _Server(_settings(configuration, application, gateway))
+        url = _url(configuration, listener)
+        # What is left behind by a kill is told from a running service by its lock, not by this file.
+        state = configuration.home / FILE_NAME
+        server.on_ready = partial(_publish, state, url, upstream.name, announce)
+        stack.callback(state.unlink, missing_ok=True)
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Calls `on_ready` once connections are accepted."""
+
+    on_ready: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_ready()
+
+
+def _publish(state: Path, url: str, upstream: str, announce: Callable[[str], None]) -> None:
+    temporary = state.with_suffix(".new")
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid(), "upstream": upstream}))
+    temporary.replace(state)
+    announce(url)
+
+
+def _settings(configuration: Configuration, application: Starlette, gateway: Gateway) -> uvicorn.Config:
+    certificate, key = configuration.tls_certificate, configuration.tls_key
+    return uvicorn.Config(
+        application,
+        http=partial(MessagesProtocol, gateway),  # type: ignore[arg-type]
+        loop="none",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a listening socket; port 0 takes a free one.
+
+    Raises:
+        Problem: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise Problem(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            where="--host, --port",
+            fix="choose another port, or 0 for a free one",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _url(configuration: Configuration, listener: socket.socket) -> str:
+    scheme = "http" if configuration.tls_certificate is None else "https"
+    host = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def _rehearse() -> AsyncIterator[Origin]:
+    """Serve the rehearsal model on a loopback port of its own, so that it is reached like any upstream."""
+    from bailee.flows.messages.rehearsal.application import create_application
+
+    listener = listen("127.0.0.1", 0)
+    settings = uvicorn.Config(
+        create_application(), loop="none", log_config=None, access_log=False, lifespan="off"
+    )
+    server = _Quiet(settings)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield Origin("http", "127.0.0.1", listener.getsockname()[1])
+    finally:
+        server.should_exit = server.force_exit = True
+        await task
+        listener.close()
+
+
+class _Quiet(uvicorn.Server):
+    """A second server in the process, which leaves the signals to the first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield

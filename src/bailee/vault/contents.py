@@ -1,0 +1,47 @@
+"""What stands inside an envelope: a request as blocks, or a stretch of an answer.
+
+Both are MessagePack, compressed with Zstandard (RFC 8878). Compression comes before encryption, and
+each record is compressed on its own: a stranger's text never shares a dictionary with a secret.
+"""
+
+import msgspec
+import zstandard
+
+from bailee.vault.blocks import Delta
+
+# Level 3 is 1.2 ms for a first 90 KB request and 0.1 ms for a turn's new blocks; level 9 saved 4% for 5x.
+_compressor = zstandard.ZstdCompressor(level=3, write_checksum=False, write_content_size=True)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+class RequestContent(msgspec.Struct, frozen=True, array_like=True):
+    """A recorded request: its headers and its body, each told by what is new in the segment."""
+
+    headers: Delta
+    body: Delta
+
+
+class ResponseContent(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of a recorded answer; `headers` stands in the last one."""
+
+    headers: bytes
+    data: bytes
+
+
+_request_decoder = msgspec.msgpack.Decoder(RequestContent)
+_response_decoder = msgspec.msgpack.Decoder(ResponseContent)
+
+
+def pack(content: RequestContent | ResponseContent) -> bytes:
+    """Encode and compress."""
+    return _compressor.compress(msgspec.msgpack.encode(content))
+
+
+def unpack_request(packed: bytes) -> RequestContent:
+    """Reverse `pack` for a request."""
+    return _request_decoder.decode(_decompressor.decompress(packed))
+
+
+def unpack_response(packed: bytes) -> ResponseContent:
+    """Reverse `pack` for a stretch of an answer."""
+    return _response_decoder.decode(_decompressor.decompress(packed))

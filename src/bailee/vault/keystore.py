@@ -1,0 +1,80 @@
+"""The wrapped data keys of segments, in a store of their own with a lifetime of their own."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bailee.database.engines import open_database, truncate_log
+from bailee.policy.problems import Problem
+from bailee.sealing.envelopes import KEY_BYTES
+from bailee.sealing.wrapping import KeyWrapper, open_key_file
+from bailee.vault import tables
+
+
+class Keystore:
+    """Keeps, gives out and destroys the data keys of segments.
+
+    Keys come and go in one transaction with `flush`: a writer flushes the keys of new segments
+    before it commits the first record, so that no record is ever without its key.
+    """
+
+    def __init__(self, engine: sa.Engine, wrapper: KeyWrapper, random: Callable[[int], bytes]) -> None:
+        self._engine = engine
+        self._wrapper = wrapper
+        self._random = random
+        self._new: list[dict[str, bytes]] = []
+
+    def create(self, segment: bytes) -> bytes:
+        """Return a fresh data key for a segment; it is kept from the next `flush` on."""
+        key = self._random(KEY_BYTES)
+        self._new.append({"segment": segment, "wrapped": self._wrapper.wrap(key, segment)})
+        return key
+
+    def flush(self) -> None:
+        """Write the keys created since the last flush, durably."""
+        if not self._new:
+            return
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(tables.keys), self._new)
+        self._new = []
+
+    def get(self, segment: bytes) -> bytes | None:
+        """Return a segment's data key, or None if it was destroyed."""
+        query = sa.select(tables.keys.c.wrapped).where(tables.keys.c.segment == segment)
+        with self._engine.connect() as connection:
+            wrapped = connection.execute(query).scalar_one_or_none()
+        return None if wrapped is None else self._wrapper.unwrap(wrapped, segment)
+
+    def truncate_log(self) -> None:
+        """Empty the write-ahead log, so that no destroyed key lingers in it."""
+        truncate_log(self._engine)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+
+def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) -> Keystore:
+    """Open, or on first use make, the keystore in `directory`: `keys.db` and the file `kek`.
+
+    Raises:
+        Problem: the key-encryption key is missing beside wrapped keys, or a file is unreadable.
+    """
+    engine = open_database(directory / "keys.db", tables.keystore)
+    with engine.connect() as connection:
+        is_empty = connection.execute(sa.select(tables.keys.c.segment).limit(1)).first() is None
+    return Keystore(engine, open_key_file(directory / "kek", random, create=is_empty), random)
+
+
+def require_key(keystore: Keystore, segment: bytes) -> bytes:
+    """Return a segment's data key.
+
+    Raises:
+        Problem: the key was destroyed, so nothing can open the segment any more.
+    """
+    key = keystore.get(segment)
+    if key is None:
+        raise Problem("the key of this segment was destroyed: its content is gone", where=segment.hex())
+    return key

@@ -1,0 +1,218 @@
+"""Reads what is held: sessions and exchanges by their facts, content by opening their segments."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.policy.problems import Problem
+from bailee.sealing.content import Content
+from bailee.sealing.envelopes import Place, SealBroken, SegmentCipher
+from bailee.vault import tables
+from bailee.vault.blocks import BlockReader
+from bailee.vault.contents import unpack_request, unpack_response
+from bailee.vault.keystore import Keystore
+from bailee.vault.writer import read_records
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One conversation of an agent, by its facts.
+
+    Attributes:
+        started_ms, last_ms: milliseconds since 1970 UTC of its first and last request.
+        expires_on: the day on which the last segment expires; None if nothing is held, or without end.
+        stored_bytes: size of its sealed records.
+    """
+
+    account: str
+    id: str
+    started_ms: int
+    last_ms: int
+    exchanges: int
+    request_bytes: int
+    response_bytes: int
+    stored_bytes: int
+    input_tokens: int
+    output_tokens: int
+    retention: str
+    expires_on: date | None
+    trainable: bool
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """One request and its answer, by its facts; see `tables.exchanges` for the units."""
+
+    id: int
+    key: str
+    started_ms: int
+    first_byte_ms: int | None
+    duration_ms: int | None
+    state: str
+    reason: str | None
+    upstream: str
+    path: str
+    model: str | None
+    status: int | None
+    request_bytes: int
+    response_bytes: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None
+    cache_creation_tokens: int | None
+    stop_reason: str | None
+    is_kept: bool
+    decision: str
+
+
+class Transcript(msgspec.Struct, frozen=True):
+    """The content of one exchange, byte for byte as it crossed the gateway."""
+
+    exchange: int
+    request_headers: Content
+    request: Content
+    response_headers: Content
+    response: Content
+
+
+def list_sessions(
+    engine: sa.Engine, *, account: str | None = None, session: str | None = None, limit: int | None = None
+) -> list[Session]:
+    """Return sessions, the one used last first."""
+    exchanges, segments, records = tables.exchanges, tables.segments, tables.records
+    c = exchanges.c
+    facts = sa.select(
+        c.account,
+        c.session,
+        sa.func.min(c.started_ms).label("started_ms"),
+        sa.func.max(c.started_ms).label("last_ms"),
+        sa.func.count().label("exchanges"),
+        sa.func.coalesce(sa.func.sum(c.request_bytes), 0).label("request_bytes"),
+        sa.func.coalesce(sa.func.sum(c.response_bytes), 0).label("response_bytes"),
+        sa.func.coalesce(sa.func.sum(c.input_tokens), 0).label("input_tokens"),
+        sa.func.coalesce(sa.func.sum(c.output_tokens), 0).label("output_tokens"),
+    ).group_by(c.account, c.session)
+    if account is not None:
+        facts = facts.where(c.account == account)
+    if session is not None:
+        facts = facts.where(c.session == session)
+    facts = facts.order_by(sa.desc("last_ms")).limit(limit)
+    with engine.connect() as connection:
+        sessions = []
+        for row in connection.execute(facts):
+            held = sa.and_(segments.c.account == row.account, segments.c.session == row.session)
+            terms = connection.execute(
+                sa.select(segments.c.retention, segments.c.expires_on, segments.c.trainable)
+                .where(held)
+                .order_by(segments.c.expires_on.desc())
+            ).all()
+            stored = connection.execute(
+                sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
+                .join(segments, segments.c.number == records.c.segment)
+                .where(held)
+            ).scalar_one()
+            sessions.append(
+                Session(
+                    account=row.account,
+                    id=row.session,
+                    started_ms=row.started_ms,
+                    last_ms=row.last_ms,
+                    exchanges=row.exchanges,
+                    request_bytes=row.request_bytes,
+                    response_bytes=row.response_bytes,
+                    stored_bytes=stored,
+                    input_tokens=row.input_tokens,
+                    output_tokens=row.output_tokens,
+                    retention=" and ".join(dict.fromkeys(term.retention for term in terms)) or "none",
+                    expires_on=terms[0].expires_on if terms else None,
+                    trainable=any(term.trainable for term in terms),
+                )
+            )
+    return sessions
+
+
+def list_exchanges(
+    engine: sa.Engine, *, account: str | None = None, session: str | None = None, key: str | None = None
+) -> list[Exchange]:
+    """Return exchanges in the order they began."""
+    table, decisions = tables.exchanges, tables.decisions
+    query = sa.select(table, decisions.c.body).join(decisions).order_by(table.c.started_ms, table.c.id)
+    for column, wanted in ((table.c.account, account), (table.c.session, session), (table.c.key, key)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    fields = [name for name in Exchange.__struct_fields__ if name not in ("is_kept", "decision")]
+    with engine.connect() as connection:
+        return [
+            Exchange(
+                **{name: getattr(row, name) for name in fields},
+                is_kept=row.segment is not None,
+                decision=row.body,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def read_session(
+    engine: sa.Engine, keystore: Keystore, account: str, session: str, *, today: date
+) -> Iterator[Transcript]:
+    """Open a session's segments and give its exchanges' content, in the order they began.
+
+    Args:
+        today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet.
+
+    Raises:
+        Problem: a record was altered or moved, or a segment's key was destroyed.
+    """
+    table = tables.segments
+    query = (
+        sa.select(table)
+        .where(table.c.account == account, table.c.session == session)
+        .order_by(table.c.number)
+    )
+    with engine.connect() as connection:
+        segments = connection.execute(query).all()
+    for segment in segments:
+        if segment.expires_on is not None and segment.expires_on <= today:
+            continue
+        key = keystore.get(segment.id)
+        if key is not None:
+            yield from _read_segment(engine, segment, SegmentCipher(key, lambda size: b""))
+
+
+def _read_segment(
+    engine: sa.Engine, segment: "sa.Row[tuple[object, ...]]", cipher: SegmentCipher
+) -> Iterator[Transcript]:
+    blocks = BlockReader()
+    requests: dict[int, tuple[bytes, bytes]] = {}
+    answers: dict[int, tuple[bytes, list[bytes]]] = {}
+    exchanges = _exchanges_of_records(engine, segment.number)
+    for sequence, kind, sealed in read_records(engine, segment.number):
+        place = Place(segment.account, segment.session, segment.id, sequence)
+        exchange = exchanges[sequence]
+        try:
+            packed = cipher.open(sealed, place)
+        except SealBroken as broken:
+            raise Problem(
+                f"record {sequence} of session {segment.session} does not open: {broken}",
+                where="vault.db",
+                fix="put the vault back from a backup; what is shown without it would not be what was said",
+            ) from None
+        if kind == tables.Kind.REQUEST:
+            content = unpack_request(packed)
+            requests[exchange] = blocks.read(content.headers), blocks.read(content.body)
+        else:
+            stretch = unpack_response(packed)
+            headers, data = answers.get(exchange, (b"", []))
+            answers[exchange] = stretch.headers or headers, [*data, stretch.data]
+    for exchange, (headers, body) in requests.items():
+        answer_headers, answer = answers.get(exchange, (b"", []))
+        yield Transcript(
+            exchange, Content(headers), Content(body), Content(answer_headers), Content(b"".join(answer))
+        )
+
+
+def _exchanges_of_records(engine: sa.Engine, segment: int) -> dict[int, int]:
+    table = tables.records
+    query = sa.select(table.c.sequence, table.c.exchange).where(table.c.segment == segment)
+    with engine.connect() as connection:
+        return {row.sequence: row.exchange for row in connection.execute(query)}

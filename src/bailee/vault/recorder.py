@@ -1,0 +1,152 @@
+"""The process that writes the vault: frames come in over a socket, answers go out when they are durable.
+
+It is a process of its own because the work of recording, 0.2 to 0.5 ms of hashing, compressing and
+committing per exchange, would otherwise stand in the way of every stream the gateway relays: a thread
+shares the interpreter lock, and its switch interval alone (5 ms) is ten times the gateway's budget.
+"""
+
+import argparse
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import sqlalchemy.exc
+
+from bailee.database.engines import truncate_log
+from bailee.policy.problems import Problem
+from bailee.vault import tables
+from bailee.vault.frames import Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
+from bailee.vault.store import open_keys, open_vault
+from bailee.vault.writer import VaultWriter
+
+RECEIVE_BYTES = 1024 * 1024
+# Bounds a transaction, and so the memory and the wait of the first exchange in it.
+BATCH_BYTES = 8 * 1024 * 1024
+# A request alone is not waited for by anybody; it becomes durable with the next end, or after this long.
+BEGIN_DELAY_SECONDS = 0.05
+IDLE_SECONDS = 1.0
+
+
+def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[], None]) -> None:
+    """Write frames until the service closes its end; then mark what it left open as interrupted.
+
+    Args:
+        truncate_logs: called in every idle moment, so that old pages do not linger in write-ahead logs.
+    """
+    buffer = FrameBuffer()
+    taken = 0
+    is_idle_done = True
+    while True:
+        timeout = BEGIN_DELAY_SECONDS if taken else None if is_idle_done else IDLE_SECONDS
+        if not select.select([channel], [], [], timeout)[0]:
+            if taken:
+                answer(channel, Committed(writer.commit(), taken))
+                taken = 0
+            else:
+                truncate_logs()
+                is_idle_done = True
+            continue
+        is_idle_done = False
+        has_end = False
+        batch = 0
+        while batch < BATCH_BYTES:
+            try:
+                data = channel.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT if batch else 0)
+            except BlockingIOError:
+                break
+            if not data:
+                close_out(writer)
+                truncate_logs()
+                return
+            batch += len(data)
+            for body in buffer.feed(data):
+                frame = frame_decoder.decode(body)
+                writer.take(frame)
+                has_end = has_end or isinstance(frame, Finish)
+        taken += batch
+        if has_end or taken >= BATCH_BYTES:
+            answer(channel, Committed(writer.commit(), taken))
+            taken = 0
+
+
+def close_out(writer: VaultWriter) -> None:
+    """End what the service left open when it went away."""
+    for exchange in writer.open_exchanges:
+        writer.take(interruption(exchange))
+    writer.commit()
+
+
+def interruption(exchange: int) -> Finish:
+    """The end of an exchange whose service went away."""
+    reason = "the service ended before the answer did"
+    return Finish(
+        exchange,
+        tables.State.INTERRUPTED,
+        reason,
+        None,
+        None,
+        0,
+        0,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        b"",
+        b"",
+    )
+
+
+def answer(channel: socket.socket, message: Answer) -> None:
+    """Send one answer; a service that is gone is noticed by the next receive."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.sendall(encode(message))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the recorder on an inherited socket; started by the service, never by a person."""
+    parser = argparse.ArgumentParser(prog="bailee-recorder")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--descriptor", type=int, required=True)
+    options = parser.parse_args(arguments)
+    # Content passes through this process: no core file may hold it. The service ends it by closing
+    # its end of the socket, after the last frame, so a Ctrl-C meant for the service must not.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = socket.socket(fileno=options.descriptor)
+    try:
+        vault = open_vault(options.home)
+        keystore = open_keys(options.home)
+        writer = VaultWriter(vault, keystore, os.urandom)
+        writer.interrupt_open()
+        answer(channel, Committed([], 0))
+
+        def truncate_logs() -> None:
+            truncate_log(vault)
+            keystore.truncate_log()
+
+        serve(channel, writer, truncate_logs)
+        keystore.close()
+        vault.dispose()
+    except Problem as problem:
+        answer(channel, Failed(str(problem)))
+        return 1
+    except (sqlalchemy.exc.SQLAlchemyError, OSError, msgspec.MsgspecError) as error:
+        # The statement and its parameters stay out of the message: they would name sessions.
+        cause = getattr(error, "orig", None) or error
+        answer(channel, Failed(f"{type(cause).__name__}: {cause}"))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

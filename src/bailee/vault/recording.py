@@ -1,0 +1,188 @@
+"""The service's end of the recorder: hands exchanges over without waiting, and says when they are durable."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bailee.policy.problems import Problem
+from bailee.vault.frames import (
+    Begin,
+    Committed,
+    Decided,
+    Failed,
+    Finish,
+    Frame,
+    FrameBuffer,
+    Part,
+    answer_decoder,
+    encode,
+)
+
+# Beyond this much handed over and not yet taken in, requests are refused instead of queued: memory
+# stays bounded, and an agent told to come back does so, where one kept waiting times out.
+OUTSTANDING_BYTES = 32 * 1024 * 1024
+RESTART_SECONDS = 1.0
+
+
+class RecorderGone(Exception):
+    """The recorder ended; what was not yet durable will not be."""
+
+
+class Recording(asyncio.Protocol):
+    """A running recorder, restarted when it ends.
+
+    Attributes:
+        is_ready: whether exchanges may begin.
+        fault: why not, in the recorder's words; empty while it is ready or starting.
+        on_gone: called when the recorder ends, to stop what can no longer be recorded.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.is_ready = False
+        self.fault = ""
+        self.on_gone: Callable[[], None] = lambda: None
+        self._home = home
+        self._outstanding = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._told: set[bytes] = set()
+        self._buffer = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another exchange may begin now."""
+        return self.is_ready and self._outstanding < OUTSTANDING_BYTES
+
+    @property
+    def process_id(self) -> int | None:
+        """The recorder's process, or None while there is none."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start the recorder and wait until it can write.
+
+        Raises:
+            Problem: it cannot: the vault or the keystore is damaged, missing a part, or not writable.
+        """
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for end in (ours, theirs):
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
+            ours.setblocking(False)
+            self._started = loop.create_future()
+            descriptor = theirs.fileno()
+            command = [
+                "-m",
+                "bailee.vault.recorder",
+                "--home",
+                str(self._home),
+                "--descriptor",
+                str(descriptor),
+            ]
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, *command, pass_fds=[descriptor], stdin=asyncio.subprocess.DEVNULL
+            )
+        await loop.create_connection(lambda: self, sock=ours)
+        await self._started
+
+    async def close(self) -> None:
+        """Let the recorder finish what it was given, and wait for its end."""
+        self._is_closing = True
+        self.is_ready = False
+        if self._restart:
+            self._restart.cancel()
+        if self._transport:
+            self._transport.close()
+        if self._process:
+            await self._process.wait()
+
+    def begin(self, frame: Begin, decided: Decided) -> None:
+        """Hand over a request, and the decision it rests on if the recorder has not heard of it."""
+        if decided.digest not in self._told:
+            self._told.add(decided.digest)
+            self._send(decided)
+        self._send(frame)
+
+    def part(self, frame: Part) -> None:
+        """Hand over the next bytes of an answer."""
+        self._send(frame)
+
+    def finish(self, frame: Finish) -> "asyncio.Future[None]":
+        """Hand over the end of an exchange; the future is done once all of it is durable.
+
+        Raises (through the future):
+            RecorderGone: the recorder ended before that.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._transport is None:
+            future.set_exception(RecorderGone(self.fault))
+            return future
+        self._waiting[frame.exchange] = future
+        self._send(frame)
+        return future
+
+    def _send(self, frame: Frame) -> None:
+        if self._transport is None:
+            return
+        data = encode(frame)
+        self._outstanding += len(data)
+        self._transport.write(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop with answers."""
+        for body in self._buffer.feed(data):
+            match answer_decoder.decode(body):
+                case Committed(exchanges, taken):
+                    self._outstanding -= taken
+                    if not self.is_ready and self._started and not self._started.done():
+                        self.is_ready, self.fault = True, ""
+                        self._started.set_result(None)
+                    for exchange in exchanges:
+                        future = self._waiting.pop(exchange, None)
+                        if future and not future.done():
+                            future.set_result(None)
+                case Failed(reason):
+                    self.fault = reason
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called by the event loop when the recorder is gone; a new one is started after a pause."""
+        self.is_ready = False
+        self._transport = None
+        self._outstanding = 0
+        self._told.clear()
+        self._buffer = FrameBuffer()
+        self.fault = self.fault or "the recorder ended"
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(RecorderGone(self.fault))
+        if self._started and not self._started.done():
+            self._started.set_exception(Problem(f"the recorder did not start: {self.fault}"))
+            return
+        self.on_gone()
+        if not self._is_closing:
+            self._restart = asyncio.get_running_loop().create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        while not self._is_closing:
+            await asyncio.sleep(RESTART_SECONDS)
+            self.fault, fault = "", self.fault
+            try:
+                await self.start()
+            except (Problem, OSError):
+                self.fault = self.fault or fault
+            else:
+                return

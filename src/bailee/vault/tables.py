@@ -1,0 +1,112 @@
+"""The vault's and the keystore's tables.
+
+Content is in `records.sealed` and nowhere else, always an envelope. The other columns are facts about
+it: who, when, how much, under which terms. Times are milliseconds since 1970 UTC, durations milliseconds.
+"""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+vault = sa.MetaData()
+keystore = sa.MetaData()
+
+
+class State(StrEnum):
+    """How an exchange stands, or how it ended.
+
+    Attributes:
+        OPEN: the answer is still coming.
+        COMPLETE: the upstream's whole answer was relayed, whatever its status.
+        CLIENT_GONE: the agent hung up before the answer was complete.
+        UPSTREAM_FAILED: no answer, or an answer cut off by the upstream.
+        INTERRUPTED: the service ended while the answer was coming.
+        REFUSED: the policy or a limit refused the request; nothing was sent upstream.
+    """
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_FAILED = "upstream_failed"
+    INTERRUPTED = "interrupted"
+    REFUSED = "refused"
+
+
+class Kind:
+    """What a record holds: `records.kind`."""
+
+    REQUEST = 0
+    RESPONSE = 1
+
+
+decisions = sa.Table(
+    "decisions",
+    vault,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+segments = sa.Table(
+    "segments",
+    vault,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.LargeBinary(16), nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("day", sa.Date, nullable=False),
+    sa.Column("decision", sa.Integer, sa.ForeignKey("decisions.number"), nullable=False),
+    sa.Column("retention", sa.Text, nullable=False),
+    # Held until this day begins, UTC; NULL only for `unlimited`.
+    sa.Column("expires_on", sa.Date, nullable=True),
+    sa.Column("trainable", sa.Boolean, nullable=False),
+    # Terms that change during a day start another segment: loosening applies to what comes later.
+    sa.UniqueConstraint("account", "session", "day", "decision"),
+)
+
+exchanges = sa.Table(
+    "exchanges",
+    vault,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("decision", sa.Integer, sa.ForeignKey("decisions.number"), nullable=False),
+    # NULL where no content is kept: zero data retention, and refusals.
+    sa.Column("segment", sa.Integer, sa.ForeignKey("segments.number"), nullable=True),
+    sa.Column("started_ms", sa.BigInteger, nullable=False),
+    sa.Column("first_byte_ms", sa.Integer, nullable=True),
+    sa.Column("duration_ms", sa.Integer, nullable=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("upstream", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=True),
+    sa.Column("status", sa.Integer, nullable=True),
+    sa.Column("request_bytes", sa.BigInteger, nullable=False),
+    sa.Column("response_bytes", sa.BigInteger, nullable=True),
+    sa.Column("input_tokens", sa.Integer, nullable=True),
+    sa.Column("output_tokens", sa.Integer, nullable=True),
+    sa.Column("cache_read_tokens", sa.Integer, nullable=True),
+    sa.Column("cache_creation_tokens", sa.Integer, nullable=True),
+    sa.Column("stop_reason", sa.Text, nullable=True),
+    sa.Index("exchanges_by_session", "account", "session"),
+)
+
+records = sa.Table(
+    "records",
+    vault,
+    sa.Column("segment", sa.Integer, sa.ForeignKey("segments.number"), primary_key=True),
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("exchange", sa.BigInteger, sa.ForeignKey("exchanges.id"), nullable=False),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# Destroying a row here erases the segment in every copy of the vault there is.
+keys = sa.Table(
+    "keys",
+    keystore,
+    sa.Column("segment", sa.LargeBinary(16), primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+)

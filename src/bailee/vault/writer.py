@@ -1,0 +1,304 @@
+"""Writes exchanges into sealed segments, many to a transaction."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.policy.decisions import Terms
+from bailee.policy.problems import Problem
+from bailee.sealing.envelopes import Place, SegmentCipher
+from bailee.vault import tables
+from bailee.vault.blocks import BlockReader, BlockWriter
+from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
+from bailee.vault.frames import Begin, Decided, Finish, Frame, Part
+from bailee.vault.keystore import Keystore, require_key
+
+SEGMENTS_IN_MEMORY_BYTES = 24 * 1024 * 1024
+# An answer longer than this is written in stretches, so that memory stays bounded and a killed
+# recorder loses at most this much of an answer that nobody has received in full.
+STRETCH_BYTES = 256 * 1024
+
+Row = dict[str, Any]
+
+
+class _Segment:
+    """A segment that is being written."""
+
+    def __init__(self, number: int, id: bytes, account: str, session: str, cipher: SegmentCipher) -> None:
+        self.number = number
+        self.id = id
+        self.account = account
+        self.session = session
+        self.cipher = cipher
+        self.blocks: BlockWriter
+        self.next_sequence = 0
+
+    def seal(self, plaintext: bytes) -> tuple[int, bytes]:
+        """Seal the next record and return its sequence number and envelope."""
+        sequence = self.next_sequence
+        self.next_sequence += 1
+        place = Place(self.account, self.session, self.id, sequence)
+        return sequence, self.cipher.seal(plaintext, place)
+
+
+class _OpenExchange(msgspec.Struct):
+    segment: _Segment | None
+    data: list[bytes]
+    size: int = 0
+
+
+class VaultWriter:
+    """Takes in frames and commits them; not for use by two threads or two processes at once.
+
+    Args:
+        engine: the vault's database.
+        random: gives that many random bytes.
+    """
+
+    def __init__(self, engine: sa.Engine, keystore: Keystore, random: Callable[[int], bytes]) -> None:
+        self._engine = engine
+        self._keystore = keystore
+        self._random = random
+        self._decisions: dict[bytes, tuple[int, Terms]] = {}
+        self._segments: OrderedDict[tuple[str, str, date, int], _Segment] = OrderedDict()
+        self._open: dict[int, _OpenExchange] = {}
+        self._begun: dict[int, Row] = {}
+        self._ended: dict[int, Row] = {}
+        self._records: list[Row] = []
+        self._durable: list[int] = []
+        self._held_bytes = 0
+
+    @property
+    def open_exchanges(self) -> list[int]:
+        """Exchanges begun and not finished."""
+        return list(self._open)
+
+    def take(self, frame: Frame) -> None:
+        """Take in one frame; nothing of it is durable before `commit`."""
+        match frame:
+            case Begin():
+                self._begin(frame)
+            case Part():
+                self._part(frame)
+            case Finish():
+                self._finish(frame)
+            case Decided():
+                self._decide(frame)
+
+    def commit(self) -> list[int]:
+        """Make all that was taken in durable and return the exchanges that ended with it.
+
+        Keys go first: a record without its key would be lost, a key without a record harms nobody.
+        """
+        self._flush()
+        durable, self._durable = self._durable, []
+        return durable
+
+    def _flush(self) -> None:
+        if not (self._begun or self._ended or self._records):
+            return
+        self._keystore.flush()
+        fresh = [{**row, **self._ended.pop(id, {})} for id, row in self._begun.items()]
+        ended = [id for id, row in self._begun.items() if id not in self._open]
+        with self._engine.begin() as connection:
+            if fresh:
+                connection.execute(sa.insert(tables.exchanges), fresh)
+            if self._ended:
+                connection.execute(_END_EXCHANGE, [{"ended": id, **row} for id, row in self._ended.items()])
+            if self._records:
+                connection.execute(sa.insert(tables.records), self._records)
+        self._durable += [*ended, *self._ended]
+        self._begun, self._ended, self._records = {}, {}, []
+        self._trim()
+
+    def interrupt_open(self) -> int:
+        """Mark the exchanges that an earlier service left open as interrupted; return how many there were."""
+        table = tables.exchanges
+        mark = (
+            sa.update(table)
+            .where(table.c.state == tables.State.OPEN)
+            .values(state=tables.State.INTERRUPTED, reason="the service ended before the answer did")
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(mark).rowcount
+
+    def _decide(self, frame: Decided) -> None:
+        if frame.digest in self._decisions:
+            return
+        table = tables.decisions
+        query = sa.select(table.c.number).where(table.c.digest == frame.digest)
+        with self._engine.begin() as connection:
+            number = connection.execute(query).scalar_one_or_none()
+            if number is None:
+                row = {"digest": frame.digest, "body": frame.body}
+                number = connection.execute(sa.insert(table).returning(table.c.number), row).scalar_one()
+        self._decisions[frame.digest] = (number, frame.terms)
+
+    def _begin(self, frame: Begin) -> None:
+        if frame.decision not in self._decisions:
+            raise Problem("a record came without the decision that makes its terms", where="recorder")
+        decision, terms = self._decisions[frame.decision]
+        segment = self._segment(frame, decision, terms) if frame.keep else None
+        self._begun[frame.exchange] = {
+            **_NO_END,
+            "id": frame.exchange,
+            "account": frame.account,
+            "session": frame.session,
+            "key": frame.key,
+            "decision": decision,
+            "segment": segment.number if segment else None,
+            "started_ms": frame.started_ms,
+            "state": tables.State.OPEN.value,
+            "upstream": frame.upstream,
+            "path": frame.path,
+            "request_bytes": frame.request_bytes,
+        }
+        self._open[frame.exchange] = _OpenExchange(segment, [])
+        if segment is not None:
+            before = segment.blocks.retained_bytes
+            content = RequestContent(segment.blocks.write(frame.headers), segment.blocks.write(frame.body))
+            self._held_bytes += segment.blocks.retained_bytes - before
+            self._record(segment, frame.exchange, tables.Kind.REQUEST, pack(content))
+
+    def _part(self, frame: Part) -> None:
+        exchange = self._open[frame.exchange]
+        if exchange.segment is None:
+            raise Problem("content came for an exchange that keeps none", where="recorder")
+        exchange.data.append(frame.data)
+        exchange.size += len(frame.data)
+        if exchange.size >= STRETCH_BYTES:
+            content = ResponseContent(b"", b"".join(exchange.data))
+            self._record(exchange.segment, frame.exchange, tables.Kind.RESPONSE, pack(content))
+            exchange.data, exchange.size = [], 0
+
+    def _finish(self, frame: Finish) -> None:
+        exchange = self._open.pop(frame.exchange)
+        if exchange.segment is not None:
+            content = ResponseContent(frame.headers, b"".join([*exchange.data, frame.data]))
+            self._record(exchange.segment, frame.exchange, tables.Kind.RESPONSE, pack(content))
+        elif frame.data or frame.headers:
+            raise Problem("content came for an exchange that keeps none", where="recorder")
+        self._ended[frame.exchange] = {name: getattr(frame, name) for name in _NO_END if name != "state"} | {
+            "state": frame.state
+        }
+
+    def _record(self, segment: _Segment, exchange: int, kind: int, packed: bytes) -> None:
+        sequence, sealed = segment.seal(packed)
+        self._records.append(
+            {
+                "segment": segment.number,
+                "sequence": sequence,
+                "exchange": exchange,
+                "kind": kind,
+                "sealed": sealed,
+            }
+        )
+
+    def _segment(self, frame: Begin, decision: int, terms: Terms) -> _Segment:
+        day = datetime.fromtimestamp(frame.started_ms / 1000, UTC).date()
+        place = (frame.account, frame.session, day, decision)
+        segment = self._segments.get(place)
+        if segment is None:
+            segment = self._segments[place] = self._find_segment(place, terms)
+        self._segments.move_to_end(place)
+        return segment
+
+    def _find_segment(self, place: tuple[str, str, date, int], terms: Terms) -> _Segment:
+        account, session, day, decision = place
+        table = tables.segments
+        query = sa.select(table.c.number, table.c.id).where(
+            table.c.account == account,
+            table.c.session == session,
+            table.c.day == day,
+            table.c.decision == decision,
+        )
+        with self._engine.connect() as connection:
+            found = connection.execute(query).first()
+        if found is not None:
+            key = require_key(self._keystore, found.id)
+            segment = _Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
+            self._restore(segment)
+            return segment
+        id = self._random(16)
+        cipher = SegmentCipher(self._keystore.create(id), self._random)
+        row = {
+            "id": id,
+            "account": account,
+            "session": session,
+            "day": day,
+            "decision": decision,
+            "retention": str(terms.retention),
+            "expires_on": terms.retention.expires_on(day),
+            "trainable": terms.trainable,
+        }
+        self._keystore.flush()
+        with self._engine.begin() as connection:
+            number = connection.execute(sa.insert(table).returning(table.c.number), row).scalar_one()
+        segment = _Segment(number, id, account, session, cipher)
+        segment.blocks = BlockWriter(self._random(32))
+        return segment
+
+    def _restore(self, segment: _Segment) -> None:
+        """Take up a segment that was begun before a restart or fell out of memory."""
+        self._flush()  # its newest records may still be waiting
+        segment.blocks = BlockWriter(self._random(32))
+        reader = BlockReader()
+        for sequence, kind, sealed in read_records(self._engine, segment.number):
+            segment.next_sequence = sequence + 1
+            if kind == tables.Kind.REQUEST:
+                place = Place(segment.account, segment.session, segment.id, sequence)
+                content = unpack_request(segment.cipher.open(sealed, place))
+                for delta in (content.headers, content.body):
+                    body = reader.read(delta)
+                    segment.blocks.restore(body, reader.last_numbers, delta.new)
+        segment.blocks.finish_restore()
+        self._held_bytes += segment.blocks.retained_bytes
+
+    def _trim(self) -> None:
+        """Let go of the segments used longest ago, down to the memory that is allowed."""
+        if self._held_bytes <= SEGMENTS_IN_MEMORY_BYTES:
+            return
+        in_use = {id(exchange.segment) for exchange in self._open.values()}
+        for place, segment in list(self._segments.items()):
+            if self._held_bytes <= SEGMENTS_IN_MEMORY_BYTES:
+                return
+            if id(segment) not in in_use:
+                self._held_bytes -= segment.blocks.retained_bytes
+                del self._segments[place]
+
+
+_NO_END: Row = dict.fromkeys(
+    (
+        "state",
+        "reason",
+        "status",
+        "first_byte_ms",
+        "duration_ms",
+        "response_bytes",
+        "model",
+        "input_tokens",
+        "output_tokens",
+        "cache_read_tokens",
+        "cache_creation_tokens",
+        "stop_reason",
+    )
+)
+
+
+_END_EXCHANGE = sa.update(tables.exchanges).where(tables.exchanges.c.id == sa.bindparam("ended"))
+
+
+def read_records(engine: sa.Engine, segment: int) -> list[tuple[int, int, bytes]]:
+    """Return sequence, kind and envelope of every record of a segment, in order."""
+    table = tables.records
+    query = (
+        sa.select(table.c.sequence, table.c.kind, table.c.sealed)
+        .where(table.c.segment == segment)
+        .order_by(table.c.sequence)
+    )
+    with engine.connect() as connection:
+        return [(row.sequence, row.kind, row.sealed) for row in connection.execute(query)]
