@@ -55,7 +55,9 @@ Starter = Callable[[Path, int], Running]
 
 def start_direct(place: Path, upstream: int) -> Running:
     """No gateway at all: the ceiling of stub and load generator, which share a core."""
-    return Running("direct", "no gateway: the ceiling of stub and generator", "-", upstream, None, _key("none"))
+    return Running(
+        "direct", "no gateway: the ceiling of stub and generator", "-", upstream, None, _key("none")
+    )
 
 
 def start_nginx(place: Path, upstream: int) -> Running:
@@ -65,7 +67,8 @@ def start_nginx(place: Path, upstream: int) -> Running:
         raise StartFailed("nginx is not installed: run bench/setup")
     port = find_port()
     temporary = "\n".join(
-        f"    {kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"    {kind}_temp_path {place}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (place / "nginx.conf").write_text(
         f"""
@@ -133,7 +136,15 @@ def start_litellm(place: Path, upstream: int) -> Running:
         "DISABLE_ADMIN_UI": "True",
         "NO_DOCS": "True",
     }
-    command = [str(binary), "--config", str(place / "config.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(binary),
+        "--config",
+        str(place / "config.yaml"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     process = _start([*command, "--num_workers", "1", "--telemetry", "False"], place, environment, port, 90)
     about = "proxy, 1 worker, master key, no database, content logging off"
     return Running("litellm", about, read_peer_version("litellm"), port, process, _key(LITELLM_KEY))
@@ -151,6 +162,7 @@ def start_bailee(place: Path, upstream: int) -> Running:
     version = _run([*bailee, "--version"], place, environment).split()[-1]
     address = f"compatible=http://127.0.0.1:{upstream}"
     command = [*bailee, "up", "--host", "127.0.0.1", "--port", str(port), "--upstream", address]
+    command += ["--upstream-credential", "none"]
     process = _start(command, place, environment, port, 30)
     about = "authentication, policy, full encrypted recording; all its processes on the one core"
     return Running("bailee", about, version, port, process, _key(key), home)
@@ -185,7 +197,12 @@ def _start_probe(
     if not python.exists():
         raise StartFailed("aiohttp is not installed: run bench/setup")
     port = find_port()
-    command = [str(python), str(ROOT / "bench" / "gateway" / "probes" / f"{module}.py"), str(port), str(upstream)]
+    command = [
+        str(python),
+        str(ROOT / "bench" / "gateway" / "probes" / f"{module}.py"),
+        str(port),
+        str(upstream),
+    ]
     process = _start(command, place, {}, port, 20)
     version = ", ".join(f"{package} {read_peer_version(package)}" for package in packages)
     return Running(name, about, version, port, process, _key("none"))

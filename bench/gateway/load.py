@@ -256,7 +256,9 @@ async def visit(
     warming = Tally()
     clients = []
     for _ in range(connections):
-        _, client = await loop.create_connection(lambda: Connection(script, warming, on_answer), sock=_open(address))
+        _, client = await loop.create_connection(
+            lambda: Connection(script, warming, on_answer), sock=_open(address)
+        )
         clients.append(client)
     for number, client in enumerate(clients):
         loop.call_later(plan.stagger_seconds * number / connections, client.send)

@@ -166,7 +166,9 @@ def measure(gateway: Running, workload: Workload, concurrency: int, plan: Plan, 
     return best
 
 
-def _measure_once(gateway: Running, workload: Workload, concurrency: int, plan: Plan, upstream: Upstream) -> Cell:
+def _measure_once(
+    gateway: Running, workload: Workload, concurrency: int, plan: Plan, upstream: Upstream
+) -> Cell:
     clocks: list[tuple[float, float, float, float]] = []
 
     def read_clocks() -> None:
@@ -208,10 +210,14 @@ def measure_growth(
     assert gateway.process is not None
     upstream.choose(workload.name)
     # Caches and pools fill first: what is asked is whether it goes on growing.
-    _visit(gateway, workload, 16, Plan(warm_seconds=0.0, answers=answers // 20, most_seconds=most_seconds / 10))
+    _visit(
+        gateway, workload, 16, Plan(warm_seconds=0.0, answers=answers // 20, most_seconds=most_seconds / 10)
+    )
     time.sleep(1.0)
     before = read_memory(gateway.process.pid)
-    outcome = _visit(gateway, workload, 16, Plan(warm_seconds=0.0, answers=answers, most_seconds=most_seconds))
+    outcome = _visit(
+        gateway, workload, 16, Plan(warm_seconds=0.0, answers=answers, most_seconds=most_seconds)
+    )
     time.sleep(1.0)
     return Growth(gateway.name, len(outcome.tally.latencies), before, read_memory(gateway.process.pid))
 
@@ -232,7 +238,9 @@ def measure_storage(gateway: Running, workload: Workload, sessions: int, upstrea
 def _read_sizes(home: Path) -> tuple[int, int]:
     """Return the bytes of all files of a folder, and of those that are write-ahead logs of SQLite."""
     sizes = {path: path.stat().st_size for path in home.rglob("*") if path.is_file()}
-    return sum(sizes.values()), sum(size for path, size in sizes.items() if path.name.endswith(("-wal", "-shm")))
+    return sum(sizes.values()), sum(
+        size for path, size in sizes.items() if path.name.endswith(("-wal", "-shm"))
+    )
 
 
 def check_fidelity(gateway: Running, workload: Workload, upstream: Upstream) -> Fidelity:
@@ -294,7 +302,11 @@ _MEDIANS = (
 
 
 def _visit(
-    gateway: Running, workload: Workload, concurrency: int, plan: Plan, on_edge: Callable[[], None] = lambda: None
+    gateway: Running,
+    workload: Workload,
+    concurrency: int,
+    plan: Plan,
+    on_edge: Callable[[], None] = lambda: None,
 ) -> Visit:
     script = Script(workload, f"127.0.0.1:{gateway.port}", gateway.headers)
     address = ("127.0.0.1", gateway.port)

@@ -15,7 +15,7 @@ PROGRAM = {"team", "enterprise", "api"}
 @pytest.mark.parametrize("plan", list(Plan))
 @pytest.mark.parametrize("consent", list(Consent))
 def test_only_the_right_person_grants(consent: Consent, plan: Plan, grantor: Grantor) -> None:
-    """Training is the consumer account holder's, the partner program an admin's of team, enterprise or api."""
+    """Training is the account holder's to grant, the partner program an organization admin's."""
     may = (consent == "training" and plan in CONSUMER and grantor == "account_holder") or (
         consent == "dpp" and plan in PROGRAM and grantor == "organization_admin"
     )

@@ -22,7 +22,9 @@ async def create_application(upstream: str) -> web.Application:
     async def forward(request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP]
-        async with client.request(request.method, upstream + request.path_qs, headers=headers, data=body) as answer:
+        async with client.request(
+            request.method, upstream + request.path_qs, headers=headers, data=body
+        ) as answer:
             response = web.StreamResponse(status=answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in HOP_BY_HOP:

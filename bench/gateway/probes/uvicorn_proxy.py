@@ -9,7 +9,9 @@ from typing import Any
 import uvicorn
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"host", b"te", b"trailer", b"upgrade"})
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"host", b"te", b"trailer", b"upgrade"}
+)
 
 
 class Forwarder:

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts import tables
-from bailee.accounts.directory import FILE_NAME, Account, Directory, open_directory
+from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.database.engines import watch_changes
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
@@ -151,16 +151,7 @@ def open_key_ring(home: Path) -> KeyRing:
         Problem: see `database.engines.open_database`.
     """
     directory = open_directory(home)
-    # SQLite counts the commits of other connections in `data_version`: one read of shared memory,
-    # 2 µs, where asking the tables takes 60. This connection never writes, so it sees every commit.
-    watcher = sqlite3.connect(home / FILE_NAME, isolation_level=None)
-    cursor = watcher.cursor()
-
-    def version() -> int:
-        number: int = cursor.execute("PRAGMA data_version").fetchone()[0]
-        return number
-
-    return KeyRing(directory, version)
+    return KeyRing(directory, watch_changes(directory.engine))
 
 
 def _digest(secret: bytes) -> bytes:

@@ -124,6 +124,38 @@ def show(session_id: str, account: str | None, facts: bool, home: Path, as_json:
             click.echo("   no content is held of this exchange")
 
 
+@sessions.command()
+@click.argument("session_id")
+@click.option("--account", help="Whose session, where two accounts use the same id.")
+@click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_home
+@with_json
+def erase(session_id: str, account: str | None, dry_run: bool, yes: bool, home: Path, as_json: bool) -> None:
+    """Erase a session: destroy its keys, so that no copy of the vault opens, then remove it."""
+    from bailee.accounts.directory import open_directory
+    from bailee.vault.erasure import count_session, erase_session
+    from bailee.vault.store import open_keys, open_vault
+
+    directory = open_directory(home)
+    names = {known.id: known.name for known in directory.all()}
+    engine = open_vault(home)
+    session = _find(engine, session_id, directory.get(account).id if account else None, names)
+    counted = count_session(engine, session.account, session.id)
+    amount = f"{counted.exchanges} exchanges, {counted.segments} segments, {_size(counted.stored_bytes)}"
+    if not dry_run:
+        if not yes:
+            click.confirm(f"Erase session {session.id} ({amount})? It cannot be undone", abort=True, err=True)
+        counted = erase_session(engine, open_keys(home), session.account, session.id)
+    if as_json:
+        import msgspec
+
+        account_name = names.get(session.account, session.account)
+        echo_json({**msgspec.to_builtins(counted), "account": account_name, "erased": not dry_run})
+    else:
+        click.echo(f"{'Would erase' if dry_run else 'Erased'} session {session.id}: {amount}.")
+
+
 def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":
     from sqlalchemy import Engine
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bailee.manifests.loading import Manifest, SettingsFile
 from bailee.policy.flows import FlowId
-from bailee.policy.layers import REPOSITORY, Layer, LayerName
+from bailee.policy.layers import OWNER, REPOSITORY, Layer, LayerName
 from bailee.policy.periods import LONGEST_DAYS, Period
 from bailee.policy.problems import Problem
 from bailee.policy.switches import SELECTORS
@@ -40,11 +40,19 @@ def read_layers(
     """
     known = {name: value for name, value in environment.items() if name in manifest.variables and value}
     layers = [Layer(name=LayerName.ENVIRONMENT, origin="the environment", variables=known)] if known else []
-    for file in manifest.settings_files:
-        for path in locate(file, environment=environment, directory=directory, root=root):
-            layer = read_layer(path, file.layer, manifest)
-            if layer is not None:
-                layers.append(layer)
+    places = [
+        (path, file.layer)
+        for file in manifest.settings_files
+        for path in locate(file, environment=environment, directory=directory, root=root)
+    ]
+    # Started in the home folder, the user's own file lies where a project's would.
+    owned = {path.absolute() for path, name in places if name in OWNER}
+    for path, name in places:
+        if name in REPOSITORY and path.absolute() in owned:
+            continue
+        layer = read_layer(path, name, manifest)
+        if layer is not None:
+            layers.append(layer)
     return tuple(layers)
 
 
@@ -127,14 +135,15 @@ def _parse(path: Path) -> dict[str, Any] | None:
         settings = json.loads(text, object_pairs_hook=_once)
     except _RepeatedKeyError as fault:
         raise Problem(f"the key {fault} stands twice", where=f"{path}: {fault}", fix="keep one") from None
-    except (json.JSONDecodeError, RecursionError) as fault:
-        place = (
-            f"line {fault.lineno}, column {fault.colno}" if isinstance(fault, json.JSONDecodeError) else ""
-        )
+    except json.JSONDecodeError as fault:
         raise Problem(
-            f"the settings file is not JSON: {getattr(fault, 'msg', 'nested too deeply')}",
-            where=f"{path}: {place}".removesuffix(": "),
+            f"the settings file is not JSON: {fault.msg}",
+            where=f"{path}: line {fault.lineno}, column {fault.colno}",
             fix="mend it, or remove it",
+        ) from None
+    except (ValueError, RecursionError) as fault:  # a number of thousands of digits; brackets without end
+        raise Problem(
+            f"the settings file cannot be understood: {fault}", where=str(path), fix="mend it, or remove it"
         ) from None
     if not isinstance(settings, dict):
         raise Problem(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from bailee.database.engines import open_database, truncate_log
+from bailee.database.engines import open_database, truncate_log, watch_changes
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import KEY_BYTES
 from bailee.sealing.wrapping import KeyWrapper, open_key_file
@@ -22,6 +22,7 @@ class Keystore:
 
     def __init__(self, engine: sa.Engine, wrapper: KeyWrapper, random: Callable[[int], bytes]) -> None:
         self._engine = engine
+        self._watch = watch_changes(engine)
         self._wrapper = wrapper
         self._random = random
         self._new: list[dict[str, bytes]] = []
@@ -46,6 +47,23 @@ class Keystore:
         with self._engine.connect() as connection:
             wrapped = connection.execute(query).scalar_one_or_none()
         return None if wrapped is None else self._wrapper.unwrap(wrapped, segment)
+
+    def select_held(self, segments: list[bytes]) -> set[bytes]:
+        """Return those of the segments whose keys are there."""
+        query = sa.select(tables.keys.c.segment).where(tables.keys.c.segment.in_(segments))
+        with self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
+    def destroy(self, segments: list[bytes]) -> None:
+        """Destroy the keys of segments: overwritten on their pages, and gone from the write-ahead log."""
+        if segments:
+            with self._engine.begin() as connection:
+                connection.execute(sa.delete(tables.keys).where(tables.keys.c.segment.in_(segments)))
+        self.truncate_log()
+
+    def read_version(self) -> int:
+        """Return a number that changes once another process has changed the keystore."""
+        return self._watch()
 
     def truncate_log(self) -> None:
         """Empty the write-ahead log, so that no destroyed key lingers in it."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from bailee.policy.decisions import Terms
 from bailee.policy.problems import Problem
@@ -18,6 +19,7 @@ from bailee.vault.frames import Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore, require_key
 
 SEGMENTS_IN_MEMORY_BYTES = 24 * 1024 * 1024
+SEGMENTS_IN_MEMORY = 512
 # An answer longer than this is written in stretches, so that memory stays bounded and a killed
 # recorder loses at most this much of an answer that nobody has received in full.
 STRETCH_BYTES = 256 * 1024
@@ -49,6 +51,7 @@ class _OpenExchange(msgspec.Struct):
     segment: _Segment | None
     data: list[bytes]
     size: int = 0
+    is_erased: bool = False
 
 
 class VaultWriter:
@@ -71,6 +74,7 @@ class VaultWriter:
         self._records: list[Row] = []
         self._durable: list[int] = []
         self._held_bytes = 0
+        self._keystore_version = keystore.read_version()
 
     @property
     def open_exchanges(self) -> list[int]:
@@ -101,19 +105,49 @@ class VaultWriter:
     def _flush(self) -> None:
         if not (self._begun or self._ended or self._records):
             return
-        self._keystore.flush()
-        fresh = [{**row, **self._ended.pop(id, {})} for id, row in self._begun.items()]
-        ended = [id for id, row in self._begun.items() if id not in self._open]
+        self._forget_erased()
+        try:
+            self._write()
+        except sa.exc.IntegrityError:
+            # A session was erased between the look and the commit.
+            self._forget_erased()
+            self._write()
+
+    def _write(self) -> None:
+        fresh = [{**row, **self._ended.get(id, {})} for id, row in self._begun.items()]
+        later = [{"ended": id, **row} for id, row in self._ended.items() if id not in self._begun]
         with self._engine.begin() as connection:
             if fresh:
                 connection.execute(sa.insert(tables.exchanges), fresh)
-            if self._ended:
-                connection.execute(_END_EXCHANGE, [{"ended": id, **row} for id, row in self._ended.items()])
+            if later:
+                connection.execute(_END_EXCHANGE, later)
             if self._records:
                 connection.execute(sa.insert(tables.records), self._records)
-        self._durable += [*ended, *self._ended]
+        self._durable += self._ended
         self._begun, self._ended, self._records = {}, {}, []
         self._trim()
+
+    def _forget_erased(self) -> None:
+        """Let go of segments whose key another process has destroyed, and of what was still to be written there."""
+        version = self._keystore.read_version()
+        if version == self._keystore_version:
+            return
+        self._keystore_version = version
+        held = self._keystore.select_held([segment.id for segment in self._segments.values()])
+        erased = {place: segment for place, segment in self._segments.items() if segment.id not in held}
+        numbers = {segment.number for segment in erased.values()}
+        if not numbers:
+            return
+        for place, segment in erased.items():
+            self._held_bytes -= segment.blocks.retained_bytes
+            del self._segments[place]
+        self._records = [record for record in self._records if record["segment"] not in numbers]
+        for row in self._begun.values():
+            if row["segment"] in numbers:
+                row["segment"] = None
+        for exchange in self._open.values():
+            if exchange.segment is not None and exchange.segment.number in numbers:
+                exchange.segment, exchange.data, exchange.is_erased = None, [], True
 
     def interrupt_open(self) -> int:
         """Mark the exchanges that an earlier service left open as interrupted; return how many there were."""
@@ -142,6 +176,7 @@ class VaultWriter:
         if frame.decision not in self._decisions:
             raise Problem("a record came without the decision that makes its terms", where="recorder")
         decision, terms = self._decisions[frame.decision]
+        self._forget_erased()
         segment = self._segment(frame, decision, terms) if frame.keep else None
         self._begun[frame.exchange] = {
             **_NO_END,
@@ -166,6 +201,8 @@ class VaultWriter:
 
     def _part(self, frame: Part) -> None:
         exchange = self._open[frame.exchange]
+        if exchange.is_erased:
+            return
         if exchange.segment is None:
             raise Problem("content came for an exchange that keeps none", where="recorder")
         exchange.data.append(frame.data)
@@ -180,7 +217,7 @@ class VaultWriter:
         if exchange.segment is not None:
             content = ResponseContent(frame.headers, b"".join([*exchange.data, frame.data]))
             self._record(exchange.segment, frame.exchange, tables.Kind.RESPONSE, pack(content))
-        elif frame.data or frame.headers:
+        elif (frame.data or frame.headers) and not exchange.is_erased:
             raise Problem("content came for an exchange that keeps none", where="recorder")
         self._ended[frame.exchange] = {name: getattr(frame, name) for name in _NO_END if name != "state"} | {
             "state": frame.state
@@ -258,13 +295,16 @@ class VaultWriter:
         segment.blocks.finish_restore()
         self._held_bytes += segment.blocks.retained_bytes
 
+    def _is_crowded(self) -> bool:
+        return self._held_bytes > SEGMENTS_IN_MEMORY_BYTES or len(self._segments) > SEGMENTS_IN_MEMORY
+
     def _trim(self) -> None:
         """Let go of the segments used longest ago, down to the memory that is allowed."""
-        if self._held_bytes <= SEGMENTS_IN_MEMORY_BYTES:
+        if not self._is_crowded():
             return
         in_use = {id(exchange.segment) for exchange in self._open.values()}
         for place, segment in list(self._segments.items()):
-            if self._held_bytes <= SEGMENTS_IN_MEMORY_BYTES:
+            if not self._is_crowded():
                 return
             if id(segment) not in in_use:
                 self._held_bytes -= segment.blocks.retained_bytes

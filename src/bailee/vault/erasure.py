@@ -1,0 +1,75 @@
+"""Erases sessions: the key first, so that no copy of the vault opens any more; then what the key sealed.
+
+The order makes a crash harmless: after the first step nothing can be read, after the second nothing is left,
+and erasing again finishes what was begun.
+"""
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.database.engines import truncate_log
+from bailee.policy.problems import Problem
+from bailee.vault import tables
+from bailee.vault.keystore import Keystore
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """What an erasure removed, or would remove: counts and sizes, no content."""
+
+    account: str
+    session: str
+    segments: int
+    records: int
+    exchanges: int
+    stored_bytes: int
+
+
+def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
+    """Return what erasing a session would remove.
+
+    Raises:
+        Problem: nothing is known of that session: erasing nothing is no success.
+    """
+    segments, records, exchanges = tables.segments, tables.records, tables.exchanges
+    held = sa.and_(segments.c.account == account, segments.c.session == session)
+    with engine.connect() as connection:
+        (segment_count,) = connection.execute(
+            sa.select(sa.func.count()).where(held).select_from(segments)
+        ).one()
+        sizes = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
+        record_count, stored = connection.execute(
+            sizes.select_from(records.join(segments, segments.c.number == records.c.segment)).where(held)
+        ).one()
+        (exchange_count,) = connection.execute(
+            sa.select(sa.func.count())
+            .select_from(exchanges)
+            .where(exchanges.c.account == account, exchanges.c.session == session)
+        ).one()
+    if not (segment_count or exchange_count):
+        raise Problem(f"there is no session {session!r}", fix="see: bailee sessions list")
+    return Erasure(account, session, segment_count, record_count, exchange_count, stored)
+
+
+def erase_session(engine: sa.Engine, keystore: Keystore, account: str, session: str) -> Erasure:
+    """Destroy a session's keys and remove its records and facts; return what was removed.
+
+    A running service notices with its next write and begins a new segment.
+
+    Raises:
+        Problem: nothing is known of that session.
+    """
+    erased = count_session(engine, account, session)
+    segments, records, exchanges = tables.segments, tables.records, tables.exchanges
+    held = sa.and_(segments.c.account == account, segments.c.session == session)
+    with engine.connect() as connection:
+        ids = list(connection.execute(sa.select(segments.c.id).where(held)).scalars())
+    keystore.destroy(ids)
+    numbers = sa.select(segments.c.number).where(held)
+    with engine.begin() as connection:
+        connection.execute(sa.delete(records).where(records.c.segment.in_(numbers)))
+        connection.execute(
+            sa.delete(exchanges).where(exchanges.c.account == account, exchanges.c.session == session)
+        )
+        connection.execute(sa.delete(segments).where(held))
+    truncate_log(engine)
+    return erased
