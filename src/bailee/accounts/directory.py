@@ -196,7 +196,7 @@ class Directory:
             )
         if kind is Kind.DPP and given and provider is not Provider.ANTHROPIC:
             raise Problem(
-                f"the partner program is for the first-party API only; the model is reached through {provider}",
+                f"the partner program is for the first-party API only, not for {provider}",
                 where="dpp",
                 fix="leave it off",
             )

@@ -197,6 +197,6 @@ def _minute(milliseconds: int) -> str:
 
 
 def _size(count: int) -> str:
-    from bailee.cli.sizes import tell_size
+    from bailee.sizes import tell_size
 
     return tell_size(count)

@@ -33,6 +33,26 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     folder_variable: str = ""
 
 
+class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `bailee run` gives this agent an environment that points at the service.
+
+    In values, `{url}` stands for the service's URL and `{key}` for a key made for the run.
+
+    Attributes:
+        commands: the file names by which the agent is known.
+        remove: variables taken out: credentials and destinations that would lead past the service.
+        environment: for each provider, the variables set.
+        telemetry: variables set so that exports, where the user switched them on, reach the service.
+        essential_only: variables set unless the user asks otherwise; they stop what the service cannot hold.
+    """
+
+    commands: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    environment: dict[Provider, dict[str, str]] = {}
+    telemetry: dict[str, str] = {}
+    essential_only: dict[str, str] = {}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one agent declares: its flows, and where its settings lie (highest precedence first)."""
 
@@ -40,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     title: str
     summary: str
     settings_files: tuple[SettingsFile, ...]
+    launch: Launch = Launch()
     flows: tuple[Flow, ...]
 
     def flow(self, name: str) -> Flow:

@@ -44,6 +44,7 @@ class Exchange(msgspec.Struct, frozen=True):
     """One request and its answer, by its facts; see `tables.exchanges` for the units."""
 
     id: int
+    session: str
     key: str
     started_ms: int
     first_byte_ms: int | None

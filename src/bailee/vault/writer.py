@@ -128,7 +128,7 @@ class VaultWriter:
         self._trim()
 
     def _forget_erased(self) -> None:
-        """Let go of segments whose key another process has destroyed, and of what was still to be written there."""
+        """Let go of segments whose key another process destroyed, and of what was to be written there."""
         version = self._keystore.read_version()
         if version == self._keystore_version:
             return

@@ -1,0 +1,186 @@
+"""The receipt of a run: what went where, how much of it, kept how long, trainable or not, how to erase it."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.manifests import Manifest
+from bailee.policy.contexts import Context
+from bailee.policy.decisions import Decision, decide
+from bailee.policy.periods import Period
+from bailee.sizes import tell_size
+from bailee.vault import tables
+from bailee.vault.reader import Exchange, list_exchanges
+
+
+class FlowReceipt(msgspec.Struct, frozen=True):
+    """What passed the service as one flow.
+
+    Attributes:
+        outcomes: how many exchanges ended in which state.
+        stored_bytes: size of the sealed records; 0 where no content is kept.
+        expires_on: the day that begins with the records gone; None if nothing is kept, or without end.
+    """
+
+    flow: str
+    destination: str
+    exchanges: int
+    outcomes: dict[str, int]
+    sent_bytes: int
+    received_bytes: int
+    stored_bytes: int
+    input_tokens: int
+    output_tokens: int
+    retention: str
+    expires_on: date | None
+    trainable: bool
+    decided_by: str
+
+
+class OtherFlow(msgspec.Struct, frozen=True):
+    """A declared flow that does not pass the service: allowed or not, and what decided it."""
+
+    flow: str
+    allowed: bool
+    decided_by: str
+    destination: str
+
+
+class RunReceipt(msgspec.Struct, frozen=True):
+    """The receipt of one `bailee run`.
+
+    Attributes:
+        enforced: whether anything but the environment keeps the agent to its declared flows.
+        exit_status: the command's own.
+    """
+
+    agent: str
+    account: str
+    upstream: str
+    started: str
+    exit_status: int
+    sessions: list[str]
+    flows: list[FlowReceipt]
+    other_flows: list[OtherFlow]
+    enforced: bool
+    erase: list[str]
+
+
+def make_receipt(
+    engine: sa.Engine,
+    *,
+    key_id: str,
+    agent: str,
+    manifest: Manifest,
+    context: Context,
+    account: str,
+    upstream: str,
+    started: datetime,
+    exit_status: int,
+) -> RunReceipt:
+    """Make the receipt of what was sent with one key.
+
+    Args:
+        context: the agent's own context: provider and the layers of its settings and environment.
+    """
+    exchanges = list_exchanges(engine, key=key_id)
+    decided = {
+        exchange.decision: msgspec.json.decode(exchange.decision, type=Decision) for exchange in exchanges
+    }
+    flows = []
+    for text, decision in decided.items():
+        flows.append(_flow(engine, decision, [one for one in exchanges if one.decision == text]))
+    sessions = list(dict.fromkeys(exchange.session for exchange in exchanges))
+    passed = {flow.flow for flow in flows}
+    others = []
+    for flow in manifest.flows:
+        if flow.id not in passed:
+            decision = decide(flow, context)
+            destination = flow.destinations[context.provider]
+            others.append(OtherFlow(flow.id, decision.allowed, decision.decided_by, destination))
+    return RunReceipt(
+        agent=agent,
+        account=account,
+        upstream=upstream,
+        started=started.astimezone(UTC).isoformat(timespec="seconds"),
+        exit_status=exit_status,
+        sessions=sessions,
+        flows=flows,
+        other_flows=others,
+        enforced=False,
+        erase=[f"bailee sessions erase {session}" for session in sessions],
+    )
+
+
+def _flow(engine: sa.Engine, decision: Decision, exchanges: Sequence[Exchange]) -> FlowReceipt:
+    outcomes: dict[str, int] = {}
+    for exchange in exchanges:
+        outcomes[exchange.state] = outcomes.get(exchange.state, 0) + 1
+    retention: Period = decision.terms.retention
+    last = max(exchange.started_ms for exchange in exchanges)
+    kept = any(exchange.is_kept for exchange in exchanges)
+    written = datetime.fromtimestamp(last / 1000, UTC).date()
+    return FlowReceipt(
+        flow=decision.flow,
+        destination=exchanges[0].upstream,
+        exchanges=len(exchanges),
+        outcomes=outcomes,
+        sent_bytes=sum(exchange.request_bytes for exchange in exchanges),
+        received_bytes=sum(exchange.response_bytes or 0 for exchange in exchanges),
+        stored_bytes=_stored_bytes(engine, [exchange.id for exchange in exchanges]),
+        input_tokens=sum(exchange.input_tokens or 0 for exchange in exchanges),
+        output_tokens=sum(exchange.output_tokens or 0 for exchange in exchanges),
+        retention=str(retention),
+        expires_on=retention.expires_on(written) if kept else None,
+        trainable=decision.terms.trainable,
+        decided_by=decision.decided_by,
+    )
+
+
+def _stored_bytes(engine: sa.Engine, exchanges: Sequence[int]) -> int:
+    table = tables.records
+    total = 0
+    with engine.connect() as connection:
+        for start in range(0, len(exchanges), 500):  # SQLite limits the number of parameters
+            query = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(table.c.sealed)), 0)).where(
+                table.c.exchange.in_(exchanges[start : start + 500])
+            )
+            total += connection.execute(query).scalar_one()
+    return total
+
+
+def tell_receipt(receipt: RunReceipt) -> list[str]:
+    """Write a receipt in lines for a person."""
+    lines = [f"Receipt: {receipt.agent} for {receipt.account}, {receipt.started}"]
+    for flow in receipt.flows:
+        ends = ", ".join(f"{count} {state}" for state, count in sorted(flow.outcomes.items()))
+        lines.append(
+            f"  {flow.flow} -> {flow.destination}: {flow.exchanges} exchanges ({ends}), "
+            f"{tell_size(flow.sent_bytes)} sent, {tell_size(flow.received_bytes)} received, "
+            f"{flow.input_tokens} tokens in, {flow.output_tokens} out"
+        )
+        if flow.expires_on is not None:
+            kept = (
+                f"kept {flow.retention}, until {flow.expires_on}, encrypted, {tell_size(flow.stored_bytes)}"
+            )
+        elif flow.stored_bytes:
+            kept = f"kept {flow.retention}, encrypted, {tell_size(flow.stored_bytes)}"
+        else:
+            kept = "no content kept"
+        trains = "may train models" if flow.trainable else "does not train models"
+        lines.append(f"    {kept}; {trains}; decided by {flow.decided_by}")
+    if not receipt.flows:
+        lines.append("  nothing passed the service")
+    stopped = [flow for flow in receipt.other_flows if not flow.allowed]
+    left = [flow for flow in receipt.other_flows if flow.allowed]
+    if stopped:
+        told = ", ".join(f"{flow.flow} ({flow.decided_by.partition('/')[2]})" for flow in stopped)
+        lines.append(f"  switched off: {told}")
+    if left:
+        told = ", ".join(f"{flow.flow} -> {flow.destination}" for flow in left)
+        lines.append(f"  declared, allowed, not through the service: {told}")
+    lines.append("  not enforced: what an agent sends past its environment is not in this receipt")
+    lines.extend(f"  erase: {command}" for command in receipt.erase)
+    return lines
