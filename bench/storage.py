@@ -1,7 +1,7 @@
-"""`python -m bench.storage`: what it costs to keep a sealed record: SQLite rows beside files that are appended to.
+"""`python -m bench.storage`: what it costs to keep a sealed record, in SQLite rows and in files.
 
-Sealed records are random bytes, as ciphertext is. Each way keeps the same records with the same columns, makes
-each batch durable before the next, and is told by CPU and wall time per record and by bytes on disk.
+Sealed records are random bytes, as ciphertext is. Each way keeps the same records with the same columns
+and makes each batch durable before the next; told are CPU and wall time per record and bytes on disk.
 """
 
 import json
@@ -47,8 +47,8 @@ def keep_rows(place: Path, synchronous: str) -> Iterator[Keep]:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute(
-        "CREATE TABLE records (number INTEGER PRIMARY KEY, segment INTEGER NOT NULL, sequence INTEGER NOT NULL,"
-        " sealed BLOB NOT NULL, UNIQUE (segment, sequence))"
+        "CREATE TABLE records (number INTEGER PRIMARY KEY, segment INTEGER NOT NULL,"
+        " sequence INTEGER NOT NULL, sealed BLOB NOT NULL, UNIQUE (segment, sequence))"
     )
 
     def keep(batch: list[tuple[int, int, bytes]]) -> None:

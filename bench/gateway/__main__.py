@@ -1,6 +1,7 @@
 """`python -m bench.gateway`: all gateways, all workloads, interleaved, in one run."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bench.gateway import wrk
 from bench.gateway.corpus import ROOT, load
 from bench.gateway.gateways import STARTERS, Running
 from bench.gateway.load import Plan
@@ -37,10 +39,12 @@ QUICK_CELLS = {"small": (64,), "agent": (1, 64), "fresh": (64,), "session": (16,
 PLAN = Plan(warm_seconds=0.5, seconds=3.4, most_seconds=15.0)
 QUICK_PLAN = Plan(warm_seconds=0.3, seconds=1.2, most_seconds=8.0)
 # Starts spread over one answer, so that streams are at different events at any one time.
-PACED = {"stagger_seconds": 1.0, "warm_seconds": 1.5}
+STAGGER_SECONDS, PACED_WARM_SECONDS, PACED_SECONDS = 1.0, 1.5, 3.0
 GROWTH_ANSWERS, GROWTH_SECONDS = 10_000, 120.0
 QUICK_GROWTH_ANSWERS, QUICK_GROWTH_SECONDS = 2_000, 10.0
-EXTRAS = ("growth", "storage")
+EXTRAS = ("growth", "storage", "wrk")
+# Fast enough that a generator in Python might hold them back.
+FAST = ("direct", "nginx")
 
 
 @click.command()
@@ -49,7 +53,7 @@ EXTRAS = ("growth", "storage")
     "--only",
     multiple=True,
     metavar="WORD",
-    help=f"Gateways ({' '.join(STARTERS)}), workloads ({' '.join(CELLS)}), c1, c16, c64, {', '.join(EXTRAS)}.",
+    help=f"A gateway ({' '.join(STARTERS)}), workload ({' '.join(CELLS)}), c1 c16 c64, {' '.join(EXTRAS)}.",
 )
 @click.option("--visits", type=click.IntRange(min=1), help="Visits to each cell. [default: 3, quick 1]")
 @click.option(
@@ -71,7 +75,7 @@ def main(
     agent: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Measure what forwarding model traffic costs: Bailee beside no gateway, nginx, LiteLLM and two bare probes.
+    """Measure what forwarding costs: Bailee beside no gateway, nginx, LiteLLM and two bare probes.
 
     Tables go to standard output, progress to standard error. A gateway that is not installed is reported as
     such, with the reason; `bench/setup` installs them.
@@ -96,6 +100,8 @@ def main(
     os.sched_setaffinity(0, {LOAD_CORE} & os.sched_getaffinity(0) or os.sched_getaffinity(0))
     if (os.cpu_count() or 1) <= max(GATEWAY_CORE, LOAD_CORE):
         tell("only one core: gateway and generator share it, figures are not comparable")
+    # Ended politely, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="bailee-bench-") as name:
         place = Path(name)
         # nginx's worker gives up root and must still reach its own folder.
@@ -105,6 +111,8 @@ def main(
             try:
                 run_cells(running, cells, workloads, plan, rounds, upstream, results)
                 run_extras(running, extras, workloads, quick, upstream, results)
+                if "wrk" in extras:
+                    run_wrk(running, workloads, 1.0 if quick else 3.0, upstream, place, results)
             finally:
                 for gateway in running:
                     gateway.stop()
@@ -158,22 +166,34 @@ def run_cells(
     upstream: Upstream,
     results: Results,
 ) -> None:
-    """Visit all cells of all gateways in turn, then all again, so that a disturbance meets every gateway alike."""
+    """Visit all cells of all gateways in turn, then again, so that a disturbance meets all alike."""
     found: dict[tuple[str, str, int], list[Cell]] = {}
     for round_number in range(rounds):
         for name, levels in cells.items():
             workload = workloads[name]
-            fitted = replace(plan, **PACED, seconds=max(plan.seconds, 3.0)) if workload.pace else plan
+            fitted = fit(plan, workload)
             for level in levels:
                 for gateway in running:
                     cell = measure(gateway, workload, level, fitted, upstream)
                     found.setdefault((name, gateway.name, level), []).append(cell)
-                    tell(
-                        f"  {round_number + 1}/{rounds} {name} c{level} {gateway.name}: {cell.per_second:,.1f} req/s,"
-                        f" p50 {cell.p50:.2f} ms, cpu {cell.cpu:.3f} ms, busy {cell.busy:.0%},"
-                        f" others {cell.foreign:.0%}, bad {cell.bad}"
-                    )
+                    tell(f"  {round_number + 1}/{rounds} {describe(cell)}")
     results.cells = [combine(visited) for visited in found.values()]
+
+
+def describe(cell: Cell) -> str:
+    """Return one visit as a line of progress."""
+    return (
+        f"{cell.workload} c{cell.concurrency} {cell.gateway}: {cell.per_second:,.1f}/s, p50 {cell.p50:.2f},"
+        f" cpu {cell.cpu:.3f} ms, busy {cell.busy:.0%}, others {cell.foreign:.0%}, bad {cell.bad}"
+    )
+
+
+def fit(plan: Plan, workload: Workload) -> Plan:
+    """Return the plan for a workload: paced streams start spread out and are given time to do so."""
+    if not workload.pace:
+        return plan
+    seconds = max(plan.seconds, PACED_SECONDS)
+    return replace(plan, stagger_seconds=STAGGER_SECONDS, warm_seconds=PACED_WARM_SECONDS, seconds=seconds)
 
 
 def run_extras(
@@ -196,6 +216,27 @@ def run_extras(
         if "growth" in extras and gateway.process is not None:
             tell(f"growth {gateway.name}")
             results.growth.append(measure_growth(gateway, workloads["agent"], answers, seconds, upstream))
+
+
+def run_wrk(
+    running: list[Running],
+    workloads: dict[str, Workload],
+    seconds: float,
+    upstream: Upstream,
+    place: Path,
+    results: Results,
+) -> None:
+    """Measure the fastest rows with a generator written in C as well, as a check on ours."""
+    if not wrk.is_installed():
+        results.failures["wrk"] = "wrk is not installed: run bench/setup"
+        return
+    for name in ("small", "agent"):
+        upstream.choose(name)
+        for level in (16, 64):
+            for gateway in (one for one in running if one.name in FAST):
+                ceiling = wrk.measure(gateway, workloads[name], level, seconds, place)
+                results.ceilings.append(ceiling)
+                tell(f"  wrk {name} c{level} {gateway.name}: {ceiling.per_second:,.1f}/s, bad {ceiling.bad}")
 
 
 def tell(text: str) -> None:

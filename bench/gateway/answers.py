@@ -8,10 +8,11 @@ MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 TIME_MARK = "@0000000000000000000"
 TIME_DIGITS = len(TIME_MARK) - 1
 
-_WORDS = (
-    "the function reads its limit from the connection and raises when an incomplete event grows past it so the "
-    "caller sees a protocol error before memory does and the default is documented next to the constant"
-).split()
+_TEXT = (
+    "the function reads its limit from the connection and raises when an incomplete event grows past it so"
+    " the caller sees a protocol error before memory does and the default is documented next to the constant"
+)
+_WORDS = _TEXT.split()
 
 
 def write_event(kind: str, **fields: object) -> bytes:
@@ -23,7 +24,7 @@ def write_event(kind: str, **fields: object) -> bytes:
 def write_deltas(count: int, text_bytes: int, *, timed: bool = False) -> list[bytes]:
     """Write the events of an answer of `count` text deltas of about `text_bytes` bytes of text each."""
     usage = {"input_tokens": 4, "cache_read_input_tokens": 20093, "output_tokens": 1}
-    message = {
+    message: dict[str, object] = {
         "id": "msg_01bench",
         "type": "message",
         "role": "assistant",

@@ -56,7 +56,7 @@ class Corpus:
 
 
 def load(path: Path | None, agent: Path | None) -> Corpus:
-    """Return the corpus: the file given, else the one recorded before, else a new recording, else a synthetic one."""
+    """Return the corpus: the file given, else a recording of before or of now, else a synthetic one."""
     if path is not None:
         return Corpus(f"recording {path.name}", tuple(read(path)))
     if not RECORDED.exists():
@@ -71,8 +71,7 @@ def load(path: Path | None, agent: Path | None) -> Corpus:
 
 def read(path: Path) -> Iterator[Turn]:
     """Yield the Messages requests of a recording; token counts and unsuccessful answers are left out."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for line in lines:
             exchange = json.loads(line)
             route = exchange["path"].partition("?")[0]
@@ -154,12 +153,19 @@ def _run_agent(agent: Path, project: Path, home: Path, url: str) -> None:
 def make_project(project: Path) -> None:
     """Make a small git repository with a failing test and some larger files to read."""
     project.mkdir()
-    broken = "def add(a, b):\n    return a - b\n"
+    # As long as files are that agents read, so that the conversation grows as it does at work.
+    scales = [
+        f'def scale_by_{n}(value: float) -> float:\n    """Return the value times {n}, unrounded."""\n'
+        f"    factor = float({n})\n    return factor * value\n"
+        for n in range(2, 90)
+    ]
+    broken = "\n\n".join(["def add(a, b):\n    return a - b\n", *scales])
     (project / "calculator.py").write_text(broken)
     (project / "broken.py").write_text(broken)
     (project / "test_calculator.py").write_text(
         "import unittest\n\nfrom calculator import add\n\n\n"
-        "class TestAdd(unittest.TestCase):\n    def test_adds(self):\n        self.assertEqual(add(2, 3), 5)\n\n\n"
+        "class TestAdd(unittest.TestCase):\n"
+        "    def test_adds(self):\n        self.assertEqual(add(2, 3), 5)\n\n\n"
         'if __name__ == "__main__":\n    unittest.main()\n'
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(project), "GIT_CONFIG_GLOBAL": os.devnull}
@@ -182,7 +188,7 @@ def _describe(path: Path) -> dict[str, object]:
 
 
 def synthesize(turns: int = 13, seed: int = 7) -> Corpus:
-    """Make up a session of the sizes of a real agent's: 27 tools, 90 KB at first, about 9 KB more every turn."""
+    """Make up a session of a real agent's sizes: 27 tools, 90 KB at first, about 9 KB more every turn."""
     chance = random.Random(seed)
     words = [
         "".join(chance.choices("abcdefghijklmnopqrstuvwxyz_", k=chance.randint(2, 11))) for _ in range(3000)

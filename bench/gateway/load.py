@@ -57,7 +57,7 @@ class Plan:
 
     Attributes:
         warm_seconds: not counted.
-        seconds: shortest time counted; it goes on until every connection has been answered three times over on
+        seconds: shortest time counted; it goes on until every connection has been answered three times on
             average, so that a slow server is not judged by its first answers.
         most_seconds: longest time counted.
         answers: end after that many answers instead; 0 for the rule above.
@@ -73,7 +73,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Visit:
-    """The outcome of one visit: what was counted between two edges `seconds` apart, and all bodies sent in bytes."""
+    """The outcome of one visit: what was counted between two edges, and all bytes of bodies sent."""
 
     seconds: float
     tally: Tally
@@ -192,7 +192,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _finish(self, now: int) -> None:
         parts = self._parts
-        # A gateway may cut chunks anywhere, the closing event included; then the framing is taken off to look.
+        # A gateway may cut chunks anywhere, the closing event included; then look without the framing.
         if not (
             self._is_ok and (parts[-1].endswith(_CLOSING) or ends_whole(b"".join(parts), self._missing < 0))
         ):
@@ -213,7 +213,7 @@ def ends_whole(body: bytes, is_chunked: bool) -> bool:
 
 def unchunk(body: bytes) -> bytes:
     """Take the chunked coding (RFC 9112 section 7.1) off a whole body."""
-    parts = []
+    parts: list[bytes] = []
     at = 0
     while True:
         end = body.index(b"\r\n", at)
@@ -298,7 +298,8 @@ async def _drain(clients: list[Connection]) -> None:
     """Let requests in flight be answered, so that the next visit meets a server at rest; then close."""
     loop = asyncio.get_running_loop()
     limit = loop.time() + PATIENCE_SECONDS
-    while any(client.is_waiting for client in clients) and loop.time() < limit:
+    # A future per request would cost the hot path more than looking does here.
+    while any(client.is_waiting for client in clients) and loop.time() < limit:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     for client in clients:
         client.close()

@@ -47,7 +47,7 @@ class Cell:
     Attributes:
         late_p50, late_p99: paced answers: from the upstream's sending an event to its arrival.
         cpu: CPU time of the gateway's processes per request.
-        busy: share of its core that the gateway used; well below 1 at high concurrency, the generator held it back.
+        busy: share of its core that the gateway used; well below 1 under load, something else held it back.
         foreign: share of a core that others used.
     """
 

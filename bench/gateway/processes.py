@@ -23,7 +23,7 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of a process tree in bytes: `pss` counts a page shared by n processes as 1/n, `rss` n times."""
+    """Resident memory of a process tree in bytes: of a page shared by n, `pss` counts 1, `rss` n."""
 
     pss: int
     rss: int
@@ -128,10 +128,10 @@ def read_memory(root: int) -> Memory:
 
 
 def read_machine_cpu_seconds() -> float:
-    """Return the CPU time all of the machine has spent on anything (the first line of /proc/stat), in seconds."""
+    """Return the CPU time spent on this machine, stolen time included (/proc/stat), in seconds."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
-    return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
 
 
 def find_port() -> int:

@@ -1,7 +1,7 @@
 """The stub upstream: answers at once, at protocol level, so that it is never what is measured.
 
-`PUT /bench/NAME` chooses the workload. `GET /bench/last` tells the length and digest of the last request body,
-if the workload was chosen with `PUT /bench/NAME?digest`.
+`PUT /bench/NAME` chooses the workload. `GET /bench/last` tells the length and digest of the last request
+body, if the workload was chosen with `PUT /bench/NAME?digest`.
 """
 
 import asyncio
@@ -176,7 +176,7 @@ async def serve(listener: socket.socket, workloads: list[Workload]) -> None:
 
 
 def main() -> None:
-    """Serve the workloads given on standard input by the process that started this one, on a given descriptor."""
+    """Serve, on the descriptor given, the workloads that the process that started this one writes to it."""
     workloads: list[Workload] = pickle.load(sys.stdin.buffer)
     uvloop.run(serve(socket.socket(fileno=int(sys.argv[1])), workloads))
 

@@ -50,15 +50,16 @@ def make_workloads(corpus: Corpus) -> dict[str, Workload]:
     made = [
         Workload(
             "small",
-            f"{len(short.body)} B request, 20 deltas ({_size(few)}) in one write, {TURNS_PER_SESSION} to a session",
+            f"{len(short.body)} B request, 20 deltas ({_size(few)}) in one write,"
+            f" {TURNS_PER_SESSION} to a session",
             (short,),
             TURNS_PER_SESSION,
             (few,),
         ),
         Workload(
             "agent",
-            f"first main-loop request of the agent ({len(agent.body):,} B), 200 deltas ({_size(many)}) in one write,"
-            f" sent {TURNS_PER_SESSION} times to a session",
+            f"first main-loop request of the agent ({len(agent.body):,} B), 200 deltas ({_size(many)})"
+            f" in one write, sent {TURNS_PER_SESSION} times to a session",
             (agent,),
             TURNS_PER_SESSION,
             (many,),
@@ -72,7 +73,8 @@ def make_workloads(corpus: Corpus) -> dict[str, Workload]:
         ),
         Workload(
             "session",
-            f"the agent's whole session turn by turn ({len(corpus.turns)} requests, {total:,} B), then a new session",
+            f"the agent's whole session turn by turn ({len(corpus.turns)} requests, {total:,} B),"
+            " then a new session",
             corpus.turns,
             1,
             played,
@@ -98,7 +100,7 @@ def _small_body() -> bytes:
             {
                 "role": "user",
                 "content": "Say in two sentences what this function does, and whether it can fail:"
-                " def limit(value, most=100): return min(max(value, 0), most)",
+                " def limit(value, most=100): return min(max(value, 0), most). Be brief.",
             }
         ],
     }

@@ -62,7 +62,15 @@ def measure(gateway: Running, workload: Workload, concurrency: int, seconds: flo
     (place / "request").write_bytes(head + b"00000000-0000-4000-8000-000000000000\r\n\r\n" + body)
     closing = MESSAGE_STOP.split(b"\n")[0].decode().removeprefix("event: ")
     (place / "script.lua").write_text(_LUA.format(request=place / "request", closing=closing))
-    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "10s"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{concurrency}",
+        f"-d{max(1, round(seconds))}s",
+        "--latency",
+        "--timeout",
+        "10s",
+    ]
     command += ["-s", str(place / "script.lua"), f"http://127.0.0.1:{gateway.port}/"]
     out = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30).stdout
     rate, bad = _RATE.search(out), _BAD.search(out)

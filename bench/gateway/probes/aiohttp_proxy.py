@@ -3,7 +3,13 @@
 import sys
 
 import uvloop
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+from aiohttp import (  # type: ignore[import-not-found]  # installed apart, by bench/setup
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+    web,
+)
 
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "te", "trailer", "upgrade"})
 MAX_BODY_BYTES = 64 * 1024 * 1024

@@ -7,7 +7,12 @@ import sys
 from typing import Any
 
 import uvicorn
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (  # type: ignore[import-not-found]  # installed apart, by bench/setup
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"host", b"te", b"trailer", b"upgrade"}
