@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bailee.manifests import load_manifest
+
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Please mend the failing test in this project and commit the change."
 CALCULATOR = '''"""A very small calculator."""
@@ -92,9 +94,11 @@ def demonstrate(folder: Path) -> int:
     say("3. What is held of it, in clear only to who holds the keys.")
     show([*bailee, "sessions", "list"], project, environment)
 
-    say("4. Why: the decisions for this agent, here and now.")
+    say("4. Why: the decisions for this agent as it ran (`bailee explain FLOW` tells one in full).")
     name = "claude-code" if agent.startswith("Claude") else "bailee"
-    show([*bailee, "explain", "--agent", name], project, environment)
+    as_it_ran = environment | load_manifest(name).launch.essential_only
+    show([*bailee, "explain", "--brief", "--agent", name], project, as_it_ran)
+    show([*bailee, "explain", "messages", "--agent", name], project, as_it_ran)
 
     say("5. In clear on disk: " + ("nothing." if not find_in_clear(folder / "state") else "SOMETHING!"))
     return 0 if is_mended and not find_in_clear(folder / "state") else 1
@@ -122,9 +126,7 @@ def choose_agent() -> tuple[str, list[str]]:
     if binary.is_file():
         allowed = "Bash,Read,Edit,Write,Glob,Grep"
         return "Claude Code", [str(binary), "-p", PROMPT, "--allowedTools", allowed]
-    say(
-        "(The package of Claude Code is not installed here: a scripted client of the official SDK takes its place.)"
-    )
+    say("(Claude Code is not installed here: a scripted client of the official SDK takes its place.)")
     return "A scripted client", [sys.executable, str(ROOT / "scripts" / "scripted_agent.py"), PROMPT]
 
 

@@ -1,4 +1,4 @@
-"""A coding agent of one page, on the official `anthropic` SDK: the demo's stand-in where no other is installed.
+"""A coding agent of one page, on the official `anthropic` SDK: the demo's stand-in for a real one.
 
 It runs what the model asks for, in the present folder, without asking anybody: for demonstrations only.
 """

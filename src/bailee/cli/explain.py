@@ -32,8 +32,9 @@ MARKS = {True: ("\x1b[32m", "allowed"), False: ("\x1b[31m", "refused")}
     help="Describe a context instead of reading this machine's; repeat for more. Keys: plan, training, "
     "provider, dpp, zdr, location, env.NAME. What is not described is api, anthropic, local, all else off.",
 )
+@click.option("--brief", is_flag=True, help="One line for each flow.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-def explain(flow: str | None, agent: str, assignments: tuple[str, ...], as_json: bool) -> None:
+def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: bool, as_json: bool) -> None:
     """Say what leaves this machine, why, and how to stop it.
 
     Without --as it reads this machine: the environment and the agent's managed, user, project and local
@@ -43,6 +44,7 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], as_json:
     FLOW is one of: messages metrics errors feedback survey update local_cache git web.
     Examples:
       bailee explain
+      bailee explain --brief
       bailee explain metrics --agent claude-code
       bailee explain --as plan=pro --as training=on --json
       bailee explain --as provider=bedrock --as env.DISABLE_TELEMETRY=1
@@ -62,6 +64,10 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], as_json:
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     click.echo(context_line(manifest, context, described=bool(assignments)))
+    if brief:
+        click.echo()
+        click.echo("\n".join(brief_lines(answers, colour=colour)))
+        return
     for declared, decision in answers:
         click.echo()
         click.echo("\n".join(block(declared, decision, context, colour=colour)))
@@ -154,6 +160,18 @@ def context_line(manifest: Manifest, context: Context, *, described: bool) -> st
         words.insert(2, f"treated as {context.terms_plan}")
     origins = ", ".join(layer.origin for layer in context.layers) or "nothing set"
     return ", ".join(words) + ("" if described else f"\nread: {origins}")
+
+
+def brief_lines(answers: Sequence[tuple[Flow, Decision]], *, colour: bool) -> list[str]:
+    """Return a table: one line for each flow, with what is held of it and what decided."""
+    lines = [f"{'FLOW':<{LABEL}}{'':<10}{'KEPT':<6}{'TRAINS':<8}DECIDED BY"]
+    for flow, decision in answers:
+        start, word = MARKS[decision.allowed]
+        mark = f"{start}{word}\x1b[0m" + " " * (10 - len(word)) if colour else f"{word:<10}"
+        kept = str(decision.terms.retention) if decision.allowed else "-"
+        trains = ("yes" if decision.terms.trainable else "no") if decision.allowed else "-"
+        lines.append(f"{flow.id:<{LABEL}}{mark}{kept:<6}{trains:<8}{decision.decided_by}")
+    return lines
 
 
 def block(flow: Flow, decision: Decision, context: Context, *, colour: bool) -> Sequence[str]:

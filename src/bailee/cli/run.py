@@ -202,7 +202,7 @@ def run_command(command: tuple[str, ...], environment: Mapping[str, str]) -> int
 
 @contextmanager
 def forwarding(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Pass signals on. A terminal sends Ctrl-C and Ctrl-\\ to both of us: then they are the command's already."""
+    """Pass signals on; a terminal's Ctrl-C and Ctrl-\\ have reached the command already."""
 
     def forward(number: int, frame: object) -> None:
         if process.poll() is None:

@@ -1,0 +1,37 @@
+# Each target does its own set-up: a fresh clone needs no other command first.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+BIN := .venv/bin
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready ## Install what the project needs
+
+.venv/ready: scripts/setup pyproject.toml requirements/dev.txt package-lock.json
+	@scripts/setup
+
+demo: .venv/ready ## Run a real agent under custody, from start to receipt
+	@$(BIN)/python scripts/demo.py
+
+test: .venv/ready ## Run all tests
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: .venv/ready ## Lint, check types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin src
+	$(BIN)/lint-imports
+	$(BIN)/bailee manifests render --check
+
+bench: .venv/ready ## Measure the gateway beside its peers (about 30 minutes)
+	bench/setup
+	$(BIN)/python -m bench.gateway
+
+lock: .venv/ready ## Write the hashed requirements files anew
+	scripts/lock
+
+clean: ## Remove everything that set-up and tests made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules build dist
