@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import sqlalchemy.event
@@ -63,13 +64,21 @@ def truncate_log(engine: sa.Engine) -> None:
 
 
 def watch_changes(engine: sa.Engine) -> Callable[[], int]:
-    """Return a function whose number differs once any other connection has committed.
+    """Return a function whose number differs once anybody else, in this process or another, has committed.
 
     SQLite counts the commits of others in `data_version`: one read of shared memory, 2 µs, where asking a
     table takes 60. The connection behind it never writes, so it sees every commit.
     """
-    cursor = sqlite3.connect(str(engine.url.database), isolation_level=None, timeout=BUSY_SECONDS).cursor()
+    database = sqlite3.connect(str(engine.url.database), isolation_level=None, timeout=BUSY_SECONDS)
+    return _watch(database.cursor())
 
+
+def watch_others(connection: sa.Connection) -> Callable[[], int]:
+    """Return a function whose number differs once anybody but this very connection has committed."""
+    return _watch(connection.connection.cursor())
+
+
+def _watch(cursor: Any) -> Callable[[], int]:
     def version() -> int:
         number: int = cursor.execute("PRAGMA data_version").fetchone()[0]
         return number

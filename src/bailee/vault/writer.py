@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
+from bailee.database.statements import Insert
 from bailee.policy.decisions import Terms
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SegmentCipher
@@ -23,6 +24,8 @@ SEGMENTS_IN_MEMORY = 512
 # An answer longer than this is written in stretches, so that memory stays bounded and a killed
 # recorder loses at most this much of an answer that nobody has received in full.
 STRETCH_BYTES = 256 * 1024
+# Numbers of segments are drawn, 62 bits wide, so that no database has to be asked for one before the commit.
+_NUMBER_SHIFT = 2
 
 Row = dict[str, Any]
 
@@ -31,6 +34,7 @@ class _Segment:
     """A segment that is being written."""
 
     def __init__(self, number: int, id: bytes, account: str, session: str, cipher: SegmentCipher) -> None:
+        self.is_durable = True
         self.number = number
         self.id = id
         self.account = account
@@ -72,9 +76,12 @@ class VaultWriter:
         self._begun: dict[int, Row] = {}
         self._ended: dict[int, Row] = {}
         self._records: list[Row] = []
+        self._new_segments: list[tuple[_Segment, Row]] = []
         self._durable: list[int] = []
         self._held_bytes = 0
         self._keystore_version = keystore.read_version()
+        self._insert_exchanges = Insert(engine, tables.exchanges)
+        self._insert_records = Insert(engine, tables.records)
 
     @property
     def open_exchanges(self) -> list[int]:
@@ -106,6 +113,7 @@ class VaultWriter:
         if not (self._begun or self._ended or self._records):
             return
         self._forget_erased()
+        self._keystore.flush()
         try:
             self._write()
         except sa.exc.IntegrityError:
@@ -117,14 +125,16 @@ class VaultWriter:
         fresh = [{**row, **self._ended.get(id, {})} for id, row in self._begun.items()]
         later = [{"ended": id, **row} for id, row in self._ended.items() if id not in self._begun]
         with self._engine.begin() as connection:
-            if fresh:
-                connection.execute(sa.insert(tables.exchanges), fresh)
+            if self._new_segments:
+                connection.execute(sa.insert(tables.segments), [row for _, row in self._new_segments])
+            self._insert_exchanges(connection, fresh)
             if later:
                 connection.execute(_END_EXCHANGE, later)
-            if self._records:
-                connection.execute(sa.insert(tables.records), self._records)
+            self._insert_records(connection, self._records)
+        for segment, _ in self._new_segments:
+            segment.is_durable = True
         self._durable += self._ended
-        self._begun, self._ended, self._records = {}, {}, []
+        self._begun, self._ended, self._records, self._new_segments = {}, {}, [], []
         self._trim()
 
     def _forget_erased(self) -> None:
@@ -133,8 +143,10 @@ class VaultWriter:
         if version == self._keystore_version:
             return
         self._keystore_version = version
-        held = self._keystore.select_held([segment.id for segment in self._segments.values()])
-        erased = {place: segment for place, segment in self._segments.items() if segment.id not in held}
+        # A segment that is not written yet cannot have been erased: nobody else knows of it.
+        written = {place: segment for place, segment in self._segments.items() if segment.is_durable}
+        held = self._keystore.select_held([segment.id for segment in written.values()])
+        erased = {place: segment for place, segment in written.items() if segment.id not in held}
         numbers = {segment.number for segment in erased.values()}
         if not numbers:
             return
@@ -261,8 +273,17 @@ class VaultWriter:
             self._restore(segment)
             return segment
         id = self._random(16)
-        cipher = SegmentCipher(self._keystore.create(id), self._random)
+        segment = _Segment(
+            int.from_bytes(self._random(8)) >> _NUMBER_SHIFT,
+            id,
+            account,
+            session,
+            SegmentCipher(self._keystore.create(id), self._random),
+        )
+        segment.blocks = BlockWriter(self._random(32))
+        segment.is_durable = False
         row = {
+            "number": segment.number,
             "id": id,
             "account": account,
             "session": session,
@@ -272,11 +293,7 @@ class VaultWriter:
             "expires_on": terms.retention.expires_on(day),
             "trainable": terms.trainable,
         }
-        self._keystore.flush()
-        with self._engine.begin() as connection:
-            number = connection.execute(sa.insert(table).returning(table.c.number), row).scalar_one()
-        segment = _Segment(number, id, account, session, cipher)
-        segment.blocks = BlockWriter(self._random(32))
+        self._new_segments.append((segment, row))
         return segment
 
     def _restore(self, segment: _Segment) -> None:
