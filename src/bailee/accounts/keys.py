@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from bailee.accounts import tables
 from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.database.engines import watch_changes
+from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
-from bailee.policy.plans import Plan
+from bailee.policy.plans import Plan, Provider
 from bailee.policy.problems import Problem
 
 _KEY = re.compile(rb"bailee_([0-9a-f]{16})_([0-9a-f]{64})")
@@ -49,6 +50,18 @@ class Principal(msgspec.Struct, frozen=True):
     zdr: bool
     account_limit: Period | None
     organization_limit: Period | None
+
+    def to_context(self, provider: Provider) -> Context:
+        """Return what the policy is asked about this principal's traffic."""
+        return Context(
+            plan=self.plan,
+            provider=provider,
+            training=self.training,
+            dpp=self.dpp,
+            zdr=self.zdr,
+            organization_limit=self.organization_limit,
+            account_limit=self.account_limit,
+        )
 
 
 def create_key(

@@ -148,13 +148,14 @@ def make_environment(
             where="--agent",
             fix="choose another agent or another upstream",
         )
-    environment = {name: value for name, value in inherited.items() if name not in launch.remove}
-    set_here = launch.environment[provider] | launch.telemetry
+    removed, set_here = {*launch.remove}, dict(launch.environment[provider])
+    if not nonessential:
+        removed |= {*launch.telemetry_removed}
+        set_here |= launch.telemetry | launch.essential_only
+    environment = {name: value for name, value in inherited.items() if name not in removed}
     environment |= {
         name: value.replace("{url}", url).replace("{key}", key) for name, value in set_here.items()
     }
-    if not nonessential:
-        environment |= launch.essential_only
     # The service is on this machine or has its own certificate: no proxy stands between.
     exempt = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
     host = url.split("//", 1)[1].rsplit(":", 1)[0].strip("[]")

@@ -42,6 +42,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         commands: the file names by which the agent is known.
         remove: variables taken out: credentials and destinations that would lead past the service.
         environment: for each provider, the variables set.
+        telemetry_removed: variables taken out with the same aim.
         telemetry: variables set so that exports, where the user switched them on, reach the service.
         essential_only: variables set unless the user asks otherwise; they stop what the service cannot hold.
     """
@@ -50,6 +51,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     remove: tuple[str, ...] = ()
     environment: dict[Provider, dict[str, str]] = {}
     telemetry: dict[str, str] = {}
+    telemetry_removed: tuple[str, ...] = ()
     essential_only: dict[str, str] = {}
 
 

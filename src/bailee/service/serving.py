@@ -23,8 +23,10 @@ from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
 from bailee.flows.messages.receiver import MessagesProtocol
 from bailee.flows.messages.upstreams import Origin
+from bailee.flows.metrics.receiver import MetricsReceiver
 from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
+from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.running import FILE_NAME
 from bailee.vault.recording import Recording
@@ -89,8 +91,9 @@ async def _serve(
         recording = Recording(configuration.home)
         await recording.start()
         stack.push_async_callback(recording.close)
+        manifest = load_manifest("bailee")
         gateway = Gateway(
-            flow=load_manifest("bailee").flow("messages"),
+            flow=manifest.flow("messages"),
             keys=keys,
             upstream=upstream,
             pool=pool,
@@ -99,7 +102,14 @@ async def _serve(
         )
         watch = asyncio.create_task(gateway.watch())
         stack.callback(watch.cancel)
-        application = Starlette(routes=make_routes(gateway))
+        metrics = MetricsReceiver(
+            flow=manifest.flow("metrics"),
+            keys=keys,
+            provider=upstream.provider,
+            recording=recording,
+            random_bits=secrets.randbits,
+        )
+        application = create_application([*make_routes(gateway), *metrics.make_routes()])
         server = _Server(_settings(configuration, application, gateway))
         url = _url(configuration, listener)
         # What is left behind by a kill is told from a running service by its lock, not by this file.

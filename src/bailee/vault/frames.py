@@ -27,6 +27,7 @@ class Begin(msgspec.Struct, frozen=True, tag="b", array_like=True):
     """A request that is about to be sent upstream.
 
     Attributes:
+        flow: the declared flow it belongs to.
         keep: whether content is kept; without it `headers` and `body` are empty.
         headers: end-to-end request headers as `name: value` lines, credentials left out.
         started_ms: milliseconds since 1970 UTC; its UTC day chooses the segment.
@@ -37,6 +38,7 @@ class Begin(msgspec.Struct, frozen=True, tag="b", array_like=True):
     session: str
     key: str
     decision: bytes
+    flow: str
     keep: bool
     started_ms: int
     upstream: str

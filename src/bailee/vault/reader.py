@@ -6,6 +6,7 @@ from datetime import date
 import msgspec
 import sqlalchemy as sa
 
+from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.sealing.content import Content
 from bailee.sealing.envelopes import Place, SealBroken, SegmentCipher
@@ -44,6 +45,7 @@ class Exchange(msgspec.Struct, frozen=True):
     """One request and its answer, by its facts; see `tables.exchanges` for the units."""
 
     id: int
+    flow: str
     session: str
     key: str
     started_ms: int
@@ -79,7 +81,7 @@ class Transcript(msgspec.Struct, frozen=True):
 def list_sessions(
     engine: sa.Engine, *, account: str | None = None, session: str | None = None, limit: int | None = None
 ) -> list[Session]:
-    """Return sessions, the one used last first."""
+    """Return sessions of model traffic, the one used last first."""
     exchanges, segments, records = tables.exchanges, tables.segments, tables.records
     c = exchanges.c
     facts = sa.select(
@@ -92,7 +94,8 @@ def list_sessions(
         sa.func.coalesce(sa.func.sum(c.response_bytes), 0).label("response_bytes"),
         sa.func.coalesce(sa.func.sum(c.input_tokens), 0).label("input_tokens"),
         sa.func.coalesce(sa.func.sum(c.output_tokens), 0).label("output_tokens"),
-    ).group_by(c.account, c.session)
+    )
+    facts = facts.where(c.flow == FlowId.MESSAGES.value).group_by(c.account, c.session)
     if account is not None:
         facts = facts.where(c.account == account)
     if session is not None:

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from bailee.policy.decisions import Decision
 from bailee.policy.problems import Problem
 from bailee.vault.frames import (
     Begin,
@@ -130,6 +134,47 @@ class Recording(asyncio.Protocol):
         self._send(frame)
         return future
 
+    def note(
+        self,
+        *,
+        exchange: int,
+        account: str,
+        session: str,
+        key: str,
+        decided: Decided,
+        flow: str,
+        started_ms: int,
+        upstream: str,
+        path: str,
+        state: str,
+        status: int,
+        reason: str | None = None,
+        request_bytes: int = 0,
+    ) -> None:
+        """Record that something came, and what became of it; nothing of its content. Nobody waits for it."""
+        if not self.is_ready:
+            return
+        self.begin(
+            Begin(
+                exchange=exchange,
+                account=account,
+                session=session,
+                key=key,
+                decision=decided.digest,
+                flow=flow,
+                keep=False,
+                started_ms=started_ms,
+                upstream=upstream,
+                path=path,
+                request_bytes=request_bytes,
+                headers=b"",
+                body=b"",
+            ),
+            decided,
+        )
+        nothing = (None, None, None, None, None, None, b"", b"")
+        self.finish(Finish(exchange, state, reason, status, None, 0, 0, *nothing)).add_done_callback(_notice)
+
     def _send(self, frame: Frame) -> None:
         if self._transport is None:
             return
@@ -186,3 +231,20 @@ class Recording(asyncio.Protocol):
                 self.fault = self.fault or fault
             else:
                 return
+
+
+def new_exchange_id(started_ms: int, random_bits: Callable[[int], int]) -> int:
+    """Return the id of an exchange: 42 bits of its time, 21 random ones, so that ids sort by time."""
+    return (started_ms << 21 | random_bits(21)) & 0x7FFFFFFFFFFFFFFF
+
+
+def decided_of(decision: Decision) -> Decided:
+    """Return a decision as it is recorded: its digest names it, its text explains it, its terms bind."""
+    body = msgspec.json.encode(decision)
+    return Decided(hashlib.sha256(body).digest(), body.decode(), decision.terms)
+
+
+def _notice(durable: "asyncio.Future[None]") -> None:
+    """Take note of a failure that the recorder's own end reports too."""
+    if not durable.cancelled():
+        durable.exception()

@@ -72,6 +72,7 @@ exchanges = sa.Table(
     sa.Column("session", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("decision", sa.Integer, sa.ForeignKey("decisions.number"), nullable=False),
+    sa.Column("flow", sa.Text, nullable=False),
     # NULL where no content is kept: zero data retention, and refusals.
     sa.Column("segment", sa.Integer, sa.ForeignKey("segments.number"), nullable=True),
     sa.Column("started_ms", sa.BigInteger, nullable=False),

@@ -197,6 +197,7 @@ class VaultWriter:
             "session": frame.session,
             "key": frame.key,
             "decision": decision,
+            "flow": frame.flow,
             "segment": segment.number if segment else None,
             "started_ms": frame.started_ms,
             "state": tables.State.OPEN.value,

@@ -64,7 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._reason = b""
         self._has_bytes = False
-        self._is_head_due = self._is_whole = self._ends_with_connection = False
+        self._is_head_due = self._is_whole = self._ends_with_connection = self._is_kept_alive = False
         self.is_used = False
         self.idle_since = 0.0
 
@@ -149,7 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
         if is_whole:
             self._receiver = None
             self._is_whole = False
-            if self._ends_with_connection or not self._parser.should_keep_alive():
+            if self._ends_with_connection or not self._is_kept_alive:
                 self.abort()
             else:
                 self._release(self)
@@ -187,6 +187,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Called by the parser."""
         if self._parser.get_status_code() >= 200:
             self._is_whole = True
+            # Only here does the parser know: once it is done with a message it says no for any.
+            self._is_kept_alive = self._parser.should_keep_alive()
 
 
 class ConnectionPool:

@@ -17,11 +17,9 @@ from bailee.flows.messages.headers import find, select_request_headers, select_r
 from bailee.flows.messages.refusals import Refusal, RefusalKind
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.usage import Usage, UsageReader
-from bailee.flows.messages.wires import Wire
 from bailee.policy.decisions import Decision
 from bailee.policy.problems import Problem
 from bailee.vault.frames import Begin, Decided, Finish, Part
-from bailee.vault.recording import RecorderGone
 from bailee.vault.tables import State
 
 # Small enough that a killed gateway loses little, large enough that 200 events make few frames.
@@ -119,6 +117,7 @@ class Exchange:
             session=self._session,
             key=self._principal.key_id,
             decision=self._decided.digest,
+            flow=self._gateway.flow.id.value,
             keep=self._keep,
             started_ms=self._started_ms,
             upstream=self._gateway.upstream.name,
@@ -182,9 +181,11 @@ class Exchange:
         if self._keep and data:
             self._part.append(data)
             self._part_bytes += len(data)
+        if is_whole:
+            # The connection is another's from here on: a slow agent must not pause it.
+            self._connection = None
         self._relay(data, is_whole)
         if is_whole:
-            self._connection = None
             self._finish(State.COMPLETE, None).add_done_callback(self._complete)
         elif self._part_bytes >= PART_BYTES or (self._part and now - self._handed_on > PART_SECONDS):
             self._handed_on = now
@@ -323,14 +324,9 @@ class Exchange:
             )
         )
         self._part = []
-        durable.add_done_callback(_notice)
+        # The recorder's own end reports a failure; a future whose exception nobody looked at would be logged.
+        durable.add_done_callback(lambda done: done.cancelled() or done.exception())
         return durable
-
-
-def _notice(durable: "asyncio.Future[None]") -> None:
-    """Take note of a failure that the recorder's own end reports too."""
-    if not durable.cancelled() and isinstance(durable.exception(), RecorderGone):
-        return
 
 
 def record_refusal(
@@ -339,47 +335,21 @@ def record_refusal(
     decided: Decided,
     session: str,
     path: str,
-    wire: Wire,
     refusal: Refusal,
 ) -> None:
     """Record that a request was refused, and why; nothing of its content."""
-    if not gateway.recording.is_ready:
-        return
     started_ms = gateway.now_ms()
-    exchange = gateway.new_exchange(started_ms)
-    gateway.recording.begin(
-        Begin(
-            exchange=exchange,
-            account=principal.account_id,
-            session=session,
-            key=principal.key_id,
-            decision=decided.digest,
-            keep=False,
-            started_ms=started_ms,
-            upstream=gateway.upstream.name,
-            path=path,
-            request_bytes=0,
-            headers=b"",
-            body=b"",
-        ),
-        decided,
+    gateway.recording.note(
+        exchange=gateway.new_exchange(started_ms),
+        account=principal.account_id,
+        session=session,
+        key=principal.key_id,
+        decided=decided,
+        flow=gateway.flow.id.value,
+        started_ms=started_ms,
+        upstream=gateway.upstream.name,
+        path=path,
+        state=State.REFUSED.value,
+        status=refusal.status,
+        reason=refusal.message,
     )
-    gateway.recording.finish(
-        Finish(
-            exchange=exchange,
-            state=State.REFUSED.value,
-            reason=refusal.message,
-            status=refusal.status,
-            first_byte_ms=None,
-            duration_ms=0,
-            response_bytes=0,
-            model=None,
-            input_tokens=None,
-            output_tokens=None,
-            cache_read_tokens=None,
-            cache_creation_tokens=None,
-            stop_reason=None,
-            headers=b"",
-            data=b"",
-        )
-    ).add_done_callback(_notice)

@@ -1,13 +1,10 @@
 """What every exchange shares: who may, under which terms, to which upstream, recorded by whom."""
 
 import asyncio
-import hashlib
 import re
 import time
 from collections.abc import Callable
 from typing import Protocol
-
-import msgspec
 
 from bailee.accounts.keys import Principal
 from bailee.flows.messages.connections import ConnectionPool
@@ -19,7 +16,7 @@ from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow
 from bailee.vault.frames import Decided
-from bailee.vault.recording import Recording
+from bailee.vault.recording import Recording, decided_of, new_exchange_id
 
 # The Messages API takes 32 MB; Bedrock 20 MB. What is larger would be refused there anyway.
 MAX_BODY_BYTES = 40 * 1024 * 1024
@@ -87,28 +84,18 @@ class Gateway:
         return int(self._wall_clock() * 1000)
 
     def new_exchange(self, started_ms: int) -> int:
-        """Return the id of an exchange: 42 bits of its time, 21 random ones, so that ids sort by time."""
-        return (started_ms << 21 | self._random_bits(21)) & 0x7FFFFFFFFFFFFFFF
+        """Return the id of an exchange that starts now."""
+        return new_exchange_id(started_ms, self._random_bits)
 
     def decide(self, principal: Principal) -> tuple[Decision, Decided]:
         """Return the decision on this principal's traffic, and its form for the record."""
-        context = Context(
-            plan=principal.plan,
-            provider=self.upstream.provider,
-            training=principal.training,
-            dpp=principal.dpp,
-            zdr=principal.zdr,
-            organization_limit=principal.organization_limit,
-            account_limit=principal.account_limit,
-        )
+        context = principal.to_context(self.upstream.provider)
         known = self._decided.get(context)
         if known is None:
             if len(self._decided) > 1024:
                 self._decided.clear()
             decision = decide(self.flow, context)
-            body = msgspec.json.encode(decision)
-            digest = hashlib.sha256(body).digest()
-            known = decision, Decided(digest, body.decode(), decision.terms)
+            known = decision, decided_of(decision)
             self._decided[context] = known
         return known
 

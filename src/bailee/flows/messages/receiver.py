@@ -117,7 +117,7 @@ class MessagesProtocol(HttpToolsProtocol):
         refusal = gateway.refuse(principal, decision, wire)
         if refusal is not None:
             path = self.url.split(b"?", 1)[0].decode("latin-1")
-            record_refusal(gateway, principal, decided, session, path, wire, refusal)
+            record_refusal(gateway, principal, decided, session, path, refusal)
             self._refuse(refusal, wire)
             return None
         return _Incoming(principal, decision, decided, session, wire, self.url, self._headers)

@@ -1,0 +1,60 @@
+"""What a home holds, looked at from outside the service."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bailee.accounts.directory import open_directory
+from bailee.accounts.keys import create_key
+from bailee.vault.reader import Exchange, Transcript, list_exchanges, list_sessions, read_session
+from bailee.vault.store import open_keys, open_vault
+from counterparts.waiting import wait_for
+
+
+def make_key(home: Path) -> str:
+    """Make the default account where there is none, and a key for it."""
+    directory = open_directory(home)
+    try:
+        return create_key(directory, directory.ensure_default().name)[1]
+    finally:
+        directory.engine.dispose()
+
+
+def read_exchanges(home: Path, session: str | None = None) -> list[Exchange]:
+    """Return the recorded exchanges, the one begun first first."""
+    vault = open_vault(home)
+    try:
+        return list_exchanges(vault, session=session)
+    finally:
+        vault.dispose()
+
+
+def read_transcripts(home: Path) -> dict[int, Transcript]:
+    """Open everything that is held, and return content by exchange."""
+    vault, keys = open_vault(home), open_keys(home)
+    today = datetime.now(UTC).date()
+    try:
+        return {
+            transcript.exchange: transcript
+            for session in list_sessions(vault)
+            for transcript in read_session(vault, keys, session.account, session.id, today=today)
+        }
+    finally:
+        keys.close()
+        vault.dispose()
+
+
+def wait_until_ended(home: Path, session: str) -> Exchange:
+    """Wait until the only exchange of a session has ended on disk, and return it."""
+
+    def ended() -> Exchange | None:
+        found = read_exchanges(home, session)
+        assert len(found) <= 1
+        return found[0] if found and found[0].state != "open" else None
+
+    return wait_for(f"the end of the exchange of {session}", ended)
+
+
+def find_bytes(folder: Path, *pieces: bytes) -> list[Path]:
+    """Return the files below a folder that hold any of the pieces."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(piece in path.read_bytes() for piece in pieces)]
