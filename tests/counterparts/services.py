@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -164,6 +165,16 @@ class Service:
                 target = str(entry.readlink())
                 found.append(target if target.startswith("/") else target.partition(":")[0])
         return sorted(found)
+
+
+def settle(service: Service) -> list[str]:
+    """Return the service's open file descriptors once they have not changed for a moment."""
+    found = service.descriptors()
+    while True:
+        time.sleep(0.2)
+        before, found = found, service.descriptors()
+        if before == found:
+            return found
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ _T = TypeVar("_T")
 
 
 def wait_for(what: str, probe: Callable[[], _T | None], seconds: float = DEADLINE_SECONDS) -> _T:
-    """Return the first answer of a probe that is neither None nor False; fail after a while."""
+    """Return the first answer of a probe that is anything; fail after a while."""
     deadline = time.monotonic() + seconds
     while True:
         found = probe()
-        if found is not None and found is not False:
+        if found:
             return found
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
         time.sleep(0.01)

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import secrets
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -123,6 +124,20 @@ class _Server(uvicorn.Server):
     """Calls `on_ready` once connections are accepted."""
 
     on_ready: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        # uvicorn would raise the signal again once it has shut down, and the process would end by it before
+        # the recorder had been waited for.
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
