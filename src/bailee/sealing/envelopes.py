@@ -28,12 +28,16 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         segment: 16 random bytes that name the segment.
         sequence: position in the segment, counted from 0.
+        exchange: the exchange it is part of.
+        kind: what it holds; see `vault.tables.Kind`.
     """
 
     account: str
     session: str
     segment: bytes
     sequence: int
+    exchange: int
+    kind: int
 
 
 class SegmentCipher:

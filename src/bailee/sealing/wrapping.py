@@ -1,6 +1,7 @@
 """Key-encryption keys: what wraps the data keys of segments before they rest in a keystore."""
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -94,7 +95,8 @@ def _create_key_file(path: Path, random: Callable[[int], bytes]) -> bytes:
     key = random(KEY_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # The name is drawn: one by process id would be taken for ever by a process that was killed in between.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

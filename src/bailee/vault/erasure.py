@@ -62,14 +62,15 @@ def erase_session(engine: sa.Engine, keystore: Keystore, account: str, session: 
     segments, records, exchanges = tables.segments, tables.records, tables.exchanges
     held = sa.and_(segments.c.account == account, segments.c.session == session)
     with engine.connect() as connection:
-        ids = list(connection.execute(sa.select(segments.c.id).where(held)).scalars())
-    keystore.destroy(ids)
-    numbers = sa.select(segments.c.number).where(held)
+        begun = connection.execute(sa.select(segments.c.number, segments.c.id).where(held)).all()
+    keystore.destroy([segment.id for segment in begun])
+    # Exactly these: a segment that begins meanwhile has a key of its own, and stays.
+    numbers = [segment.number for segment in begun]
+    of_session = sa.and_(exchanges.c.account == account, exchanges.c.session == session)
+    without_content = sa.or_(exchanges.c.segment.is_(None), exchanges.c.segment.in_(numbers))
     with engine.begin() as connection:
         connection.execute(sa.delete(records).where(records.c.segment.in_(numbers)))
-        connection.execute(
-            sa.delete(exchanges).where(exchanges.c.account == account, exchanges.c.session == session)
-        )
-        connection.execute(sa.delete(segments).where(held))
+        connection.execute(sa.delete(exchanges).where(of_session, without_content))
+        connection.execute(sa.delete(segments).where(segments.c.number.in_(numbers)))
     truncate_log(engine)
     return erased

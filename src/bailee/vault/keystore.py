@@ -7,7 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bailee.database.engines import open_database, truncate_log, watch_others
-from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import KEY_BYTES
 from bailee.sealing.wrapping import KeyWrapper, open_key_file
 from bailee.vault import tables
@@ -88,15 +87,3 @@ def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) 
     with engine.connect() as connection:
         is_empty = connection.execute(sa.select(tables.keys.c.segment).limit(1)).first() is None
     return Keystore(engine, open_key_file(directory / "kek", random, create=is_empty), random)
-
-
-def require_key(keystore: Keystore, segment: bytes) -> bytes:
-    """Return a segment's data key.
-
-    Raises:
-        Problem: the key was destroyed, so nothing can open the segment any more.
-    """
-    key = keystore.get(segment)
-    if key is None:
-        raise Problem("the key of this segment was destroyed: its content is gone", where=segment.hex())
-    return key

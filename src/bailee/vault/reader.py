@@ -1,7 +1,9 @@
 """Reads what is held: sessions and exchanges by their facts, content by opening their segments."""
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import groupby
 
 import msgspec
 import sqlalchemy as sa
@@ -108,7 +110,7 @@ def list_sessions(
             terms = connection.execute(
                 sa.select(segments.c.retention, segments.c.expires_on, segments.c.trainable)
                 .where(held)
-                .order_by(segments.c.expires_on.desc())
+                .order_by(segments.c.day)
             ).all()
             stored = connection.execute(
                 sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
@@ -128,11 +130,17 @@ def list_sessions(
                     input_tokens=row.input_tokens,
                     output_tokens=row.output_tokens,
                     retention=" and ".join(dict.fromkeys(term.retention for term in terms)) or "none",
-                    expires_on=terms[0].expires_on if terms else None,
+                    expires_on=_latest([term.expires_on for term in terms]),
                     trainable=any(term.trainable for term in terms),
                 )
             )
     return sessions
+
+
+def _latest(days: Sequence[date | None]) -> date | None:
+    """Return the day on which the last of them expires; None if there is none, or one never does."""
+    known = [day for day in days if day is not None]
+    return max(known) if known and len(known) == len(days) else None
 
 
 def list_exchanges(
@@ -165,22 +173,21 @@ def read_session(
         today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet.
 
     Raises:
-        Problem: a record was altered or moved, or a segment's key was destroyed.
+        Problem: a record was altered, moved or taken out.
     """
     table = tables.segments
-    query = (
-        sa.select(table)
-        .where(table.c.account == account, table.c.session == session)
-        .order_by(table.c.number)
-    )
+    query = sa.select(table).where(table.c.account == account, table.c.session == session)
     with engine.connect() as connection:
-        segments = connection.execute(query).all()
-    for segment in segments:
-        if segment.expires_on is not None and segment.expires_on <= today:
-            continue
-        key = keystore.get(segment.id)
-        if key is not None:
-            yield from _read_segment(engine, segment, SegmentCipher(key, lambda size: b""))
+        segments = connection.execute(query.order_by(table.c.day)).all()
+    open_segments = [one for one in segments if one.expires_on is None or one.expires_on > today]
+    for _, of_a_day in groupby(open_segments, key=lambda segment: segment.day):
+        opened = []
+        for segment in of_a_day:
+            key = keystore.get(segment.id)
+            if key is not None:
+                opened.append(_read_segment(engine, segment, SegmentCipher(key, lambda size: b"")))
+        # Segments of one day differ in their terms, and terms may go back and forth within it.
+        yield from heapq.merge(*opened, key=lambda transcript: transcript.exchange)
 
 
 def _read_segment(
@@ -189,18 +196,15 @@ def _read_segment(
     blocks = BlockReader()
     requests: dict[int, tuple[bytes, bytes]] = {}
     answers: dict[int, tuple[bytes, list[bytes]]] = {}
-    exchanges = _exchanges_of_records(engine, segment.number)
-    for sequence, kind, sealed in read_records(engine, segment.number):
-        place = Place(segment.account, segment.session, segment.id, sequence)
-        exchange = exchanges[sequence]
+    for expected, record in enumerate(read_records(engine, segment.number)):
+        sequence, exchange, kind, sealed = record
+        if sequence != expected:
+            raise _broken(segment.session, f"record {expected} is missing")
+        place = Place(segment.account, segment.session, segment.id, sequence, exchange, kind)
         try:
             packed = cipher.open(sealed, place)
         except SealBroken as broken:
-            raise Problem(
-                f"record {sequence} of session {segment.session} does not open: {broken}",
-                where="vault.db",
-                fix="put the vault back from a backup; what is shown without it would not be what was said",
-            ) from None
+            raise _broken(segment.session, f"record {sequence} does not open: {broken}") from None
         if kind == tables.Kind.REQUEST:
             content = unpack_request(packed)
             requests[exchange] = blocks.read(content.headers), blocks.read(content.body)
@@ -208,15 +212,16 @@ def _read_segment(
             stretch = unpack_response(packed)
             headers, data = answers.get(exchange, (b"", []))
             answers[exchange] = stretch.headers or headers, [*data, stretch.data]
-    for exchange, (headers, body) in requests.items():
+    for exchange, (headers, body) in sorted(requests.items()):
         answer_headers, answer = answers.get(exchange, (b"", []))
         yield Transcript(
             exchange, Content(headers), Content(body), Content(answer_headers), Content(b"".join(answer))
         )
 
 
-def _exchanges_of_records(engine: sa.Engine, segment: int) -> dict[int, int]:
-    table = tables.records
-    query = sa.select(table.c.sequence, table.c.exchange).where(table.c.segment == segment)
-    with engine.connect() as connection:
-        return {row.sequence: row.exchange for row in connection.execute(query)}
+def _broken(session: str, what: str) -> Problem:
+    return Problem(
+        f"session {session}: {what}",
+        where="vault.db",
+        fix="put the vault back from a backup; what is shown without it would not be what was said",
+    )

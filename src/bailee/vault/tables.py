@@ -60,8 +60,9 @@ segments = sa.Table(
     # Held until this day begins, UTC; NULL only for `unlimited`.
     sa.Column("expires_on", sa.Date, nullable=True),
     sa.Column("trainable", sa.Boolean, nullable=False),
-    # Terms that change during a day start another segment: loosening applies to what comes later.
-    sa.UniqueConstraint("account", "session", "day", "decision"),
+    # One per day and decision: terms that change during a day start another segment, for loosening applies to
+    # what comes later. Not unique, for an erased segment's row may still be there when the next one begins.
+    sa.Index("segments_by_session", "account", "session", "day"),
 )
 
 exchanges = sa.Table(

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -17,9 +17,9 @@ from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
 from bailee.vault.frames import Begin, Decided, Finish, Frame, Part
-from bailee.vault.keystore import Keystore, require_key
+from bailee.vault.keystore import Keystore
 
-SEGMENTS_IN_MEMORY_BYTES = 24 * 1024 * 1024
+SEGMENTS_IN_MEMORY_BYTES = 16 * 1024 * 1024
 SEGMENTS_IN_MEMORY = 512
 # An answer longer than this is written in stretches, so that memory stays bounded and a killed
 # recorder loses at most this much of an answer that nobody has received in full.
@@ -43,11 +43,11 @@ class _Segment:
         self.blocks: BlockWriter
         self.next_sequence = 0
 
-    def seal(self, plaintext: bytes) -> tuple[int, bytes]:
+    def seal(self, plaintext: bytes, exchange: int, kind: int) -> tuple[int, bytes]:
         """Seal the next record and return its sequence number and envelope."""
         sequence = self.next_sequence
         self.next_sequence += 1
-        place = Place(self.account, self.session, self.id, sequence)
+        place = Place(self.account, self.session, self.id, sequence, exchange, kind)
         return sequence, self.cipher.seal(plaintext, place)
 
 
@@ -237,7 +237,7 @@ class VaultWriter:
         }
 
     def _record(self, segment: _Segment, exchange: int, kind: int, packed: bytes) -> None:
-        sequence, sealed = segment.seal(packed)
+        sequence, sealed = segment.seal(packed, exchange, kind)
         self._records.append(
             {
                 "segment": segment.number,
@@ -267,9 +267,11 @@ class VaultWriter:
             table.c.decision == decision,
         )
         with self._engine.connect() as connection:
-            found = connection.execute(query).first()
-        if found is not None:
-            key = require_key(self._keystore, found.id)
+            begun = connection.execute(query).all()
+        for found in begun:
+            key = self._keystore.get(found.id)
+            if key is None:
+                continue  # erased, and its rows are about to go too
             segment = _Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
             self._restore(segment)
             return segment
@@ -302,11 +304,18 @@ class VaultWriter:
         self._flush()  # its newest records may still be waiting
         segment.blocks = BlockWriter(self._random(32))
         reader = BlockReader()
-        for sequence, kind, sealed in read_records(self._engine, segment.number):
-            segment.next_sequence = sequence + 1
-            if kind == tables.Kind.REQUEST:
-                place = Place(segment.account, segment.session, segment.id, sequence)
-                content = unpack_request(segment.cipher.open(sealed, place))
+        for record in read_records(self._engine, segment.number):
+            segment.next_sequence = record.sequence + 1
+            if record.kind == tables.Kind.REQUEST:
+                place = Place(
+                    segment.account,
+                    segment.session,
+                    segment.id,
+                    record.sequence,
+                    record.exchange,
+                    record.kind,
+                )
+                content = unpack_request(segment.cipher.open(record.sealed, place))
                 for delta in (content.headers, content.body):
                     body = reader.read(delta)
                     segment.blocks.restore(body, reader.last_numbers, delta.new)
@@ -350,13 +359,19 @@ _NO_END: Row = dict.fromkeys(
 _END_EXCHANGE = sa.update(tables.exchanges).where(tables.exchanges.c.id == sa.bindparam("ended"))
 
 
-def read_records(engine: sa.Engine, segment: int) -> list[tuple[int, int, bytes]]:
-    """Return sequence, kind and envelope of every record of a segment, in order."""
+class Record(NamedTuple):
+    """A row of `tables.records`."""
+
+    sequence: int
+    exchange: int
+    kind: int
+    sealed: bytes
+
+
+def read_records(engine: sa.Engine, segment: int) -> list[Record]:
+    """Return every record of a segment, in order."""
     table = tables.records
-    query = (
-        sa.select(table.c.sequence, table.c.kind, table.c.sealed)
-        .where(table.c.segment == segment)
-        .order_by(table.c.sequence)
-    )
+    columns = (table.c.sequence, table.c.exchange, table.c.kind, table.c.sealed)
+    query = sa.select(*columns).where(table.c.segment == segment).order_by(table.c.sequence)
     with engine.connect() as connection:
-        return [(row.sequence, row.kind, row.sealed) for row in connection.execute(query)]
+        return [Record(*row) for row in connection.execute(query)]
