@@ -5,6 +5,7 @@ Source: Messages API reference, `message_start` and `message_delta` events and t
 
 import re
 import zlib
+from binascii import a2b_base64
 from collections.abc import Callable
 
 import msgspec
@@ -17,6 +18,8 @@ _FIELD = re.compile(
     rb'"(input_tokens|output_tokens|cache_read_input_tokens|cache_creation_input_tokens)"\s*:\s*(\d{1,12})'
 )
 _MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9._:/@-]{1,128})"')
+# Bedrock's streams carry each event as base64 in an event of their own (InvokeModelWithResponseStream).
+_WRAPPED = re.compile(rb'\{"bytes":"([A-Za-z0-9+/]+={0,2})"')
 _STOP = re.compile(rb'"stop_reason"\s*:\s*"([a-z_]{1,40})"')
 
 
@@ -52,11 +55,12 @@ class UsageReader:
     def read(self) -> Usage:
         """Return what the answer said so far."""
         counts: dict[bytes, int] = {}
-        for text in (self._head, self._tail):
+        head, tail = _unwrap(self._head), _unwrap(self._tail)
+        for text in (head, tail):
             # Later counts replace earlier ones: message_delta's are cumulative.
             counts |= {name: int(count) for name, count in _usage_fields(text)}
-        model = _MODEL.search(self._head)
-        stops = _STOP.findall(self._tail)
+        model = _MODEL.search(head)
+        stops = _STOP.findall(tail)
         return Usage(
             model[1].decode() if model else None,
             counts.get(b"input_tokens"),
@@ -65,6 +69,11 @@ class UsageReader:
             counts.get(b"cache_creation_input_tokens"),
             stops[-1].decode() if stops else None,
         )
+
+
+def _unwrap(text: bytes) -> bytes:
+    wrapped = _WRAPPED.findall(text)
+    return b"".join(map(a2b_base64, wrapped)) if wrapped else text
 
 
 def _usage_fields(text: bytes) -> list[tuple[bytes, bytes]]:
