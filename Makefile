@@ -25,6 +25,7 @@ check: .venv/ready ## Lint, check types and the direction of imports
 	$(BIN)/mypy --platform darwin src
 	$(BIN)/lint-imports
 	$(BIN)/bailee manifests render --check
+	$(BIN)/python -m bailee.cli.reference --check docs/cli.md
 
 bench: .venv/ready ## Measure the gateway beside its peers (about 30 minutes)
 	bench/setup

@@ -73,7 +73,12 @@ class UsageReader:
 
 def _unwrap(text: bytes) -> bytes:
     wrapped = _WRAPPED.findall(text)
-    return b"".join(map(a2b_base64, wrapped)) if wrapped else text
+    if not wrapped:
+        return text
+    try:
+        return b"".join(map(a2b_base64, wrapped))
+    except ValueError:
+        return b""
 
 
 def _usage_fields(text: bytes) -> list[tuple[bytes, bytes]]:
