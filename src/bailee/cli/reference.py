@@ -9,9 +9,10 @@ import click
 WIDTH = 100
 _HEAD = """# Commands
 
-Written from the commands themselves by `python -m bailee.cli.reference docs/cli.md`. Data goes to standard output, all else
-to standard error. `--json` is on everything that reports. Exit codes: 0 done, 1 the answer is no or the work failed, 2 the
-call or a setting is wrong; `bailee run` ends with the exit code of the command it ran.
+Written from the commands themselves: `python -m bailee.cli.reference docs/cli.md`. Data goes to standard
+output, all else to standard error. `--json` is on everything that reports. Exit codes: 0 done, 1 the answer
+is no or the work failed, 2 the call or a setting is wrong; `bailee run` ends with the exit code of the
+command it ran.
 """
 
 
@@ -22,7 +23,11 @@ def write_reference(group: click.Group) -> str:
 
 def _sections(command: click.Command, path: str, parent: click.Context | None) -> Iterator[str]:
     context = click.Context(
-        command, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+        command,
+        info_name=path.rpartition(" ")[2],
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
     )
     yield f"\n## {path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):

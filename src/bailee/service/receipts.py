@@ -175,9 +175,9 @@ def tell_receipt(receipt: RunReceipt) -> list[str]:
         lines.append("  nothing passed the service")
     stopped = [flow for flow in receipt.other_flows if not flow.allowed]
     left = [flow for flow in receipt.other_flows if flow.allowed]
-    if stopped:
-        told = ", ".join(f"{flow.flow} ({flow.decided_by.partition('/')[2]})" for flow in stopped)
-        lines.append(f"  switched off: {told}")
+    for reason in dict.fromkeys(flow.decided_by for flow in stopped):
+        told = ", ".join(flow.flow for flow in stopped if flow.decided_by == reason)
+        lines.append(f"  switched off by {reason}: {told}")
     if left:
         told = ", ".join(f"{flow.flow} -> {flow.destination}" for flow in left)
         lines.append(f"  declared, allowed, not through the service: {told}")
