@@ -30,9 +30,8 @@ def name_of(path: Path) -> str:
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """Find the calls of `bailee` in code blocks and code spans, as words after the program's name."""
-    for found in re.finditer(
-        r"(?:^\s*(?:\$ )?|`|-m )(?:[A-Z_]+=\S+ )*bailee ((?:[a-z-]+ ?)+)", text, re.MULTILINE
-    ):
+    call = r"(?:^\s*(?:\$ )?|`|-m )(?:[A-Z_]+=\S+ )*bailee ((?:[a-z]+\b ?)+)"
+    for found in re.finditer(call, text, re.MULTILINE):
         yield found[1].split()
 
 

@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_a_program_with_the_official_sdk_runs_through_it(run: Run) -> None:
-    """Without a change an SDK client reaches the model; the receipt says what went where and how to erase it."""
+    """Without a change an SDK client reaches the model; the receipt tells all, and its erasure works."""
     done = run(sys.executable, "-c", SDK, "rehearse greet", ANTHROPIC_API_KEY="the-users-own")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello. I am the rehearsal model")
@@ -107,7 +107,7 @@ def test_a_command_that_is_not_there(run: Run) -> None:
 
 
 def test_input_and_output_pass_through(run: Run) -> None:
-    """The command's standard input, output and error are those of `bailee run`; the receipt is on none of them but error."""
+    """The command has the standard streams of `bailee run`; the receipt is on the third only."""
     done = run("sh", "-c", "cat; echo to-error >&2", stdin="to-input\n")
     assert done.stdout == "to-input\n"
     assert done.stderr.startswith("to-error\n")

@@ -28,6 +28,7 @@ def _sections(command: click.Command, path: str, parent: click.Context | None) -
         parent=parent,
         terminal_width=WIDTH,
         max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
     )
     yield f"\n## {path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
