@@ -1,0 +1,146 @@
+"""Who there is, and who may allow what."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bailee.accounts.directory import Directory, Kind, check_name, open_directory
+from bailee.accounts.tables import Role
+from bailee.policy.periods import Period
+from bailee.policy.plans import Plan, Provider, is_consumer
+from bailee.policy.problems import Problem
+
+CONSUMERS = [plan for plan in Plan if is_consumer(plan)]
+COMMERCIAL = [plan for plan in Plan if not is_consumer(plan)]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Directory]:
+    """Give an empty directory."""
+    opened = open_directory(tmp_path / "state")
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.mark.parametrize("plan", CONSUMERS)
+def test_a_consumer_stands_alone(directory: Directory, plan: Plan) -> None:
+    """A person's own plan has no organization and no role; asking for one is an error."""
+    assert directory.add("ada", plan).organization is None
+    for more in ({"organization": "acme"}, {"role": Role.ADMIN}):
+        with pytest.raises(Problem, match="has no organization"):
+            directory.add("bob", plan, **more)  # type: ignore[arg-type]
+    assert [account.name for account in directory.all()] == ["ada"]
+
+
+@pytest.mark.parametrize("plan", COMMERCIAL)
+def test_the_first_of_an_organization_is_its_admin(directory: Directory, plan: Plan) -> None:
+    """A commercial account has an organization, of its own name if none is given; later ones are members."""
+    assert (directory.add("ada", plan).organization, directory.get("ada").role) == ("ada", Role.ADMIN)
+    assert directory.add("bob", plan, organization="acme").role is Role.ADMIN
+    assert directory.add("cyd", plan, organization="acme").role is Role.MEMBER
+    assert [account.name for account in directory.members("acme")] == ["bob", "cyd"]
+
+
+def test_a_name_is_taken_once(directory: Directory) -> None:
+    """A second account of a name is an error and changes nothing."""
+    directory.add("ada", Plan.PRO)
+    with pytest.raises(Problem, match="already"):
+        directory.add("ada", Plan.TEAM)
+    assert directory.get("ada").plan is Plan.PRO
+
+
+@given(st.text(max_size=80))
+def test_names_are_plain(name: str) -> None:
+    """A name is letters, digits and four marks, or an error; nothing that could be a path or an option."""
+    try:
+        check_name(name, where="NAME")
+    except Problem:
+        return
+    assert 1 <= len(name) <= 64
+    assert name.isascii()
+    assert not set(name)
+    assert name[0].isalnum()
+
+
+@pytest.mark.parametrize("plan", CONSUMERS)
+def test_training_is_the_holders_own_choice(directory: Directory, plan: Plan) -> None:
+    """A consumer switches training on and off; the latest choice is in force and all are kept."""
+    directory.add("ada", plan)
+    assert directory.get("ada").training is False
+    for given_now in (True, False, True):
+        change = directory.consent("ada", given=given_now)
+        assert change.was is not given_now
+        assert directory.get("ada").training is given_now
+    with directory.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT given, granted_by FROM consents ORDER BY number").all()
+    assert [bool(row.given) for row in rows] == [True, False, True]
+    assert {row.granted_by for row in rows} == {directory.get("ada").id}
+
+
+@pytest.mark.parametrize("plan", COMMERCIAL)
+def test_a_commercial_account_has_no_training_switch(directory: Directory, plan: Plan) -> None:
+    """Neither on nor off: there is nothing to switch, and the answer says why."""
+    directory.add("ada", plan)
+    for choice in (True, False):
+        with pytest.raises(Problem):
+            directory.consent("ada", given=choice)
+
+
+@pytest.mark.parametrize("plan", COMMERCIAL)
+@pytest.mark.parametrize("provider", list(Provider))
+def test_the_partner_program_is_for_three_plans_on_the_first_party(
+    directory: Directory, plan: Plan, provider: Provider
+) -> None:
+    """An admin of team, enterprise or api may join on the first-party API; nobody else, nowhere else."""
+    directory.add("ada", plan, organization="acme")
+    may = plan in (Plan.TEAM, Plan.ENTERPRISE, Plan.API) and provider is Provider.ANTHROPIC
+    try:
+        directory.decide_for_organization("acme", Kind.DPP, given=True, by="ada", provider=provider)
+    except Problem:
+        assert not may
+    else:
+        assert may
+    assert directory.get("ada").dpp is may
+
+
+@pytest.mark.parametrize("kind", [Kind.DPP, Kind.ZDR])
+def test_only_an_admin_of_that_organization_decides(directory: Directory, kind: Kind) -> None:
+    """A member, an admin of another organization and a stranger change nothing."""
+    directory.add("ada", Plan.TEAM, organization="acme")
+    directory.add("bob", Plan.TEAM, organization="acme")
+    directory.add("eve", Plan.TEAM, organization="other")
+    for person in ("bob", "eve", "nobody"):
+        with pytest.raises(Problem):
+            directory.decide_for_organization("acme", kind, given=True, by=person)
+    assert not directory.get("ada").zdr
+    assert not directory.get("ada").dpp
+    directory.decide_for_organization("acme", kind, given=True, by="ada")
+    for name, expected in (("ada", True), ("bob", True), ("eve", False)):
+        account = directory.get(name)
+        assert (account.zdr if kind is Kind.ZDR else account.dpp) is expected
+
+
+def test_limits_are_kept_as_written(directory: Directory) -> None:
+    """An account's own limit comes back as the period it was given as."""
+    directory.add("ada", Plan.PRO, retention=Period.days(7))
+    assert directory.get("ada").retention == Period.days(7)
+
+
+def test_the_default_account_is_the_only_one(directory: Directory) -> None:
+    """`me` is made where there is nobody; one account is taken; of several one has to be named."""
+    assert directory.ensure_default().name == "me"
+    assert directory.ensure_default().name == "me"
+    directory.add("ada", Plan.PRO)
+    assert directory.ensure_default().name == "me"
+
+
+def test_of_several_accounts_none_is_guessed(directory: Directory) -> None:
+    """Without `me`, and with more than one account, whose session it is has to be said."""
+    directory.add("ada", Plan.PRO)
+    assert directory.ensure_default().name == "ada"
+    directory.add("bob", Plan.PRO)
+    with pytest.raises(Problem, match="2 accounts"):
+        directory.ensure_default()

@@ -1,0 +1,135 @@
+"""What is promised of a database's files: private, whole, overwritten."""
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from bailee.database.engines import open_database, truncate_log, watch_changes, watch_others
+from bailee.database.statements import Insert
+from bailee.policy.problems import Problem
+
+METADATA = sa.MetaData()
+NOTES = sa.Table(
+    "notes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("text", sa.LargeBinary, nullable=True),
+)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_files_are_the_owners_alone(tmp_path: Path, umask: int) -> None:
+    """Whatever the umask: folder 0700, database, log and shared memory 0600."""
+    before = os.umask(umask)
+    try:
+        engine = open_database(tmp_path / "folder" / "x.db", METADATA)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(NOTES), {"text": b"x"})
+        names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+        assert names == ["x.db", "x.db-shm", "x.db-wal"]
+        for path in (tmp_path / "folder").iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
+        engine.dispose()
+    finally:
+        os.umask(before)
+
+
+def test_what_is_no_database_is_told_and_left(tmp_path: Path) -> None:
+    """Another file in its place is an error that names it; its bytes stay."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"something else " * 500)
+    with pytest.raises(Problem, match="cannot be used") as told:
+        open_database(path, METADATA)
+    assert told.value.where == str(path)
+    assert path.read_bytes() == b"something else " * 500
+
+
+def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    """A database of a newer program is refused, and not changed."""
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(Problem, match="newer"):
+        open_database(path, METADATA)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file where the folder should be is an error with the fix, not a fault."""
+    (tmp_path / "folder").write_text("in the way")
+    with pytest.raises(Problem, match="cannot be made"):
+        open_database(tmp_path / "folder" / "x.db", METADATA)
+
+
+def test_what_was_deleted_is_overwritten(tmp_path: Path) -> None:
+    """Bytes written over are gone from database and log once the log is truncated; before, they are there."""
+    engine = open_database(tmp_path / "x.db", METADATA)
+    secret = os.urandom(5000)
+
+    def holding() -> set[str]:
+        piece = secret[1000:1064]
+        return {path.suffix for path in tmp_path.iterdir() if piece in path.read_bytes()}
+
+    with engine.begin() as connection:
+        connection.execute(sa.insert(NOTES), {"text": secret})
+    truncate_log(engine)
+    assert holding() == {".db"}
+    with engine.begin() as connection:
+        connection.execute(sa.update(NOTES).values(text=b"short"))
+    assert holding(), "control: an update alone leaves it somewhere"
+    truncate_log(engine)
+    assert holding() == set()
+    engine.dispose()
+
+
+def test_others_commits_are_seen(tmp_path: Path) -> None:
+    """A watch sees the commits of any other connection, and none where nobody committed."""
+    engine, other = (open_database(tmp_path / "x.db", METADATA) for _ in range(2))
+    version = watch_changes(engine)
+    seen = version()
+    assert version() == seen
+    with other.begin() as connection:
+        connection.execute(sa.insert(NOTES), {"text": b"x"})
+    assert version() != seen
+    seen = version()
+    with engine.begin() as connection:
+        connection.execute(sa.insert(NOTES), {"text": b"y"})
+    assert version() != seen
+    del version
+    engine.dispose()
+    other.dispose()
+
+
+def test_own_commits_are_not_others(tmp_path: Path) -> None:
+    """A connection that watches for others does not see its own commits, and does see theirs."""
+    engine, other = (open_database(tmp_path / "x.db", METADATA) for _ in range(2))
+    with engine.connect() as own:
+        version = watch_others(own)
+        seen = version()
+        with own.begin():
+            own.execute(sa.insert(NOTES), {"text": b"mine"})
+        assert version() == seen
+        with other.begin() as connection:
+            connection.execute(sa.insert(NOTES), {"text": b"theirs"})
+        assert version() != seen
+    engine.dispose()
+    other.dispose()
+
+
+def test_a_prepared_insert_is_an_insert(tmp_path: Path) -> None:
+    """Rows go in as SQLAlchemy's own insert puts them, NULL and bytes included; no rows are no error."""
+    engine = open_database(tmp_path / "x.db", METADATA)
+    insert = Insert(engine, NOTES)
+    rows = [{"id": 1, "text": b"\x00\xff"}, {"id": 2, "text": None}]
+    with engine.begin() as connection:
+        insert(connection, rows)
+        insert(connection, [])
+        assert [dict(row._mapping) for row in connection.execute(sa.select(NOTES))] == rows
+    engine.dispose()
