@@ -10,7 +10,7 @@ from counterparts.holdings import make_key, read_exchanges
 from counterparts.services import Service, serving
 
 ASKED = [{"role": "user", "content": "rehearse greet"}]
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-rehearsal"
 SAID = "Hello. I am the rehearsal model, and this is all of my answer."
 
 
@@ -104,7 +104,7 @@ def test_the_vertex_client(service: Service, key: str) -> None:
     with anthropic.AnthropicVertex(
         base_url=f"{service.url}/v1", region="us-east5", project_id="p", access_token=key
     ) as client:
-        answer = client.messages.create(model="claude-sonnet-4-5", max_tokens=64, messages=ASKED)  # type: ignore[arg-type]
+        answer = client.messages.create(model="claude-rehearsal", max_tokens=64, messages=ASKED)  # type: ignore[arg-type]
         assert answer.content[0].text == SAID  # type: ignore[union-attr]
 
 

@@ -22,7 +22,7 @@ SDK = """
 import os, sys
 import anthropic
 client = anthropic.Anthropic()
-print(client.messages.create(model="claude-sonnet-4-5", max_tokens=64,
+print(client.messages.create(model="claude-rehearsal", max_tokens=64,
       messages=[{"role": "user", "content": sys.argv[1]}]).content[0].text)
 """
 

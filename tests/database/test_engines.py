@@ -53,6 +53,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     """A database of a newer program is refused, and not changed."""
     path = tmp_path / "x.db"
     with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = path.read_bytes()

@@ -42,13 +42,24 @@ def check(configuration: Configuration) -> Configuration:
     """Return the configuration unchanged.
 
     Raises:
-        Problem: it listens beyond this machine without TLS, names half a certificate, an unknown upstream
-            or a `compatible` one without its URL.
+        Problem: it listens beyond this machine without TLS, names half a certificate or one that cannot be
+            used, an unknown upstream, or a `compatible` one without its URL.
     """
     if (configuration.tls_certificate is None) != (configuration.tls_key is None):
         raise Problem(
             "TLS needs a certificate and its key", where="--tls-certificate, --tls-key", fix="give both"
         )
+    if configuration.tls_certificate is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                configuration.tls_certificate, configuration.tls_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise Problem(
+                f"TLS cannot be served with these files: {error}",
+                where=f"--tls-certificate {configuration.tls_certificate}, --tls-key {configuration.tls_key}",
+                fix="give a PEM certificate chain and its unencrypted PEM key",
+            ) from None
     if configuration.tls_certificate is None and not is_loopback(configuration.host):
         raise Problem(
             f"listening on {configuration.host} without TLS would send keys and conversations in clear",

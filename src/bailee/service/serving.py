@@ -89,7 +89,7 @@ async def _serve(
         stack.callback(pool.close)
         keys = open_key_ring(configuration.home)
         stack.callback(keys.close)
-        recording = Recording(configuration.home)
+        recording = Recording(configuration.home, secrets.randbits)
         await recording.start()
         stack.push_async_callback(recording.close)
         manifest = load_manifest("bailee")
@@ -99,7 +99,6 @@ async def _serve(
             upstream=upstream,
             pool=pool,
             recording=recording,
-            random_bits=secrets.randbits,
         )
         watch = asyncio.create_task(gateway.watch())
         stack.callback(watch.cancel)
@@ -108,7 +107,6 @@ async def _serve(
             keys=keys,
             provider=upstream.provider,
             recording=recording,
-            random_bits=secrets.randbits,
         )
         application = create_application([*make_routes(gateway), *metrics.make_routes()])
         server = _Server(_settings(configuration, application, gateway))
@@ -144,9 +142,14 @@ class _Server(uvicorn.Server):
         self.on_ready()
 
 
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _publish(state: Path, url: str, upstream: str, announce: Callable[[str], None]) -> None:
     temporary = state.with_suffix(".new")
-    temporary.write_text(json.dumps({"url": url, "pid": os.getpid(), "upstream": upstream}))
+    with open(temporary, "w", opener=_open_private) as file:
+        json.dump({"url": url, "pid": os.getpid(), "upstream": upstream}, file)
     temporary.replace(state)
     announce(url)
 

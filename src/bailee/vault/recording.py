@@ -44,8 +44,10 @@ class Recording(asyncio.Protocol):
         on_gone: called when the recorder ends, to stop what can no longer be recorded.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, random_bits: Callable[[int], int]) -> None:
         self.is_ready = False
+        self._random_bits = random_bits
+        self._last_exchange = 0
         self.fault = ""
         self.on_gone: Callable[[], None] = lambda: None
         self._home = home
@@ -133,6 +135,16 @@ class Recording(asyncio.Protocol):
         self._waiting[frame.exchange] = future
         self._send(frame)
         return future
+
+    def new_exchange(self, started_ms: int) -> int:
+        """Return the id of an exchange: 42 bits of its time, then 21 that are drawn; ids sort by time.
+
+        Drawing alone is not enough: sixty requests of one millisecond drew the same number twice within the
+        hour, and a recorder that cannot insert a row ends.
+        """
+        drawn = (started_ms << 21 | self._random_bits(20)) & 0x7FFFFFFFFFFFFFFF
+        self._last_exchange = max(drawn, self._last_exchange + 1)
+        return self._last_exchange
 
     def note(
         self,
@@ -231,11 +243,6 @@ class Recording(asyncio.Protocol):
                 self.fault = self.fault or fault
             else:
                 return
-
-
-def new_exchange_id(started_ms: int, random_bits: Callable[[int], int]) -> int:
-    """Return the id of an exchange: 42 bits of its time, 21 random ones, so that ids sort by time."""
-    return (started_ms << 21 | random_bits(21)) & 0x7FFFFFFFFFFFFFFF
 
 
 def decided_of(decision: Decision) -> Decided:

@@ -16,7 +16,7 @@ from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow
 from bailee.vault.frames import Decided
-from bailee.vault.recording import Recording, decided_of, new_exchange_id
+from bailee.vault.recording import Recording, decided_of
 
 # The Messages API takes 32 MB; Bedrock 20 MB. What is larger would be refused there anyway.
 MAX_BODY_BYTES = 40 * 1024 * 1024
@@ -66,7 +66,6 @@ class Gateway:
         pool: ConnectionPool,
         recording: Recording,
         wall_clock: Callable[[], float] = time.time,
-        random_bits: Callable[[int], int],
     ) -> None:
         self.flow = flow
         self.keys = keys
@@ -75,7 +74,6 @@ class Gateway:
         self.recording = recording
         self.active: set[Ticking] = set()
         self._wall_clock = wall_clock
-        self._random_bits = random_bits
         self._decided: dict[Context, tuple[Decision, Decided]] = {}
         recording.on_gone = self._stop_all
 
@@ -85,7 +83,7 @@ class Gateway:
 
     def new_exchange(self, started_ms: int) -> int:
         """Return the id of an exchange that starts now."""
-        return new_exchange_id(started_ms, self._random_bits)
+        return self.recording.new_exchange(started_ms)
 
     def decide(self, principal: Principal) -> tuple[Decision, Decided]:
         """Return the decision on this principal's traffic, and its form for the record."""

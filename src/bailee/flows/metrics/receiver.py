@@ -13,7 +13,7 @@ from bailee.flows.metrics.exports import REJECTED, Malformed, Signal, count
 from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow
 from bailee.policy.plans import Provider
-from bailee.vault.recording import Recording, decided_of, new_exchange_id
+from bailee.vault.recording import Recording, decided_of
 from bailee.vault.tables import State
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -36,14 +36,12 @@ class MetricsReceiver:
         keys: KeyRing,
         provider: Provider,
         recording: Recording,
-        random_bits: Callable[[int], int],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._flow = flow
         self._keys = keys
         self._provider = provider
         self._recording = recording
-        self._random_bits = random_bits
         self._wall_clock = wall_clock
 
     def make_routes(self) -> list[Route]:
@@ -77,7 +75,7 @@ class MetricsReceiver:
         started_ms = int(self._wall_clock() * 1000)
         is_taken = response.status_code == 200
         self._recording.note(
-            exchange=new_exchange_id(started_ms, self._random_bits),
+            exchange=self._recording.new_exchange(started_ms),
             account=principal.account_id,
             session=f"key-{principal.key_id}",
             key=principal.key_id,
