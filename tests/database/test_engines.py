@@ -1,8 +1,11 @@
 """What is promised of a database's files: private, whole, overwritten."""
 
+import contextlib
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,51 @@ def test_a_prepared_insert_is_an_insert(tmp_path: Path) -> None:
         insert(connection, [])
         assert [dict(row._mapping) for row in connection.execute(sa.select(NOTES))] == rows
     engine.dispose()
+
+
+_RACER = """
+import sys
+from pathlib import Path
+{change}
+from bailee.accounts.directory import open_directory
+from bailee.vault.store import open_keys, open_vault
+print("ready", flush=True)
+sys.stdin.readline()
+home = Path(sys.argv[1])
+for open_it in (open_vault, open_keys, open_directory):
+    open_it(home)
+"""
+
+
+def _count_failures_of_a_race(home: Path, change: str = "") -> int:
+    """Let processes open a new home at the same moment and return how many could not."""
+    with contextlib.ExitStack() as ends:
+        racers = []
+        for _ in range(6):
+            racer = subprocess.Popen(
+                [sys.executable, "-c", _RACER.format(change=change), str(home)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            racers.append(ends.enter_context(racer))
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdout.readline() == "ready\n"
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        return sum(racer.wait(timeout=60) != 0 for racer in racers)
+
+
+def test_processes_that_open_a_new_home_at_once_all_can(tmp_path: Path) -> None:
+    """A service, its recorder and commands begin in one moment; with the lock taken out some of them fail."""
+    assert _count_failures_of_a_race(tmp_path / "home") == 0
+    unlocked = (
+        "import contextlib, bailee.database.engines as engines\n"
+        "engines._opening_alone = lambda directory: contextlib.nullcontext()"
+    )
+    tries = (_count_failures_of_a_race(tmp_path / f"control-{number}", unlocked) for number in range(10))
+    assert any(tries), "control: without the lock nobody ever failed"

@@ -1,8 +1,10 @@
 """Opens databases: SQLite in WAL mode by default; whatever SQLAlchemy Core reaches is the same code."""
 
+import contextlib
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +33,21 @@ def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
     sqlalchemy.event.listen(engine, "connect", _prepare)
     try:
-        with engine.connect() as connection:
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > SCHEMA_VERSION:
-            engine.dispose()
-            raise Problem(
-                f"this database was made by a newer Bailee (schema {version}, known here {SCHEMA_VERSION})",
-                where=str(path),
-                fix="run the newer version; nothing was changed",
-            )
-        if version < SCHEMA_VERSION:
-            metadata.create_all(engine)
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        with _opening_alone(path.parent):
+            with engine.connect() as connection:
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if version > SCHEMA_VERSION:
+                engine.dispose()
+                raise Problem(
+                    "this database was made by a newer Bailee "
+                    f"(schema {version}, known here {SCHEMA_VERSION})",
+                    where=str(path),
+                    fix="run the newer version; nothing was changed",
+                )
+            if version < SCHEMA_VERSION:
+                metadata.create_all(engine)
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except sqlalchemy.exc.DatabaseError as error:
         engine.dispose()
         raise Problem(
@@ -52,6 +56,22 @@ def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
             fix="check the disk and the file's owner, or put the file back from a backup",
         ) from None
     return engine
+
+
+@contextlib.contextmanager
+def _opening_alone(directory: Path) -> Iterator[None]:
+    """Hold every other process that opens a database in this folder until this one is done.
+
+    A service, its recorder and a command may open a new home in the same moment. SQLite's own locks do not
+    carry that far: switching to WAL fails at once where another holds the file, whatever the busy timeout,
+    and between the look for a table and its making another may make it (39 of 48 processes failed so).
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def truncate_log(engine: sa.Engine) -> None:
@@ -90,7 +110,16 @@ def _create_private(path: Path) -> None:
     # SQLite would make the file by the umask; its log and shared memory take over the file's own mode.
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # A file that is there is not opened: closing any descriptor of it drops every POSIX lock that SQLite
+        # holds on it in this process ("How To Corrupt An SQLite Database File", section 2.2).
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not path.parent.is_dir():
+            raise Problem(
+                "the database cannot be made: its folder is a file",
+                where=str(path.parent),
+                fix="move the file away, or choose another folder",
+            ) from None
     except OSError as error:
         raise Problem(
             f"the database cannot be made: {error.strerror}",
