@@ -275,7 +275,7 @@ def open_directory(home: Path) -> Directory:
     Raises:
         Problem: see `database.engines.open_database`.
     """
-    return Directory(open_database(home / FILE_NAME, tables.metadata))
+    return Directory(open_database(home / FILE_NAME, tables.ACCOUNTS))
 
 
 def check_name(name: str, *, where: str) -> str:

@@ -1,10 +1,15 @@
 """The tables of accounts.db. Times are milliseconds since 1970 UTC."""
 
 from enum import StrEnum
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from bailee.database.stores import Store
+from bailee.ledger.outbox import outbox_table
+
 metadata = sa.MetaData()
+ACCOUNTS = Store("accounts", metadata, Path(__file__).parent / "revisions", "0002")
 
 
 class Role(StrEnum):
@@ -30,6 +35,8 @@ accounts = sa.Table(
     sa.Column("organization", sa.ForeignKey("organizations.name"), nullable=True),
     sa.Column("role", sa.Text, nullable=True),
     sa.Column("retention", sa.Text, nullable=True),
+    # The user of this machine who is the account holder, by user id; NULL where only a key tells.
+    sa.Column("user_id", sa.Integer, nullable=True),
 )
 
 # Append-only; the latest row of a subject and kind is in force.
@@ -54,3 +61,19 @@ keys = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("revoked_ms", sa.BigInteger, nullable=True),
 )
+
+# Who but the account holder read content: the account holder sees it.
+accesses = sa.Table(
+    "accesses",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("session", sa.Text, nullable=True),
+    sa.Column("reader", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Index("accesses_by_account", "account", "number"),
+)
+
+outbox = outbox_table(metadata)

@@ -12,15 +12,16 @@ import sqlalchemy as sa
 import sqlalchemy.event
 import sqlalchemy.exc
 
+from bailee.database.stores import Store
 from bailee.policy.problems import Problem
 
-# Raised when a table changes; kept in SQLite's user_version, which an empty file has as 0.
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 10
+# What a database of the first program had in SQLite's user_version, and which revision that is.
+_FIRST_SCHEMA, _FIRST_REVISION = 1, "0001"
 
 
-def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
-    """Open, or make, an SQLite database that only its owner can read.
+def open_database(path: Path, store: Store) -> sa.Engine:
+    """Open, make, or bring up to date an SQLite database that only its owner can read.
 
     Every commit is synced to disk: an answer is complete for an agent only once its record is durable, and
     with many exchanges to a transaction the sync costs no more than without (docs/adr/0005). Freed pages are
@@ -31,23 +32,16 @@ def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
     """
     _create_private(path)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    if store.can_shrink:
+        sqlalchemy.event.listen(engine, "connect", _prepare_shrinking)
     sqlalchemy.event.listen(engine, "connect", _prepare)
     try:
         with _opening_alone(path.parent):
-            with engine.connect() as connection:
-                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version > SCHEMA_VERSION:
-                engine.dispose()
-                raise Problem(
-                    "this database was made by a newer Bailee "
-                    f"(schema {version}, known here {SCHEMA_VERSION})",
-                    where=str(path),
-                    fix="run the newer version; nothing was changed",
-                )
-            if version < SCHEMA_VERSION:
-                metadata.create_all(engine)
-                with engine.begin() as connection:
-                    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _bring_up_to_date(engine, store)
+    except Problem as problem:
+        engine.dispose()
+        problem.where = problem.where or str(path)
+        raise
     except sqlalchemy.exc.DatabaseError as error:
         engine.dispose()
         raise Problem(
@@ -56,6 +50,50 @@ def open_database(path: Path, metadata: sa.MetaData) -> sa.Engine:
             fix="check the disk and the file's owner, or put the file back from a backup",
         ) from None
     return engine
+
+
+def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
+    with engine.connect() as connection:
+        revision = _read_revision(connection)
+        if revision == store.head:
+            return
+        connection.rollback()
+        # The driver itself begins a transaction at the first insert only, too late for tables.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if revision is None:
+            store.metadata.create_all(connection)
+        elif revision > store.head:
+            raise Problem(
+                f"this database was made by a newer Bailee (revision {revision}, known here {store.head})",
+                fix="run the newer version; nothing was changed",
+            )
+        else:
+            from bailee.database.migrations import upgrade
+
+            upgrade(connection, store, revision)
+        _write_revision(connection, store.head)
+        connection.commit()
+        if revision is not None and store.can_shrink:
+            connection.exec_driver_sql("VACUUM")  # what makes giving back freed pages possible from now on
+
+
+def _read_revision(connection: sa.Connection) -> str | None:
+    """Return the revision a database is at, or None if it is empty."""
+    if sa.inspect(connection).has_table("alembic_version"):
+        found: str = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        return found
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version == 0:
+        return None
+    return _FIRST_REVISION if version == _FIRST_SCHEMA else f"of schema {version}"
+
+
+def _write_revision(connection: sa.Connection, revision: str) -> None:
+    connection.exec_driver_sql(
+        "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)"
+    )
+    connection.exec_driver_sql("DELETE FROM alembic_version")
+    connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
 
 
 @contextlib.contextmanager
@@ -81,6 +119,21 @@ def truncate_log(engine: sa.Engine) -> None:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlalchemy.exc.OperationalError:
         return  # busy; the next idle moment will do
+
+
+def give_back(engine: sa.Engine, pages: int) -> int:
+    """Give up to so many freed pages back to the file system and return how many bytes that were.
+
+    In small steps, because the write lock is held meanwhile: 1,000 pages take some 10 ms.
+    """
+    with engine.connect() as connection:
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        before = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").close()
+        connection.commit()
+        after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    given: int = (before - after) * size
+    return given
 
 
 def watch_changes(engine: sa.Engine) -> Callable[[], int]:
@@ -126,6 +179,10 @@ def _create_private(path: Path) -> None:
             where=str(path),
             fix="check the folder's owner and the space on the disk",
         ) from None
+
+
+def _prepare_shrinking(connection: sqlite3.Connection, record: object) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:

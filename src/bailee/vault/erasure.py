@@ -1,8 +1,10 @@
-"""Erases sessions: the key first, so that no copy of the vault opens any more; then what the key sealed.
+"""Erases sessions and accounts: keys first, so that no copy of the vault opens any more; then what they sealed.
 
-The order makes a crash harmless: after the first step nothing can be read, after the second nothing is left,
-and erasing again finishes what was begun.
+An erasure marks what is to go and then does what the sweeper does (`vault.destruction`). Killed in between, it is
+finished by the sweeper, or by erasing again.
 """
+
+from datetime import UTC, datetime
 
 import msgspec
 import sqlalchemy as sa
@@ -10,14 +12,20 @@ import sqlalchemy as sa
 from bailee.database.engines import truncate_log
 from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.destruction import destroy_batch, reclaim_batch
+from bailee.vault.holds import covering, is_held, list_holds
 from bailee.vault.keystore import Keystore
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """What an erasure removed, or would remove: counts and sizes, no content."""
+    """What an erasure removed, or would remove: counts and sizes, no content.
+
+    Attributes:
+        session: None for everything of the account.
+    """
 
     account: str
-    session: str
+    session: str | None
     segments: int
     records: int
     exchanges: int
@@ -30,47 +38,102 @@ def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
     Raises:
         Problem: nothing is known of that session: erasing nothing is no success.
     """
-    segments, records, exchanges = tables.segments, tables.records, tables.exchanges
-    held = sa.and_(segments.c.account == account, segments.c.session == session)
-    with engine.connect() as connection:
-        (segment_count,) = connection.execute(
-            sa.select(sa.func.count()).where(held).select_from(segments)
-        ).one()
-        sizes = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
-        record_count, stored = connection.execute(
-            sizes.select_from(records.join(segments, segments.c.number == records.c.segment)).where(held)
-        ).one()
-        (exchange_count,) = connection.execute(
-            sa.select(sa.func.count())
-            .select_from(exchanges)
-            .where(exchanges.c.account == account, exchanges.c.session == session)
-        ).one()
-    if not (segment_count or exchange_count):
+    counted = _count(engine, account, session)
+    if not (counted.segments or counted.exchanges):
         raise Problem(f"there is no session {session!r}", fix="see: bailee sessions list")
-    return Erasure(account, session, segment_count, record_count, exchange_count, stored)
+    return counted
 
 
-def erase_session(engine: sa.Engine, keystore: Keystore, account: str, session: str) -> Erasure:
+def count_account(engine: sa.Engine, account: str) -> Erasure:
+    """Return what erasing everything that an account holds would remove; that may be nothing."""
+    return _count(engine, account, None)
+
+
+def erase_session(
+    engine: sa.Engine, keystore: Keystore, account: str, session: str, *, at_ms: int
+) -> Erasure:
     """Destroy a session's keys and remove its records and facts; return what was removed.
 
     A running service notices with its next write and begins a new segment.
 
+    Args:
+        at_ms: milliseconds since 1970 UTC, for the ledger.
+
     Raises:
-        Problem: nothing is known of that session.
+        Problem: nothing is known of that session, or a legal hold covers it.
     """
     erased = count_session(engine, account, session)
-    segments, records, exchanges = tables.segments, tables.records, tables.exchanges
-    held = sa.and_(segments.c.account == account, segments.c.session == session)
-    with engine.connect() as connection:
-        begun = connection.execute(sa.select(segments.c.number, segments.c.id).where(held)).all()
-    keystore.destroy([segment.id for segment in begun])
-    # Exactly these: a segment that begins meanwhile has a key of its own, and stays.
-    numbers = [segment.number for segment in begun]
-    of_session = sa.and_(exchanges.c.account == account, exchanges.c.session == session)
-    without_content = sa.or_(exchanges.c.segment.is_(None), exchanges.c.segment.in_(numbers))
-    with engine.begin() as connection:
-        connection.execute(sa.delete(records).where(records.c.segment.in_(numbers)))
-        connection.execute(sa.delete(exchanges).where(of_session, without_content))
-        connection.execute(sa.delete(segments).where(segments.c.number.in_(numbers)))
-    truncate_log(engine)
+    _erase(engine, keystore, account, session, at_ms)
     return erased
+
+
+def erase_account(engine: sa.Engine, keystore: Keystore, account: str, *, at_ms: int) -> Erasure:
+    """Destroy the keys of all that an account holds and remove it; return what was removed.
+
+    Raises:
+        Problem: a legal hold covers some of it.
+    """
+    erased = count_account(engine, account)
+    _erase(engine, keystore, account, None, at_ms)
+    return erased
+
+
+def refuse_held(engine: sa.Engine, account: str, session: str | None) -> None:
+    """Refuse to erase what somebody holds.
+
+    Raises:
+        Problem: naming the hold.
+    """
+    with engine.connect() as connection:
+        for hold in list_holds(connection, covering(account, session)):
+            what = f"session {hold.session!r}" if hold.session else "all that the account holds"
+            raise Problem(
+                f"{what} is under legal hold {hold.id} since {_day(hold.placed_ms)}: {hold.reason}",
+                where="holds",
+                fix=f"when the hold has ended: bailee holds release {hold.id} --reason REASON",
+            )
+
+
+def _erase(engine: sa.Engine, keystore: Keystore, account: str, session: str | None, at_ms: int) -> None:
+    refuse_held(engine, account, session)
+    segments, exchanges = tables.segments, tables.exchanges
+    of_segments, of_exchanges = _of(segments, account, session), _of(exchanges, account, session)
+    with engine.begin() as connection:
+        # A hold that was placed since is honoured: what it covers is not marked.
+        mark = sa.update(segments).where(of_segments, ~is_held()).values(expires_on=tables.ERASED)
+        connection.execute(mark)
+        connection.execute(sa.delete(exchanges).where(of_exchanges, exchanges.c.segment.is_(None)))
+    today = datetime.fromtimestamp(at_ms / 1000, UTC).date()
+    # Exactly what is marked: a segment that begins meanwhile has a key of its own, and stays.
+    marked = sa.and_(of_segments, segments.c.expires_on == tables.ERASED)
+    while destroy_batch(engine, keystore, today=today, at_ms=at_ms, which=marked):
+        pass
+    keystore.truncate_log()
+    while reclaim_batch(engine).segments:
+        pass
+    truncate_log(engine)
+
+
+def _count(engine: sa.Engine, account: str, session: str | None) -> Erasure:
+    segments, records, exchanges = tables.segments, tables.records, tables.exchanges
+    held = _of(segments, account, session)
+    sizes = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
+    sizes = sizes.select_from(records.join(segments, segments.c.number == records.c.segment)).where(held)
+    with engine.connect() as connection:
+        segment_count = connection.execute(
+            sa.select(sa.func.count()).select_from(segments).where(held)
+        ).scalar_one()
+        record_count, stored = connection.execute(sizes).one()
+        exchange_count = connection.execute(
+            sa.select(sa.func.count()).select_from(exchanges).where(_of(exchanges, account, session))
+        ).scalar_one()
+    return Erasure(account, session, segment_count, record_count, exchange_count, stored)
+
+
+def _of(table: sa.Table, account: str, session: str | None) -> sa.ColumnElement[bool]:
+    of_account = table.c.account == account
+    return of_account if session is None else sa.and_(of_account, table.c.session == session)
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()

@@ -1,15 +1,20 @@
 """The wrapped data keys of segments, in a store of their own with a lifetime of their own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from bailee.database.engines import open_database, truncate_log, watch_others
+from bailee.ledger.entries import tell_destroyed
+from bailee.ledger.outbox import move, put
 from bailee.sealing.envelopes import KEY_BYTES
 from bailee.sealing.wrapping import KeyWrapper, open_key_file
 from bailee.vault import tables
+
+# A statement takes 32,766 parameters in SQLite, 65,535 in PostgreSQL.
+_KEYS_IN_A_STATEMENT = 10_000
 
 
 class Keystore:
@@ -56,12 +61,38 @@ class Keystore:
         with self._engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
-    def destroy(self, segments: list[bytes]) -> None:
-        """Destroy the keys of segments: overwritten on their pages, and gone from the write-ahead log."""
-        if segments:
-            with self._engine.begin() as connection:
-                connection.execute(sa.delete(tables.keys).where(tables.keys.c.segment.in_(segments)))
-        self.truncate_log()
+    def destroy(self, segments: Sequence[bytes], *, why: str, at_ms: int) -> int:
+        """Destroy the keys of segments, and leave word of it for the ledger in the same transaction.
+
+        They are overwritten on their pages; from the write-ahead log they go with `truncate_log`.
+
+        Args:
+            why: see `ledger.entries.KeysDestroyed`.
+            at_ms: milliseconds since 1970 UTC.
+
+        Returns:
+            How many there were.
+        """
+        table = tables.keys
+        gone: list[bytes] = []
+        with self._engine.begin() as connection:
+            for start in range(0, len(segments), _KEYS_IN_A_STATEMENT):
+                some = segments[start : start + _KEYS_IN_A_STATEMENT]
+                delete = sa.delete(table).where(table.c.segment.in_(some)).returning(table.c.segment)
+                gone += connection.execute(delete).scalars()
+            put(
+                connection,
+                tables.keystore_outbox,
+                tell_destroyed(gone, why=why, at_ms=at_ms, draw=self._draw),
+            )
+        return len(gone)
+
+    def move_outbox(self, append: Callable[[Sequence[bytes]], object]) -> int:
+        """Move word of destroyed keys on to the ledger; see `ledger.outbox.move`."""
+        return move(self._engine, tables.keystore_outbox, append)
+
+    def _draw(self) -> str:
+        return self._random(16).hex()
 
     def read_version(self) -> int:
         """Return a number that changes once anybody else has changed the keystore."""
@@ -83,7 +114,7 @@ def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) 
     Raises:
         Problem: the key-encryption key is missing beside wrapped keys, or a file is unreadable.
     """
-    engine = open_database(directory / "keys.db", tables.keystore)
+    engine = open_database(directory / "keys.db", tables.KEYSTORE)
     with engine.connect() as connection:
         is_empty = connection.execute(sa.select(tables.keys.c.segment).limit(1)).first() is None
     return Keystore(engine, open_key_file(directory / "kek", random, create=is_empty), random)

@@ -139,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             keystore.truncate_log()
 
         serve(channel, writer, truncate_logs)
+        writer.close()
         keystore.close()
         vault.dispose()
     except Problem as problem:

@@ -18,7 +18,7 @@ def open_vault(home: Path) -> sa.Engine:
     Raises:
         Problem: see `database.engines.open_database`.
     """
-    return open_database(home / VAULT, tables.vault)
+    return open_database(home / VAULT, tables.VAULT)
 
 
 def open_keys(home: Path) -> Keystore:

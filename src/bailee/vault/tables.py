@@ -4,12 +4,20 @@ Content is in `records.sealed` and nowhere else, always an envelope. The other c
 it: who, when, how much, under which terms. Times are milliseconds since 1970 UTC, durations milliseconds.
 """
 
+from datetime import date
 from enum import StrEnum
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from bailee.database.stores import Store
+from bailee.ledger.outbox import outbox_table
+
 vault = sa.MetaData()
 keystore = sa.MetaData()
+_REVISIONS = Path(__file__).parent / "revisions"
+VAULT = Store("vault", vault, _REVISIONS / "vault", "0002", can_shrink=True)
+KEYSTORE = Store("keystore", keystore, _REVISIONS / "keystore", "0002")
 
 
 class State(StrEnum):
@@ -30,6 +38,10 @@ class State(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     INTERRUPTED = "interrupted"
     REFUSED = "refused"
+
+
+# The day that stands in for the expiry of what is to go at once, whatever its terms were.
+ERASED = date(1, 1, 1)
 
 
 class Kind:
@@ -57,13 +69,64 @@ segments = sa.Table(
     sa.Column("day", sa.Date, nullable=False),
     sa.Column("decision", sa.Integer, sa.ForeignKey("decisions.number"), nullable=False),
     sa.Column("retention", sa.Text, nullable=False),
-    # Held until this day begins, UTC; NULL only for `unlimited`.
+    # The terms in force: those of the decision, or what tightened them since.
+    # Held until this day begins, UTC; NULL only for `unlimited`; ERASED for what somebody had erased.
     sa.Column("expires_on", sa.Date, nullable=True),
     sa.Column("trainable", sa.Boolean, nullable=False),
+    # Its key is destroyed, and its rows are about to go.
+    sa.Column("is_destroyed", sa.Boolean, nullable=False, server_default=sa.false()),
     # One per day and decision: terms that change during a day start another segment, for loosening applies to
     # what comes later. Not unique, for an erased segment's row may still be there when the next one begins.
     sa.Index("segments_by_session", "account", "session", "day"),
+    # Finds what is due, so that a sweep costs by what is due and not by what is held.
+    sa.Index("segments_by_expiry", "is_destroyed", "expires_on", "number"),
 )
+
+# What tightened the terms of everything an account holds, and when. A request admitted before that, whose segment
+# is written after it, is tightened by its row here.
+ceilings = sa.Table(
+    "ceilings",
+    vault,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("retention", sa.Text, nullable=False),
+    sa.Column("trainable", sa.Boolean, nullable=False),
+    sa.Index("ceilings_by_account", "account", "number"),
+)
+
+# Legal holds: what they cover is neither erased nor expired until they are released.
+holds = sa.Table(
+    "holds",
+    vault,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    # NULL covers every session of the account.
+    sa.Column("session", sa.Text, nullable=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("placed_by", sa.Text, nullable=False),
+    sa.Column("placed_ms", sa.BigInteger, nullable=False),
+    sa.Column("released_by", sa.Text, nullable=True),
+    sa.Column("released_ms", sa.BigInteger, nullable=True),
+    sa.Column("release_reason", sa.Text, nullable=True),
+    sa.Index("holds_by_account", "account", "released_ms"),
+)
+
+# One row a node: what its sweeper did last.
+sweepers = sa.Table(
+    "sweepers",
+    vault,
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("started_ms", sa.BigInteger, nullable=False),
+    sa.Column("finished_ms", sa.BigInteger, nullable=True),
+    sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
+    sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
+    sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
+    # Why it did not go on; empty if it did.
+    sa.Column("fault", sa.Text, nullable=False),
+)
+
+vault_outbox = outbox_table(vault)
 
 exchanges = sa.Table(
     "exchanges",
@@ -112,3 +175,5 @@ keys = sa.Table(
     sa.Column("segment", sa.LargeBinary(16), primary_key=True),
     sa.Column("wrapped", sa.LargeBinary, nullable=False),
 )
+
+keystore_outbox = outbox_table(keystore)

@@ -1,5 +1,6 @@
 """Writes exchanges into sealed segments, many to a transaction."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -9,12 +10,16 @@ import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
+from bailee.database.engines import watch_others
 from bailee.database.statements import Insert
+from bailee.ledger.entries import DecisionMade
+from bailee.ledger.outbox import put
 from bailee.policy.decisions import Terms
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SegmentCipher
 from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
+from bailee.vault.ceilings import cover_late
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
 from bailee.vault.frames import Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
@@ -28,6 +33,8 @@ STRETCH_BYTES = 256 * 1024
 _NUMBER_SHIFT = 2
 
 Row = dict[str, Any]
+# Account, session, UTC day, number of the decision.
+_Where = tuple[str, str, date, int]
 
 
 class _Segment:
@@ -35,6 +42,7 @@ class _Segment:
 
     def __init__(self, number: int, id: bytes, account: str, session: str, cipher: SegmentCipher) -> None:
         self.is_durable = True
+        self.admitted_ms = 0
         self.number = number
         self.id = id
         self.account = account
@@ -64,14 +72,26 @@ class VaultWriter:
     Args:
         engine: the vault's database.
         random: gives that many random bytes.
+        clock: seconds since 1970 UTC, for the ledger.
     """
 
-    def __init__(self, engine: sa.Engine, keystore: Keystore, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        keystore: Keystore,
+        random: Callable[[int], bytes],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._engine = engine
+        # All writing is on one connection, which so sees others' commits and not its own.
+        self._connection = engine.connect()
+        self._watch = watch_others(self._connection)
+        self._vault_version = self._watch()
+        self._clock = clock
         self._keystore = keystore
         self._random = random
         self._decisions: dict[bytes, tuple[int, Terms]] = {}
-        self._segments: OrderedDict[tuple[str, str, date, int], _Segment] = OrderedDict()
+        self._segments: OrderedDict[_Where, _Segment] = OrderedDict()
         self._open: dict[int, _OpenExchange] = {}
         self._begun: dict[int, Row] = {}
         self._ended: dict[int, Row] = {}
@@ -124,9 +144,15 @@ class VaultWriter:
     def _write(self) -> None:
         fresh = [{**row, **self._ended.get(id, {})} for id, row in self._begun.items()]
         later = [{"ended": id, **row} for id, row in self._ended.items() if id not in self._begun]
-        with self._engine.begin() as connection:
+        with self._connection.begin():
+            connection = self._connection
             if self._new_segments:
                 connection.execute(sa.insert(tables.segments), [row for _, row in self._new_segments])
+                begun = [
+                    (segment.number, segment.account, segment.admitted_ms)
+                    for segment, _ in self._new_segments
+                ]
+                cover_late(connection, begun)
             self._insert_exchanges(connection, fresh)
             if later:
                 connection.execute(_END_EXCHANGE, later)
@@ -161,6 +187,30 @@ class VaultWriter:
             if exchange.segment is not None and exchange.segment.number in numbers:
                 exchange.segment, exchange.data, exchange.is_erased = None, [], True
 
+    def _forget_tightened(self) -> None:
+        """Let go of segments whose terms another process tightened: what comes now may have looser ones."""
+        version = self._watch()
+        if version == self._vault_version:
+            return
+        self._vault_version = version
+        table = tables.segments
+        known = {segment.number: place for place, segment in self._segments.items() if segment.is_durable}
+        query = sa.select(table.c.number, table.c.decision, table.c.retention, table.c.trainable)
+        query = query.where(
+            table.c.number.in_(known),
+            sa.or_(table.c.expires_on.is_(None), table.c.expires_on != tables.ERASED),
+        )
+        with self._engine.connect() as connection:
+            rows = {row.number: row for row in connection.execute(query)}
+        for number, place in known.items():
+            row = rows.get(number)
+            terms = self._terms_of(place)
+            if row is None or (row.retention, row.trainable) != (str(terms.retention), terms.trainable):
+                self._held_bytes -= self._segments.pop(place).blocks.retained_bytes
+
+    def _terms_of(self, place: _Where) -> Terms:
+        return next(terms for number, terms in self._decisions.values() if number == place[3])
+
     def interrupt_open(self) -> int:
         """Mark the exchanges that an earlier service left open as interrupted; return how many there were."""
         table = tables.exchanges
@@ -169,19 +219,28 @@ class VaultWriter:
             .where(table.c.state == tables.State.OPEN)
             .values(state=tables.State.INTERRUPTED, reason="the service ended before the answer did")
         )
-        with self._engine.begin() as connection:
-            return connection.execute(mark).rowcount
+        with self._connection.begin():
+            return self._connection.execute(mark).rowcount
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is lost."""
+        self._connection.close()
 
     def _decide(self, frame: Decided) -> None:
         if frame.digest in self._decisions:
             return
         table = tables.decisions
         query = sa.select(table.c.number).where(table.c.digest == frame.digest)
-        with self._engine.begin() as connection:
-            number = connection.execute(query).scalar_one_or_none()
+        with self._connection.begin():
+            number = self._connection.execute(query).scalar_one_or_none()
             if number is None:
                 row = {"digest": frame.digest, "body": frame.body}
-                number = connection.execute(sa.insert(table).returning(table.c.number), row).scalar_one()
+                insert = sa.insert(table).returning(table.c.number)
+                number = self._connection.execute(insert, row).scalar_one()
+                made = DecisionMade(
+                    id=self._random(16).hex(), at_ms=int(self._clock() * 1000), digest=frame.digest.hex()
+                )
+                put(self._connection, tables.vault_outbox, [made])
         self._decisions[frame.digest] = (number, frame.terms)
 
     def _begin(self, frame: Begin) -> None:
@@ -189,6 +248,7 @@ class VaultWriter:
             raise Problem("a record came without the decision that makes its terms", where="recorder")
         decision, terms = self._decisions[frame.decision]
         self._forget_erased()
+        self._forget_tightened()
         segment = self._segment(frame, decision, terms) if frame.keep else None
         self._begun[frame.exchange] = {
             **_NO_END,
@@ -253,11 +313,11 @@ class VaultWriter:
         place = (frame.account, frame.session, day, decision)
         segment = self._segments.get(place)
         if segment is None:
-            segment = self._segments[place] = self._find_segment(place, terms)
+            segment = self._segments[place] = self._find_segment(place, terms, frame.started_ms)
         self._segments.move_to_end(place)
         return segment
 
-    def _find_segment(self, place: tuple[str, str, date, int], terms: Terms) -> _Segment:
+    def _find_segment(self, place: _Where, terms: Terms, admitted_ms: int) -> _Segment:
         account, session, day, decision = place
         table = tables.segments
         query = sa.select(table.c.number, table.c.id).where(
@@ -265,6 +325,11 @@ class VaultWriter:
             table.c.session == session,
             table.c.day == day,
             table.c.decision == decision,
+            # One whose terms were tightened since is not for what comes under looser ones.
+            table.c.retention == str(terms.retention),
+            table.c.trainable == terms.trainable,
+            table.c.is_destroyed.is_(False),
+            sa.or_(table.c.expires_on.is_(None), table.c.expires_on != tables.ERASED),
         )
         with self._engine.connect() as connection:
             begun = connection.execute(query).all()
@@ -285,6 +350,7 @@ class VaultWriter:
         )
         segment.blocks = BlockWriter(self._random(32))
         segment.is_durable = False
+        segment.admitted_ms = admitted_ms
         row = {
             "number": segment.number,
             "id": id,

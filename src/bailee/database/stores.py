@@ -1,0 +1,25 @@
+"""What a database is for: its tables, and the revisions that lead to them from any earlier program's."""
+
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+
+class Store(msgspec.Struct, frozen=True):
+    """One kind of database.
+
+    Attributes:
+        name: such as "vault".
+        metadata: the tables as this program knows them.
+        revisions: the folder of Alembic revisions, whose last one leads to `metadata`.
+        head: the id of that revision.
+        can_shrink: whether freed pages are given back to the file system. Not so where keys are: giving back
+            moves pages about, and a page that is cut off is not overwritten.
+    """
+
+    name: str
+    metadata: sa.MetaData
+    revisions: Path
+    head: str
+    can_shrink: bool = False

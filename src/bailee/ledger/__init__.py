@@ -1,0 +1,1 @@
+"""Tamper-evident log, receipts, offline verification."""

@@ -1,0 +1,168 @@
+"""What the ledger says: facts and commitments, never content, and nobody's name.
+
+A person is a pseudonym that means nothing once its salt is destroyed (`ledger.pseudonyms`). A segment is the
+SHA-256 of its random id: whoever holds a copy of the vault can tell that it is meant, nobody else can. A reason is
+a salted commitment: its text stays in the database of what it is about.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+    """What every entry says.
+
+    Attributes:
+        id: 32 hexadecimal digits, drawn; an entry told twice after a crash is known by it.
+        at_ms: milliseconds since 1970 UTC.
+    """
+
+    id: str
+    at_ms: int
+
+
+class DecisionMade(Entry, frozen=True, kw_only=True, tag="decision"):
+    """Data is held under a decision for the first time; its digest is the SHA-256 of its text in the vault."""
+
+    digest: str
+
+
+class ConsentChanged(Entry, frozen=True, kw_only=True, tag="consent"):
+    """A consent was given or ended, or zero data retention switched."""
+
+    subject: str
+    consent: str
+    given: bool
+    by: str
+
+
+class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused"):
+    """Somebody asked for a change that was not theirs to make."""
+
+    consent: str
+    given: bool
+    by: str
+
+
+class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened"):
+    """What an account holds came under stricter terms; `segments` counts those that changed."""
+
+    subject: str
+    retention: str
+    trainable: bool
+    segments: int
+
+
+class HoldPlaced(Entry, frozen=True, kw_only=True, tag="hold_placed"):
+    """A legal hold; without a session it covers all that the account holds."""
+
+    hold: str
+    subject: str
+    session: str | None
+    by: str
+    reason: str
+
+
+class HoldReleased(Entry, frozen=True, kw_only=True, tag="hold_released"):
+    """A legal hold ended."""
+
+    hold: str
+    by: str
+    reason: str
+
+
+class KeysDestroyed(Entry, frozen=True, kw_only=True, tag="keys_destroyed"):
+    """Keys of segments were destroyed: what they sealed opens in no copy any more.
+
+    Attributes:
+        why: "expired", "erased", or "restored" where a restore applied an earlier erasure again.
+        segments: commitments to their ids, see `commit_segment`.
+    """
+
+    why: str
+    segments: tuple[str, ...]
+
+
+class Erased(Entry, frozen=True, kw_only=True, tag="erased"):
+    """A person had a session, or with none named a whole account, erased."""
+
+    subject: str
+    session: str | None
+    by: str
+    segments: int
+    records: int
+    exchanges: int
+    stored_bytes: int
+
+
+class Swept(Entry, frozen=True, kw_only=True, tag="sweep"):
+    """A sweep destroyed keys, or found some that a hold keeps; `as_of` is the UTC day it went by."""
+
+    as_of: str
+    keys_destroyed: int
+    segments_held_back: int
+
+
+class ContentRead(Entry, frozen=True, kw_only=True, tag="access"):
+    """Somebody other than the account holder read content."""
+
+    subject: str
+    session: str | None
+    reader: str
+    purpose: str
+    reason: str
+
+
+AnyEntry = (
+    DecisionMade
+    | ConsentChanged
+    | ConsentRefused
+    | TermsTightened
+    | HoldPlaced
+    | HoldReleased
+    | KeysDestroyed
+    | Erased
+    | Swept
+    | ContentRead
+)
+# 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
+SEGMENTS_IN_AN_ENTRY = 512
+
+_decoder: "msgspec.json.Decoder[AnyEntry]" = msgspec.json.Decoder(AnyEntry)
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def encode_entry(entry: AnyEntry) -> bytes:
+    """Encode an entry: JSON, one encoding only."""
+    return _encoder.encode(entry)
+
+
+def decode_entry(data: bytes) -> AnyEntry:
+    """Reverse `encode_entry`.
+
+    Raises:
+        msgspec.MsgspecError: it is no entry this program knows.
+    """
+    return _decoder.decode(data)
+
+
+def commit_segment(id: bytes) -> str:
+    """Return what the ledger calls a segment; 128 random bits cannot be guessed from it."""
+    return hashlib.sha256(b"bailee segment 1" + id).hexdigest()
+
+
+def tell_destroyed(
+    ids: Sequence[bytes], *, why: str, at_ms: int, draw: Callable[[], str]
+) -> list[KeysDestroyed]:
+    """Return the entries that tell of destroyed keys, so many to an entry."""
+    return [
+        KeysDestroyed(
+            id=draw(),
+            at_ms=at_ms,
+            why=why,
+            segments=tuple(commit_segment(id) for id in ids[start : start + SEGMENTS_IN_AN_ENTRY]),
+        )
+        for start in range(0, len(ids), SEGMENTS_IN_AN_ENTRY)
+    ]

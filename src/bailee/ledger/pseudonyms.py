@@ -1,0 +1,75 @@
+"""What the ledger calls a person: a keyed hash whose key is destroyed with the account.
+
+The keys rest beside the keys of segments, in a file with the same short life of its backups: an old copy of the
+accounts or of the vault then says nothing about who an entry of the ledger means.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bailee.database.engines import open_database, truncate_log
+from bailee.database.stores import Store
+
+metadata = sa.MetaData()
+PSEUDONYMS = Store("pseudonyms", metadata, Path(__file__).parent / "revisions", "0001")
+salts = sa.Table(
+    "salts",
+    metadata,
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("salt", sa.LargeBinary(32), nullable=False),
+)
+
+
+class Pseudonyms:
+    """Gives each person a name that the ledger may keep."""
+
+    def __init__(self, engine: sa.Engine, random: Callable[[int], bytes]) -> None:
+        self._engine = engine
+        self._random = random
+
+    def name(self, person: str, of: str = "") -> str:
+        """Return the pseudonym of a person, or of something of theirs: 64 hexadecimal digits.
+
+        Args:
+            person: an account's id, or another word that stands for a person.
+            of: what of theirs is meant, such as a session's id; empty for the person.
+        """
+        return hmac.new(self._salt(person), b"bailee pseudonym 1" + of.encode(), hashlib.sha256).hexdigest()
+
+    def forget(self, person: str) -> None:
+        """Destroy what makes the pseudonyms of a person: nobody can tell any more who was meant."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(salts).where(salts.c.person == person))
+        truncate_log(self._engine)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+    def _salt(self, person: str) -> bytes:
+        query = sa.select(salts.c.salt).where(salts.c.person == person)
+        with self._engine.begin() as connection:
+            # Whoever comes second takes the first one's: two salts would be two persons.
+            if (found := connection.execute(query).scalar_one_or_none()) is None:
+                connection.execute(
+                    sa.text(
+                        "INSERT INTO salts (person, salt) VALUES (:person, :salt) ON CONFLICT DO NOTHING"
+                    ),
+                    {"person": person, "salt": self._random(32)},
+                )
+                found = connection.execute(query).scalar_one()
+        salt: bytes = found
+        return salt
+
+
+def open_pseudonyms(directory: Path, random: Callable[[int], bytes]) -> Pseudonyms:
+    """Open, or make, the pseudonyms in a keystore's directory.
+
+    Raises:
+        Problem: see `database.engines.open_database`.
+    """
+    return Pseudonyms(open_database(directory / "pseudonyms.db", PSEUDONYMS), random)

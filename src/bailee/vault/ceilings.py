@@ -1,0 +1,99 @@
+"""Tightens the terms of what is already held, at once; loosening never reaches back.
+
+A ceiling is what an account's terms are at most from some moment on. It is kept, so that a request admitted before
+that moment, whose segment is written after it, comes under it as well.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.policy.periods import Period, is_within, tighten
+from bailee.vault import tables
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """The longest retention and whether training is allowed at all."""
+
+    retention: Period
+    trainable: bool
+
+
+def lower(connection: sa.Connection, account: str, ceiling: Ceiling, *, at_ms: int) -> int:
+    """Bring everything an account holds under a ceiling and return how many segments that changed.
+
+    The caller's transaction holds the change and the ceiling together.
+
+    Args:
+        at_ms: when the stricter terms were in force, milliseconds since 1970 UTC: read after they were.
+    """
+    table = tables.ceilings
+    row = {
+        "account": account,
+        "at_ms": at_ms,
+        "retention": str(ceiling.retention),
+        "trainable": ceiling.trainable,
+    }
+    connection.execute(sa.insert(table), row)
+    return bring_under(connection, tables.segments.c.account == account, ceiling)
+
+
+def bring_under(connection: sa.Connection, which: sa.ColumnElement[bool], ceiling: Ceiling) -> int:
+    """Tighten the terms of some segments; return how many that changed."""
+    segments = tables.segments
+    kinds = sa.select(segments.c.day, segments.c.retention).where(which).distinct()
+    changed = 0
+    for day, held in connection.execute(kinds).all():
+        retention = tighten(Period.parse(held, where="vault.db"), ceiling.retention)
+        expiry = retention.expires_on(day)
+        of_kind = sa.and_(which, segments.c.day == day, segments.c.retention == held)
+        if str(retention) != held:
+            # Never later than it is: what is to be erased stays so.
+            is_sooner = sa.or_(segments.c.expires_on.is_(None), segments.c.expires_on > expiry)
+            change = sa.update(segments).values(retention=str(retention))
+            change = change.values(expires_on=sa.case((is_sooner, expiry), else_=segments.c.expires_on))
+            if not ceiling.trainable:
+                change = change.values(trainable=False)
+            changed += connection.execute(change.where(of_kind)).rowcount
+        elif not ceiling.trainable:
+            change = sa.update(segments).values(trainable=False).where(of_kind, segments.c.trainable)
+            changed += connection.execute(change).rowcount
+    return changed
+
+
+def read_latest(connection: sa.Connection) -> dict[str, Ceiling]:
+    """Return the ceiling set last for each account that ever had one."""
+    table = tables.ceilings
+    latest = sa.select(sa.func.max(table.c.number)).group_by(table.c.account)
+    query = sa.select(table).where(table.c.number.in_(latest))
+    return {
+        row.account: Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
+        for row in connection.execute(query)
+    }
+
+
+def cover_late(connection: sa.Connection, begun: Iterable[tuple[int, str, int]]) -> None:
+    """Bring segments that are being written under the ceilings set since their requests were admitted.
+
+    Args:
+        begun: number, account and admission (milliseconds since 1970 UTC) of each.
+    """
+    begun = list(begun)
+    if not begun:
+        return
+    table = tables.ceilings
+    accounts = {account for _, account, _ in begun}
+    earliest = min(admitted for _, _, admitted in begun)
+    query = sa.select(table).where(table.c.account.in_(accounts), table.c.at_ms >= earliest)
+    for row in connection.execute(query.order_by(table.c.number)).all():
+        late = [
+            number for number, account, admitted in begun if account == row.account and admitted <= row.at_ms
+        ]
+        ceiling = Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
+        bring_under(connection, tables.segments.c.number.in_(late), ceiling)
+
+
+def is_under(ceiling: Ceiling, other: Ceiling) -> bool:
+    """Tell whether whatever is under `other` is under `ceiling` already."""
+    return is_within(other.retention, ceiling.retention) and (ceiling.trainable or not other.trainable)
