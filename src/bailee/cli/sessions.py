@@ -169,6 +169,12 @@ def erase(session_id: str, account: str | None, dry_run: bool, yes: bool, home: 
         echo_json({**msgspec.to_builtins(counted), "account": account_name, "erased": not dry_run})
     else:
         click.echo(f"{'Would erase' if dry_run else 'Erased'} session {session.id}: {amount}.")
+    if not counted.is_overwritten:
+        click.echo(
+            "Its keys are destroyed, but a process is reading the keystore as it was before: their bytes "
+            "leave the disk once it is done. A running service sees to that.",
+            err=True,
+        )
 
 
 def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":

@@ -14,7 +14,12 @@ from bailee.vault.keystore import Keystore
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """What an erasure removed, or would remove: counts and sizes, no content."""
+    """What an erasure removed, or would remove: counts and sizes, no content.
+
+    Attributes:
+        is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
+            reads the keystore as it was before; a running service sees to it once that process is done.
+    """
 
     account: str
     session: str
@@ -22,6 +27,7 @@ class Erasure(msgspec.Struct, frozen=True):
     records: int
     exchanges: int
     stored_bytes: int
+    is_overwritten: bool = True
 
 
 def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
@@ -63,7 +69,7 @@ def erase_session(engine: sa.Engine, keystore: Keystore, account: str, session: 
     held = sa.and_(segments.c.account == account, segments.c.session == session)
     with engine.connect() as connection:
         begun = connection.execute(sa.select(segments.c.number, segments.c.id).where(held)).all()
-    keystore.destroy([segment.id for segment in begun])
+    is_overwritten = keystore.destroy([segment.id for segment in begun])
     # Exactly these: a segment that begins meanwhile has a key of its own, and stays.
     numbers = [segment.number for segment in begun]
     of_session = sa.and_(exchanges.c.account == account, exchanges.c.session == session)
@@ -73,4 +79,4 @@ def erase_session(engine: sa.Engine, keystore: Keystore, account: str, session: 
         connection.execute(sa.delete(exchanges).where(of_session, without_content))
         connection.execute(sa.delete(segments).where(segments.c.number.in_(numbers)))
     truncate_log(engine)
-    return erased
+    return msgspec.structs.replace(erased, is_overwritten=is_overwritten)

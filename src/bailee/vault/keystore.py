@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from bailee.database.engines import open_database, truncate_log, watch_others
+from bailee.database.engines import BUSY_SECONDS, open_database, truncate_log, watch_others
 from bailee.sealing.envelopes import KEY_BYTES
 from bailee.sealing.wrapping import KeyWrapper, open_key_file
 from bailee.vault import tables
@@ -56,20 +56,24 @@ class Keystore:
         with self._engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
-    def destroy(self, segments: list[bytes]) -> None:
-        """Destroy the keys of segments: overwritten on their pages, and gone from the write-ahead log."""
+    def destroy(self, segments: list[bytes]) -> bool:
+        """Destroy the keys of segments.
+
+        Returns:
+            Whether their bytes are off the disk: overwritten on their pages, out of the write-ahead log.
+        """
         if segments:
             with self._engine.begin() as connection:
                 connection.execute(sa.delete(tables.keys).where(tables.keys.c.segment.in_(segments)))
-        self.truncate_log()
+        return self.truncate_log()
 
     def read_version(self) -> int:
         """Return a number that changes once anybody else has changed the keystore."""
         return self._watch()
 
-    def truncate_log(self) -> None:
-        """Empty the write-ahead log, so that no destroyed key lingers in it."""
-        truncate_log(self._engine)
+    def truncate_log(self, *, patience: float = BUSY_SECONDS) -> bool:
+        """Empty the write-ahead log, so that no destroyed key lingers in it; see `database.engines`."""
+        return truncate_log(self._engine, patience=patience)
 
     def close(self) -> None:
         """Close the database."""
