@@ -212,6 +212,8 @@ def block(
     row("stop it", how_to_stop(flow, decision))
     if flow.note:
         row("note", flow.note)
+    if flow.pending:
+        row("not yet", flow.pending)
     return lines
 
 
