@@ -64,6 +64,8 @@ def demonstrate(folder: Path) -> int:
         "HOME": str(folder / "user"),
         "BAILEE_HOME": str(folder / "state"),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
+        # Else Claude Code leaves a folder in /tmp.
+        "CLAUDE_CODE_TMPDIR": str(folder / "user"),
     }
     (folder / "user").mkdir()
     bailee = [sys.executable, "-m", "bailee"]

@@ -1,4 +1,9 @@
-"""Sizes for people to read."""
+"""Sizes and counts for people to read."""
+
+
+def tell_count(count: int, thing: str) -> str:
+    """Write a number of things: `1 exchange`, `7 exchanges`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def tell_size(count: int) -> str:

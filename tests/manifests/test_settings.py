@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bailee.manifests import load_manifest
-from bailee.manifests.settings import ignored, read_layers
+from bailee.manifests.settings import notices, read_layers
 from bailee.policy.contexts import Context, choose_provider
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.layers import Layer
@@ -77,7 +77,7 @@ def test_a_repository_cannot_choose_a_destination(tmp_path: Path, name: str, var
     path = write(tmp_path, name, {"env": {variable: "1"}})
     layers = read(tmp_path)
     assert choose_provider(layers) == "anthropic"
-    assert [str(path) in notice and variable in notice for notice in ignored(MANIFEST, layers)] == [True]
+    assert [str(path) in notice and variable in notice for notice in notices(MANIFEST, layers)] == [True]
 
 
 def test_a_repository_cannot_bring_traffic_back_to_the_claude_api(tmp_path: Path) -> None:
@@ -216,4 +216,4 @@ def test_in_the_home_folder_the_users_file_stays_the_users(tmp_path: Path) -> No
     home = tmp_path / "home"
     layers = read_layers(MANIFEST, environment={"HOME": str(home)}, directory=home, root=tmp_path)
     assert [layer.name for layer in layers] == ["user"]
-    assert ignored(MANIFEST, layers) == ()
+    assert notices(MANIFEST, layers) == ()

@@ -1,6 +1,9 @@
 """What was erased opens nowhere: not here, not in a copy, not under a service that is running."""
 
+import contextlib
+import functools
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -476,3 +479,22 @@ def test_a_segment_that_begins_in_the_middle_of_an_erasure(
     vault.record(22, b"and once more", decision="new")
     held = {id for (id,) in vault.rows("SELECT id FROM segments")}
     assert set(vault.wrapped_keys()) == held
+
+
+@pytest.mark.usefixtures("said")
+def test_a_key_that_a_reader_holds_is_not_called_gone(vault: "Vault") -> None:
+    """While a process reads the keystore as it was, the erasure says so; the next idle moment does it."""
+    vault.truncate_logs()
+    wrapped = [key for segment, key in vault.wrapped_keys().items() if segment in vault.segments()]
+    folder = vault.home / KEYSTORE
+    with contextlib.closing(sqlite3.connect(folder / "keys.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM keys").fetchone()
+        short = functools.partial(vault.keystore.truncate_log, patience=0.05)
+        vault.keystore.truncate_log = short  # type: ignore[method-assign]
+        assert not erase(vault).is_overwritten
+        assert all(files_with(folder, key) for key in wrapped)  # control: they are there indeed
+        assert not short()
+        reader.execute("ROLLBACK")
+    assert short()
+    assert not any(files_with(folder, key) for key in wrapped)

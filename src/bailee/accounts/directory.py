@@ -138,7 +138,10 @@ class Directory:
         """
         for account in self._read(tables.accounts.c.name == name):
             return account
-        raise Problem(f"there is no account {name!r}", fix="see: bailee accounts list")
+        raise Problem(
+            f"there is no account {name!r}",
+            fix="see: bailee accounts list; or add it: bailee accounts add NAME --plan PLAN",
+        )
 
     def all(self) -> list[Account]:
         """Return every account, by name."""

@@ -1,6 +1,7 @@
 """The `bailee` command. One module per command; a command's module is imported only when it runs."""
 
 import json
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -67,12 +68,22 @@ def group() -> None:
 
 
 def main() -> Any:
-    """Run the command line; a Problem becomes one readable line (or JSON with --json) and exit code 2."""
+    """Run the command line; a Problem becomes one readable line (or JSON with --json) and exit code 2.
+
+    So does what the system refuses: a folder that is a file, a disk that is full.
+    """
     try:
         return group()
     except Problem as problem:
         report(problem)
         sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        # Who read our output has gone, as `head` does: no fault, and nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        report(Problem(error.strerror or str(error), where=str(error.filename or "")))
+        sys.exit(EXIT_FAILURE)
 
 
 def report(problem: Problem) -> None:

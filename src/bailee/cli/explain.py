@@ -10,10 +10,11 @@ from textwrap import wrap
 import click
 
 from bailee.manifests import Manifest, agents, load_manifest
-from bailee.manifests.settings import ignored, read_layers
+from bailee.manifests.settings import notices, read_layers
 from bailee.policy.contexts import Context, check, choose_provider, describe, variable
 from bailee.policy.decisions import Decision, Effect, Rule, decide
 from bailee.policy.flows import Flow
+from bailee.policy.layers import REPOSITORY
 from bailee.policy.retention import Holding
 
 WIDTH = 100
@@ -53,12 +54,13 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
     flows = (manifest.flow(flow),) if flow else manifest.flows
     context = describe(assignments) if assignments else present_context(manifest)
     answers = [(declared, decide(declared, context)) for declared in flows]
-    for notice in ignored(manifest, context.layers):
+    told = notices(manifest, context.layers)
+    for notice in told:
         click.echo(f"note: {notice}", err=True)
     if as_json:
         report = {
-            "context": context_facts(manifest, context),
-            "flows": [flow_facts(declared, decision, context) for declared, decision in answers],
+            "context": {**context_facts(manifest, context), "notices": told},
+            "flows": [flow_facts(manifest, declared, decision, context) for declared, decision in answers],
         }
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
@@ -70,7 +72,7 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
         return
     for declared, decision in answers:
         click.echo()
-        click.echo("\n".join(block(declared, decision, context, colour=colour)))
+        click.echo("\n".join(block(manifest, declared, decision, context, colour=colour)))
 
 
 def present_context(manifest: Manifest) -> Context:
@@ -79,13 +81,16 @@ def present_context(manifest: Manifest) -> Context:
     return check(Context(provider=choose_provider(layers), layers=layers))
 
 
-def destination(flow: Flow, context: Context) -> str:
-    """Return where a flow goes: the host its base URL variable names (never credentials), or as declared."""
+def destination(manifest: Manifest, flow: Flow, context: Context) -> tuple[str, str]:
+    """Return where a flow goes and how it is encrypted on the way.
+
+    The place is the host its base URL variable names (never credentials), or as declared.
+    """
     declared = flow.destinations[context.provider]
     name = flow.moved_by.get(context.provider, "")
-    moved = variable(context.layers, name) if name else ""
-    if not moved:
-        return declared
+    moved, origin = variable(context.layers, name, with_repository=manifest.repository_leads)
+    if not (name and moved):
+        return declared, flow.in_transit
     from urllib.parse import urlsplit  # 4 ms that most calls do not need
 
     try:
@@ -94,7 +99,10 @@ def destination(flow: Flow, context: Context) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         host = port = ""
-    return f"{host}{port} ({name})" if host else f"unreadable address in {name}"
+    is_repository = any(layer.origin == origin and layer.name in REPOSITORY for layer in context.layers)
+    place = f"{name} in {origin}" if is_repository else name
+    encryption = "none" if moved.strip().lower().startswith("http:") else flow.in_transit
+    return (f"{host}{port} ({place})" if host else f"unreadable address in {place}"), encryption
 
 
 def context_facts(manifest: Manifest, context: Context) -> dict[str, object]:
@@ -121,13 +129,14 @@ def context_facts(manifest: Manifest, context: Context) -> dict[str, object]:
     }
 
 
-def flow_facts(flow: Flow, decision: Decision, context: Context) -> dict[str, object]:
+def flow_facts(manifest: Manifest, flow: Flow, decision: Decision, context: Context) -> dict[str, object]:
     """Return one flow's answer as JSON data."""
+    place, _ = destination(manifest, flow, context)
     return {
         "id": decision.flow,
         "allowed": decision.allowed,
         "required": decision.required,
-        "destination": destination(flow, context),
+        "destination": place,
         "retention": str(decision.terms.retention),
         "trainable": decision.terms.trainable,
         "at_rest": decision.terms.at_rest,
@@ -174,8 +183,11 @@ def brief_lines(answers: Sequence[tuple[Flow, Decision]], *, colour: bool) -> li
     return lines
 
 
-def block(flow: Flow, decision: Decision, context: Context, *, colour: bool) -> Sequence[str]:
+def block(
+    manifest: Manifest, flow: Flow, decision: Decision, context: Context, *, colour: bool
+) -> Sequence[str]:
     """Return the lines that tell one flow to a person."""
+    place, in_transit = destination(manifest, flow, context)
     start, word = MARKS[decision.allowed]
     need = "required" if decision.required else "optional"
     mark = f"{start}{word}\x1b[0m" if colour else word
@@ -187,17 +199,12 @@ def block(flow: Flow, decision: Decision, context: Context, *, colour: bool) -> 
         lines.extend(" " * LABEL + more for more in body[1:])
 
     row("data", flow.what)
-    row(
-        "to",
-        destination(flow, context)
-        if decision.allowed
-        else f"nowhere; {destination(flow, context)} if allowed",
-    )
+    row("to", place if decision.allowed else f"nowhere; {place} if allowed")
     row("because", f"{decision.decided_by}: {decision.rules[0].text}")
     for rule in decision.rules[1:]:
         if rule.effect in (Effect.REFUSES, Effect.TREATS):
             row("and", f"{rule.layer}/{rule.id}: {rule.text}")
-    row("encrypted", f"in transit {flow.in_transit}; at rest {flow.at_rest}")
+    row("encrypted", f"in transit {in_transit}; at rest {flow.at_rest}")
     if decision.allowed:
         row("kept", f"{decision.terms.retention}: {_texts(decision.rules, Effect.RETAINS)}")
         answer = "yes" if decision.terms.trainable else "no"
@@ -205,6 +212,8 @@ def block(flow: Flow, decision: Decision, context: Context, *, colour: bool) -> 
     row("stop it", how_to_stop(flow, decision))
     if flow.note:
         row("note", flow.note)
+    if flow.pending:
+        row("not yet", flow.pending)
     return lines
 
 

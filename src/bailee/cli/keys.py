@@ -37,23 +37,27 @@ def create(account: str, label: str, home: Path, as_json: bool) -> None:
 
 
 @keys.command(name="list")
+@click.option("--all", "with_revoked", is_flag=True, help="Revoked keys as well.")
 @with_home
 @with_json
-def list_(home: Path, as_json: bool) -> None:
-    """List the keys, the newest first."""
+def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
+    """List the keys in force, the newest first."""
     from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import list_keys
 
-    found = list_keys(open_directory(home))
+    known = list_keys(open_directory(home))
+    found = [key for key in known if with_revoked or key.revoked_ms is None]
     if as_json:
         echo_json(found)
         return
     rows = [
-        (key.id, key.account, _day(key.created_ms), "revoked" if key.revoked_ms else "in force", key.label)
+        (key.id, key.account, _minute(key.created_ms), "revoked" if key.revoked_ms else "in force", key.label)
         for key in found
     ]
-    heads = ("ID", "ACCOUNT", "CREATED", "STATE", "LABEL")
-    echo_table(heads, rows, empty="No keys yet. Create one: bailee keys create --account NAME")
+    heads = ("ID", "ACCOUNT", "CREATED (UTC)", "STATE", "LABEL")
+    echo_table(heads, rows, empty="No keys in force. Create one: bailee keys create --account NAME")
+    if len(found) < len(known):
+        click.echo(f"{len(known) - len(found)} revoked, not shown (--all shows them)", err=True)
 
 
 @keys.command()
@@ -72,5 +76,5 @@ def revoke(key_id: str, home: Path, as_json: bool) -> None:
         click.echo(f"Revoked {key_id}.")
 
 
-def _day(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+def _minute(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

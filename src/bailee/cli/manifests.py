@@ -7,6 +7,7 @@ import click
 
 from bailee.manifests import agents, load_manifest
 from bailee.manifests.publishing import drifted, publish
+from bailee.policy.problems import Problem
 
 EXIT_DRIFTED = 1
 
@@ -48,6 +49,10 @@ def render(folder: Path, check: bool, as_json: bool) -> None:
       bailee manifests render
       bailee manifests render --check
     """
+    if not folder.is_dir():
+        raise Problem(
+            "there is no such folder", where=f"--folder {folder}", fix="name the folder of the pages"
+        )
     names = drifted(folder) if check else publish(folder)
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "drifted" if check else "written": names}))

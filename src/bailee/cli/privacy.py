@@ -46,3 +46,5 @@ def show(account: str, home: Path, as_json: bool) -> None:
         echo_json({"account": found.name, "plan": found.plan, "training": found.training, "zdr": found.zdr})
     else:
         click.echo(f"{found.name}, plan {found.plan}: training {'on' if found.training else 'off'}.")
+        if found.organization:
+            click.echo(f"Its organization decides the rest: bailee org show {found.organization}")

@@ -1,5 +1,6 @@
 """`bailee sessions`: what is held of each conversation."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import click
 
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.policy.problems import Problem
+from bailee.sizes import tell_count, tell_size
 
 if TYPE_CHECKING:
     from bailee.vault.reader import Session, Transcript
@@ -42,9 +44,9 @@ def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:
             names.get(session.account, "?"),
             _minute(session.last_ms),
             str(session.exchanges),
-            _size(session.request_bytes),
-            _size(session.response_bytes),
-            _size(session.stored_bytes),
+            tell_size(session.request_bytes),
+            tell_size(session.response_bytes),
+            tell_size(session.stored_bytes),
             session.retention,
             session.expires_on.isoformat() if session.expires_on else "-",
             "yes" if session.trainable else "no",
@@ -73,7 +75,10 @@ def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:
 @with_home
 @with_json
 def show(session_id: str, account: str | None, facts: bool, home: Path, as_json: bool) -> None:
-    """Show a session: its exchanges, the decision each rests on, and what was said."""
+    """Show a session: its exchanges, the decision each rests on, and what was said.
+
+    The beginning of an id will do, where only one session has it.
+    """
     from bailee.accounts.directory import open_directory
     from bailee.vault.reader import list_exchanges, read_session
     from bailee.vault.store import open_keys, open_vault
@@ -104,7 +109,9 @@ def show(session_id: str, account: str | None, facts: bool, home: Path, as_json:
     trains = "may train models" if session.trainable else "does not train models"
     click.echo(f"Session {session.id} of {names.get(session.account, '?')}")
     click.echo(
-        f"Kept {session.retention}{expiry}; {trains}; {_size(session.stored_bytes)} stored, encrypted."
+        f"Kept {session.retention}{expiry}; {trains}; {tell_size(session.stored_bytes)} stored, encrypted."
+        if session.retention != "none"
+        else "No content is held of it."
     )
     from bailee.flows.messages.conversations import read_conversation
 
@@ -142,9 +149,17 @@ def erase(session_id: str, account: str | None, dry_run: bool, yes: bool, home: 
     engine = open_vault(home)
     session = _find(engine, session_id, directory.get(account).id if account else None, names)
     counted = count_session(engine, session.account, session.id)
-    amount = f"{counted.exchanges} exchanges, {counted.segments} segments, {_size(counted.stored_bytes)}"
+    amount = ", ".join(
+        (
+            tell_count(counted.exchanges, "exchange"),
+            tell_count(counted.segments, "segment"),
+            tell_size(counted.stored_bytes),
+        )
+    )
     if not dry_run:
         if not yes:
+            if not sys.stdin.isatty():
+                raise Problem("nobody is there to be asked", where="sessions erase", fix="confirm with --yes")
             click.confirm(f"Erase session {session.id} ({amount})? It cannot be undone", abort=True, err=True)
         counted = erase_session(engine, open_keys(home), session.account, session.id)
     if as_json:
@@ -154,6 +169,12 @@ def erase(session_id: str, account: str | None, dry_run: bool, yes: bool, home: 
         echo_json({**msgspec.to_builtins(counted), "account": account_name, "erased": not dry_run})
     else:
         click.echo(f"{'Would erase' if dry_run else 'Erased'} session {session.id}: {amount}.")
+    if not counted.is_overwritten:
+        click.echo(
+            "Its keys are destroyed, but a process is reading the keystore as it was before: their bytes "
+            "leave the disk once it is done. A running service sees to that.",
+            err=True,
+        )
 
 
 def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":
@@ -162,9 +183,14 @@ def _find(engine: object, session_id: str, account: str | None, names: dict[str,
     from bailee.vault.reader import list_sessions
 
     assert isinstance(engine, Engine)
-    found = list_sessions(engine, account=account, session=session_id)
+    found = list_sessions(engine, account=account, session=session_id, flow=None)
     if not found:
         raise Problem(f"there is no session {session_id!r}", fix="see: bailee sessions list")
+    if len({session.id for session in found}) > 1:
+        listed = ", ".join(session.id for session in found[:5])
+        raise Problem(
+            f"{len(found)} sessions begin with {session_id!r}", where=listed, fix="give more of the id"
+        )
     if len(found) > 1:
         owners = ", ".join(sorted(names.get(session.account, session.account) for session in found))
         raise Problem(
@@ -194,9 +220,3 @@ def _reveal(transcript: "Transcript") -> dict[str, object]:
 
 def _minute(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _size(count: int) -> str:
-    from bailee.sizes import tell_size
-
-    return tell_size(count)

@@ -112,13 +112,24 @@ def _opening_alone(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def truncate_log(engine: sa.Engine) -> None:
-    """Move the write-ahead log into the database and empty it, unless somebody is reading."""
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlalchemy.exc.OperationalError:
-        return  # busy; the next idle moment will do
+def truncate_log(engine: sa.Engine, *, patience: float = BUSY_SECONDS) -> bool:
+    """Move the write-ahead log into the database and empty it; tell whether that was done.
+
+    It is not while somebody reads what stood there before. Until it is done, what was deleted is still in the
+    log, and in the database's own pages.
+
+    Args:
+        patience: how long to wait for readers, in seconds.
+    """
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        try:
+            is_busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        except sqlalchemy.exc.OperationalError:
+            return False
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    return not is_busy
 
 
 def give_back(engine: sa.Engine, pages: int) -> int:

@@ -56,12 +56,17 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything one agent declares: its flows, and where its settings lie (highest precedence first)."""
+    """Everything one agent declares: its flows, and where its settings lie (highest precedence first).
+
+    Attributes:
+        repository_leads: whether the agent lets a repository's settings file choose where data goes.
+    """
 
     agent: str
     title: str
     summary: str
     settings_files: tuple[SettingsFile, ...]
+    repository_leads: bool = False
     launch: Launch = Launch()
     flows: tuple[Flow, ...]
 

@@ -65,6 +65,16 @@ def _opening(manifest: Manifest, diagram: str) -> Iterator[str]:
     yield f"![Data flows of {manifest.title}; the table below says the same in words.]({diagram})"
     yield ""
     yield from _prose("Solid lines are required connections, dashed lines optional or started by the user.")
+    pending = [flow for flow in manifest.flows if flow.pending]
+    if pending:
+        yield ""
+        yield from _prose(
+            "**Not built yet.** These flows are declared and decided, so that nothing is built without its "
+            "rule:"
+        )
+        yield ""
+        for flow in pending:
+            yield f"- {flow.title}: {flow.pending}"
 
 
 def _overview(manifest: Manifest) -> Iterator[str]:
@@ -202,10 +212,16 @@ def _settings(manifest: Manifest) -> Iterator[str]:
         rows.append((file.layer, f"`{file.path}`{moved}"))
     yield from _table(("Layer", "File"), rows)
     yield ""
+    leads = (
+        f"{manifest.title} lets them choose a destination, though: `bailee explain` says so, and "
+        "`bailee run` refuses to start with such a file."
+        if manifest.repository_leads
+        else "They cannot choose a destination or a provider."
+    )
     yield from _prose(
         "Layers only tighten: whichever asks for the flow to be off or for the shorter time prevails, so "
         "their order does not matter and none can undo another. A repository's files (project, local) can "
-        "switch collection off, never on, and cannot choose a destination or a provider. Only a managed "
+        f"switch collection off, never on. {leads} Only a managed "
         "file or the user's own file can keep the local session cache longer than 30 days. A file that "
         "cannot be read or understood is an error that names the file, the key and the fix; nothing is "
         "decided without it."
@@ -244,6 +260,8 @@ def _details(manifest: Manifest) -> Iterator[str]:
         yield f"- **Stop it with**: {_all_switches(flow)}"
         if flow.note:
             yield f"- **Note**: {flow.note}"
+        if flow.pending:
+            yield f"- **Not built yet**: {flow.pending}"
         yield f"- **Rests on**: “{flow.source}”"
 
 

@@ -200,15 +200,19 @@ def _survey_rate(value: object, where: str) -> float:
     raise Problem(f"{json.dumps(value)} is not a rate", where=where, fix="give a number from 0 to 1")
 
 
-def ignored(manifest: Manifest, layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Return, in words, what files that travel with a repository ask for and do not get."""
+def notices(manifest: Manifest, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return, in words, where a repository's files would lead the data, and whether the agent lets them."""
     found = []
     for layer in layers:
         if layer.name not in REPOSITORY:
             continue
         for name in sorted(layer.variables):
             if name in SELECTORS or name in manifest.destination_variables:
-                found.append(
-                    f"{layer.origin}: env.{name} is ignored: a repository's file may not choose a destination"
+                outcome = (
+                    f"leads {manifest.title} elsewhere: take it out, or start the agent with `bailee run`, "
+                    "which refuses such a file"
+                    if manifest.repository_leads
+                    else "is ignored: a repository's file may not choose a destination"
                 )
+                found.append(f"{layer.origin}: env.{name} {outcome}")
     return tuple(found)

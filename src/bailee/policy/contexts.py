@@ -92,16 +92,20 @@ def choose_provider(layers: Sequence[Layer]) -> Provider:
     return select_provider(variables, where=where) or Provider.ANTHROPIC
 
 
-def variable(layers: Sequence[Layer], name: str) -> str:
-    """Return the value a variable has for the agent, leaving out a repository's files; empty if unset."""
-    precedence = (LayerName.MANAGED, LayerName.USER, LayerName.COMMAND_LINE, LayerName.ENVIRONMENT)
-    for place in precedence:
-        for layer in reversed(
-            layers
-        ):  # of two managed files the later one overrides, as the agent reads them
+def variable(layers: Sequence[Layer], name: str, *, with_repository: bool = False) -> tuple[str, str]:
+    """Return the value a variable has for the agent and where that stands; empty if it is unset.
+
+    Args:
+        with_repository: whether the agent lets a repository's files set it.
+    """
+    repository = (LayerName.LOCAL, LayerName.PROJECT) if with_repository else ()
+    own = (LayerName.USER, LayerName.COMMAND_LINE, LayerName.ENVIRONMENT)
+    for place in (LayerName.MANAGED, *repository, *own):
+        # Of two managed files the later one overrides, as the agent reads them.
+        for layer in reversed(layers):
             if layer.name is place and layer.variables.get(name):
-                return layer.variables[name]
-    return ""
+                return layer.variables[name], layer.origin
+    return "", ""
 
 
 KEYS = ("plan", "training", "provider", "dpp", "zdr", "location", "env.NAME")

@@ -51,6 +51,7 @@ class Flow(
         purpose: what it may be used for.
         source: the sentence of the specification it rests on.
         note: what a reader should know besides.
+        pending: what of it is declared and decided already, and not built yet.
     """
 
     id: FlowId
@@ -71,6 +72,7 @@ class Flow(
     purpose: str
     source: str
     note: str = ""
+    pending: str = ""
 
     def is_required(self, location: Location) -> bool:
         """Tell whether the agent cannot work without this flow at `location`."""

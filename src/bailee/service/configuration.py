@@ -5,6 +5,7 @@ import ssl
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -49,7 +50,13 @@ def check(configuration: Configuration) -> Configuration:
         raise Problem(
             "TLS needs a certificate and its key", where="--tls-certificate, --tls-key", fix="give both"
         )
-    if configuration.tls_certificate is not None:
+    if configuration.tls_certificate is not None and configuration.tls_key is not None:
+        for option, file in (
+            ("--tls-certificate", configuration.tls_certificate),
+            ("--tls-key", configuration.tls_key),
+        ):
+            if not file.is_file():
+                raise Problem("there is no such file", where=f"{option} {file}", fix="give the PEM file")
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
                 configuration.tls_certificate, configuration.tls_key
@@ -77,6 +84,20 @@ def check(configuration: Configuration) -> Configuration:
             "a compatible upstream has no address of its own",
             where="--upstream",
             fix="write --upstream compatible=https://HOST",
+        )
+    if configuration.upstream_url:
+        origin = parse_origin(configuration.upstream_url, where="--upstream")
+        if origin.scheme == "http" and not is_loopback(origin.host):
+            raise Problem(
+                f"conversations would cross to {origin.host} in clear, and the upstream's key with them",
+                where=f"--upstream {configuration.upstream}={configuration.upstream_url}",
+                fix="give an https:// URL; http:// is for this machine only",
+            )
+    if configuration.upstream == "rehearsal" and configuration.upstream_ca is not None:
+        raise Problem(
+            "the rehearsal model runs in the service and is reached without TLS",
+            where="--upstream-ca",
+            fix="leave it out",
         )
     if configuration.upstream == "rehearsal" and configuration.upstream_url:
         raise Problem(
@@ -201,12 +222,11 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
     Raises:
         Problem: the proxy is not an http:// or https:// URL.
     """
-    names = (f"{origin.scheme}_proxy", "all_proxy")
-    proxy = ""
-    for name in names:
-        proxy = proxy or environment.get(name) or environment.get(name.upper()) or ""
-    if not proxy:
+    names = (f"{origin.scheme}_proxy", f"{origin.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    where = next((name for name in names if environment.get(name)), "")
+    if not where:
         return None
+    proxy = environment[where]
     exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     listed = ",".join(exempt.replace(",", " ").split())
     host = f"{origin.host}:{origin.port}"
@@ -217,7 +237,13 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
     if not proxy.startswith(("http://", "https://")):
         raise Problem(
             "the proxy is not an HTTP proxy",
-            where=names[0].upper(),
+            where=where,
             fix="give an http:// or https:// URL; SOCKS is not supported",
         )
+    try:
+        is_address = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise Problem("the proxy has no address", where=where, fix="give http://HOST:PORT")
     return proxy

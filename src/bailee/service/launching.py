@@ -70,6 +70,7 @@ def start_service(home: Path, upstream: str, *options: str) -> Iterator[Running]
             if not _read_url(process):
                 errors.seek(0)
                 told = errors.read().decode("utf-8", "replace").strip()
+                told = told.removeprefix("bailee: ")
                 raise Problem(f"the service did not start: {told or 'it gave no reason'}")
             found = find_running(home)
             if found is None:

@@ -29,7 +29,7 @@ from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
-from bailee.service.running import FILE_NAME
+from bailee.service.running import FILE_NAME, find_running
 from bailee.vault.recording import Recording
 
 GRACE_SECONDS = 10
@@ -64,8 +64,10 @@ def lock_home(home: Path) -> Any:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            other = find_running(home)
+            detail = f": {other.url}, process {other.pid}" if other else ""
             raise Problem(
-                "another service is running on this home",
+                f"another service is running on this home{detail}",
                 where=str(home),
                 fix="stop it, or give this one another --home",
             ) from None

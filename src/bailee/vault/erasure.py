@@ -22,6 +22,8 @@ class Erasure(msgspec.Struct, frozen=True):
 
     Attributes:
         session: None for everything of the account.
+        is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
+            reads the keystore as it was before; a running service sees to it once that process is done.
     """
 
     account: str
@@ -30,6 +32,7 @@ class Erasure(msgspec.Struct, frozen=True):
     records: int
     exchanges: int
     stored_bytes: int
+    is_overwritten: bool = True
 
 
 def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
@@ -63,8 +66,8 @@ def erase_session(
         Problem: nothing is known of that session, or a legal hold covers it.
     """
     erased = count_session(engine, account, session)
-    _erase(engine, keystore, account, session, at_ms)
-    return erased
+    is_overwritten = _erase(engine, keystore, account, session, at_ms)
+    return msgspec.structs.replace(erased, is_overwritten=is_overwritten)
 
 
 def erase_account(engine: sa.Engine, keystore: Keystore, account: str, *, at_ms: int) -> Erasure:
@@ -74,8 +77,8 @@ def erase_account(engine: sa.Engine, keystore: Keystore, account: str, *, at_ms:
         Problem: a legal hold covers some of it.
     """
     erased = count_account(engine, account)
-    _erase(engine, keystore, account, None, at_ms)
-    return erased
+    is_overwritten = _erase(engine, keystore, account, None, at_ms)
+    return msgspec.structs.replace(erased, is_overwritten=is_overwritten)
 
 
 def refuse_held(engine: sa.Engine, account: str, session: str | None) -> None:
@@ -94,7 +97,7 @@ def refuse_held(engine: sa.Engine, account: str, session: str | None) -> None:
             )
 
 
-def _erase(engine: sa.Engine, keystore: Keystore, account: str, session: str | None, at_ms: int) -> None:
+def _erase(engine: sa.Engine, keystore: Keystore, account: str, session: str | None, at_ms: int) -> bool:
     refuse_held(engine, account, session)
     segments, exchanges = tables.segments, tables.exchanges
     of_segments, of_exchanges = _of(segments, account, session), _of(exchanges, account, session)
@@ -108,10 +111,11 @@ def _erase(engine: sa.Engine, keystore: Keystore, account: str, session: str | N
     marked = sa.and_(of_segments, segments.c.expires_on == tables.ERASED)
     while destroy_batch(engine, keystore, today=today, at_ms=at_ms, which=marked):
         pass
-    keystore.truncate_log()
+    is_overwritten = keystore.truncate_log()
     while reclaim_batch(engine).segments:
         pass
     truncate_log(engine)
+    return is_overwritten
 
 
 def _count(engine: sa.Engine, account: str, session: str | None) -> Erasure:

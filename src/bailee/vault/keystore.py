@@ -98,9 +98,9 @@ class Keystore:
         """Return a number that changes once anybody else has changed the keystore."""
         return self._watch()
 
-    def truncate_log(self) -> None:
-        """Empty the write-ahead log, so that no destroyed key lingers in it."""
-        truncate_log(self._engine)
+    def truncate_log(self, *, patience: float = BUSY_SECONDS) -> bool:
+        """Empty the write-ahead log, so that no destroyed key lingers in it; see `database.engines`."""
+        return truncate_log(self._engine, patience=patience)
 
     def close(self) -> None:
         """Close the database."""

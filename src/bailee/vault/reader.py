@@ -81,9 +81,19 @@ class Transcript(msgspec.Struct, frozen=True):
 
 
 def list_sessions(
-    engine: sa.Engine, *, account: str | None = None, session: str | None = None, limit: int | None = None
+    engine: sa.Engine,
+    *,
+    account: str | None = None,
+    session: str | None = None,
+    flow: FlowId | None = FlowId.MESSAGES,
+    limit: int | None = None,
 ) -> list[Session]:
-    """Return sessions of model traffic, the one used last first."""
+    """Return sessions, the one used last first.
+
+    Args:
+        session: the beginning of an id; an id that is meant in full is found alone.
+        flow: only with exchanges of this flow; None for any.
+    """
     exchanges, segments, records = tables.exchanges, tables.segments, tables.records
     c = exchanges.c
     facts = sa.select(
@@ -97,11 +107,13 @@ def list_sessions(
         sa.func.coalesce(sa.func.sum(c.input_tokens), 0).label("input_tokens"),
         sa.func.coalesce(sa.func.sum(c.output_tokens), 0).label("output_tokens"),
     )
-    facts = facts.where(c.flow == FlowId.MESSAGES.value).group_by(c.account, c.session)
+    facts = facts.group_by(c.account, c.session)
+    if flow is not None:
+        facts = facts.where(c.flow == flow.value)
     if account is not None:
         facts = facts.where(c.account == account)
     if session is not None:
-        facts = facts.where(c.session == session)
+        facts = facts.where(c.session.startswith(session, autoescape=True))
     facts = facts.order_by(sa.desc("last_ms")).limit(limit)
     with engine.connect() as connection:
         sessions = []
@@ -134,7 +146,8 @@ def list_sessions(
                     trainable=any(term.trainable for term in terms),
                 )
             )
-    return sessions
+    exact = [one for one in sessions if one.id == session]
+    return exact or sessions
 
 
 def _latest(days: Sequence[date | None]) -> date | None:

@@ -32,27 +32,31 @@ BATCH_BYTES = 8 * 1024 * 1024
 # A request alone is not waited for by anybody; it becomes durable with the next end, or after this long.
 BEGIN_DELAY_SECONDS = 0.05
 IDLE_SECONDS = 1.0
+# How long an idle recorder rests: a command may have erased something meanwhile that a reader still held.
+REST_SECONDS = 10.0
+# An idle recorder may be asked for something at any time: it does not wait for whoever is reading.
+IDLE_PATIENCE_SECONDS = 0.02
 NICENESS = 10
 
 
-def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[], None]) -> None:
+def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[], bool]) -> None:
     """Write frames until the service closes its end; then mark what it left open as interrupted.
 
     Args:
-        truncate_logs: called in every idle moment, so that old pages do not linger in write-ahead logs.
+        truncate_logs: called in idle moments until it tells that it is done, so that old pages do not linger
+            in write-ahead logs.
     """
     buffer = FrameBuffer()
     taken = 0
     is_idle_done = True
     while True:
-        timeout = BEGIN_DELAY_SECONDS if taken else None if is_idle_done else IDLE_SECONDS
+        timeout = BEGIN_DELAY_SECONDS if taken else REST_SECONDS if is_idle_done else IDLE_SECONDS
         if not select.select([channel], [], [], timeout)[0]:
             if taken:
                 answer(channel, Committed(writer.commit(), taken))
                 taken = 0
             else:
-                truncate_logs()
-                is_idle_done = True
+                is_idle_done = truncate_logs()
             continue
         is_idle_done = False
         has_end = False
@@ -134,9 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
         writer.interrupt_open()
         answer(channel, Committed([], 0))
 
-        def truncate_logs() -> None:
-            truncate_log(vault)
-            keystore.truncate_log()
+        def truncate_logs() -> bool:
+            is_vault_done = truncate_log(vault, patience=IDLE_PATIENCE_SECONDS)
+            return keystore.truncate_log(patience=IDLE_PATIENCE_SECONDS) and is_vault_done
 
         serve(channel, writer, truncate_logs)
         writer.close()

@@ -236,11 +236,16 @@ class ConnectionPool:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await self._connect()
         except TimeoutError:
-            raise UpstreamFailed(
-                f"no connection to {self.origin.authority} within {CONNECT_SECONDS:g} s"
-            ) from None
+            raise UpstreamFailed(f"no connection to {self._way} within {CONNECT_SECONDS:g} s") from None
         except (OSError, ssl.SSLError) as error:
-            raise UpstreamFailed(f"no connection to {self.origin.authority}: {_tell(error)}") from None
+            raise UpstreamFailed(f"no connection to {self._way}: {_tell(error)}") from None
+
+    @property
+    def _way(self) -> str:
+        if self._proxy is None:
+            return self.origin.authority
+        proxy = urlsplit(self._proxy)
+        return f"{self.origin.authority} through the proxy {proxy.hostname}:{proxy.port or ''}".rstrip(":")
 
     def close(self) -> None:
         """Close what is idle."""

@@ -18,18 +18,32 @@ LINE_LENGTH = 160
 
 
 def read_conversation(transcript: Transcript) -> Iterator[str]:
-    """Give the lines of one exchange: the last message of the request, then the answer's blocks."""
+    """Give the lines of one exchange: what came since the model spoke last, then the answer's blocks.
+
+    An agent may put reminders of its own after what its user said, so that the last message alone would
+    hide it.
+    """
     try:
         request = msgspec.json.decode(transcript.request.reveal())
     except msgspec.MsgspecError:
         request = None
     messages = request.get("messages") if isinstance(request, dict) else None
-    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        yield from _tell_message(str(messages[-1].get("role", "?")), messages[-1].get("content"))
+    if isinstance(messages, list) and (new := _since_last_answer(messages)):
+        for message in new:
+            yield from _tell_message(str(message.get("role", "?")), message.get("content"))
     else:
         yield _line("request", f"{len(transcript.request)} bytes")
     answer = decode_body(transcript.response_headers, transcript.response)
     yield from _tell_answer(answer)
+
+
+def _since_last_answer(messages: list[Any]) -> list[dict[str, Any]]:
+    new: list[dict[str, Any]] = []
+    for message in reversed(messages):
+        if not isinstance(message, dict) or message.get("role") == "assistant":
+            break
+        new.insert(0, message)
+    return new or [message for message in messages[-1:] if isinstance(message, dict)]
 
 
 def decode_body(headers: Content, body: Content) -> bytes:

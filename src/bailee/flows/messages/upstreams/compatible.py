@@ -39,7 +39,9 @@ def check_key(key: str, *, where: str) -> str:
     cleaned = key.strip()
     if not cleaned:
         raise Problem(
-            "the upstream's key is missing", where=where, fix="give the key, or choose another upstream"
+            "the upstream's key is missing",
+            where=where,
+            fix="set it in the environment; or try --upstream rehearsal, which needs none",
         )
     if not (cleaned.isascii() and cleaned.isprintable()) or " " in cleaned:
         raise Problem("the upstream's key holds characters no key has", where=where, fix="copy the key again")
