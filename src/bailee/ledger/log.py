@@ -221,6 +221,8 @@ def open_log(
         _create(storage, origin, random)
     text = storage.read(VERIFIER)
     if text is None:
+        if storage.read(CHECKPOINT) is not None:
+            raise damaged("its verifier key is missing", str(directory))
         raise Problem("there is no ledger here", where=str(directory), fix="name another home with --home")
     try:
         verifier = parse_verifier(text.decode("utf-8", "replace"))
