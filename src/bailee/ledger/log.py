@@ -163,7 +163,8 @@ class Log:
         note = self.note()
         size = self.checkpoint(note).size
         if appending.interrupted:
-            _remove_leftovers(self._storage, appending, size)
+            appending.remove([path for path in self._storage.paths() if is_leftover(path, size)])
+            appending.settle()
         elif known is not None and known[0] == note:
             return known
         else:
@@ -306,10 +307,6 @@ def is_leftover(path: str, size: int) -> bool:
     """Return whether a file is what an interrupted append to a log of `size` entries leaves behind."""
     tile = parse_path(path)
     return is_temporary(path) or (tile is not None and tile.at(size) != tile)
-
-
-def _remove_leftovers(storage: TileStorage, appending: Appending, size: int) -> None:
-    appending.remove([path for path in storage.paths() if is_leftover(path, size)])
 
 
 def _refuse_more_than(storage: TileStorage, size: int, where: str) -> None:

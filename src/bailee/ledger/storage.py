@@ -21,7 +21,11 @@ class Appending(Protocol):
 
     @property
     def interrupted(self) -> bool:
-        """Return whether the appender before this one did not come to its end."""
+        """Return whether an appender before this one did not come to its end, and may have left files."""
+        ...
+
+    def settle(self) -> None:
+        """Say that nothing is left of those who were interrupted; before, nobody forgets that they were."""
         ...
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -155,9 +159,13 @@ class _DirectoryAppending:
                 with contextlib.suppress(OSError):  # not empty, or gone
                     file.parent.rmdir()
 
+    def settle(self) -> None:
+        """Let the mark go with the end of this appender; see `Appending.settle`."""
+        self.interrupted, self._marked = False, True
+
     def end(self) -> None:
         """Take the mark off. It may come back with a power failure, where it does no harm."""
-        if self._marked or self.interrupted:
+        if self._marked and not self.interrupted:
             os.pwrite(self._lock, _AT_REST, 0)
 
 
