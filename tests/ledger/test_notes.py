@@ -2,6 +2,7 @@
 
 import base64
 
+import proofbundle.checkpoint as proofbundle
 import pytest
 
 from bailee.ledger.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
@@ -168,3 +169,12 @@ def test_a_checkpoint_of_another_log_is_refused(signer: Signer) -> None:
     note = sign_checkpoint(Checkpoint("bailee.local/ledger/other", 0, bytes(32)), signer)
     with pytest.raises(NoteRefused, match="another log"):
         open_checkpoint(note, signer.verifier)
+
+
+def test_an_independent_implementation_reads_our_checkpoints(signer: Signer) -> None:
+    """proofbundle takes our key and our note, and none with a bit flipped."""
+    checkpoint = Checkpoint(signer.verifier.name, 300, bytes(range(32)))
+    note = sign_checkpoint(checkpoint, signer)
+    read = proofbundle.verify_checkpoint(note.decode(), signer.verifier.text)
+    assert (read["ok"], read["origin"], read["tree_size"]) == (True, checkpoint.origin, 300), read
+    assert not proofbundle.verify_checkpoint(note.decode().replace("300", "301"), signer.verifier.text)["ok"]

@@ -154,6 +154,7 @@ class _Walk:
         self._earlier = earlier
         self._verifier = verifier
         self._rows: list[list[bytes]] = []  # hashes of each level since its last full tile
+        self._held: list[list[bytes]] = []  # the same, as the tiles of the level below have it
         self._differing: list[tuple[Tile, int]] = []  # tile of level 0, and the position in it
         self._substituted = False  # a hash was taken from a tile, as its entry cannot be read
 
@@ -166,7 +167,7 @@ class _Walk:
             progress(min(size, (index + 1) * TILE_WIDTH), size)
         for level, row in enumerate(self._rows):
             if level and row:
-                self._compare_tile(level, size >> 8 * (level + 1), row)
+                self._compare_tile(level, size >> 8 * (level + 1))
         is_right = root_of(self._rows) == self._checkpoint.root
         self._tell_differing(is_right and not self._substituted)
         if not is_right:
@@ -186,28 +187,38 @@ class _Walk:
             if leaf != hash_ and len(self._differing) < MAX_FAULTS:
                 self._differing.append((tile, position))
         self._compare_earlier(leaves)
-        self._rise(0, index, leaves)
+        self._rise(0, index, leaves, stored or leaves)
 
-    def _rise(self, level: int, index: int, hashes: list[bytes]) -> None:
+    def _rise(self, level: int, index: int, hashes: list[bytes], held: list[bytes]) -> None:
         """Add hashes to a level; a full tile becomes one hash of the level above."""
         if level == len(self._rows):
             self._rows.append([])
+            self._held.append([])
         row = self._rows[level]
         row += hashes
+        self._held[level] += held
         if len(row) == TILE_WIDTH:
-            if level:
-                self._compare_tile(level, index, row)
+            stored = self._compare_tile(level, index) if level else held
             root = hash_tree(row)
+            held_root = root if stored == row else hash_tree(stored)
             row.clear()
-            self._rise(level + 1, index // TILE_WIDTH, [root])
+            self._held[level].clear()
+            self._rise(level + 1, index // TILE_WIDTH, [root], [held_root])
 
-    def _compare_tile(self, level: int, index: int, hashes: Sequence[bytes]) -> None:
+    def _compare_tile(self, level: int, index: int) -> list[bytes]:
+        """Compare a tile above level 0 with what lies below it, and return its hashes.
+
+        Where it agrees with a tile below that is itself at fault, nothing new is wrong.
+        """
         tile = Tile(level, index).at(self._checkpoint.size)
         assert tile is not None
-        for position, (right, stored) in enumerate(zip(hashes, self._read_hashes(tile), strict=False)):
-            if right != stored:
+        row = self._rows[level]
+        stored = self._read_hashes(tile) or list(row)
+        for position, (right, hash_) in enumerate(zip(row, stored, strict=True)):
+            if hash_ not in (right, self._held[level][position]):
                 below = Tile(level - 1, index * TILE_WIDTH + position).path
                 self._found.add(f"hash {position} is not the root of {below}", tile.path)
+        return stored
 
     def _read_leaves(self, bundle: Tile) -> list[bytes]:
         """Return the hashes of a bundle's entries, up to the first that cannot be read."""
