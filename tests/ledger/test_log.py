@@ -477,6 +477,14 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pyte
     assert is_whole(log, directory)
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file where the folder should be is an error that names it, not a fault."""
+    (tmp_path / "ledger").write_text("in the way")
+    with pytest.raises(Problem, match="cannot be written") as refused:
+        open_log(tmp_path / "ledger", create=True)
+    assert refused.value.where == str(tmp_path / "ledger")
+
+
 def test_any_storage_will_do() -> None:
     """The log is written against a handful of calls, which a dictionary can do as well."""
     tiles = MemoryTiles()

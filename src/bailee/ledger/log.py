@@ -7,6 +7,7 @@ lies beyond the checkpoint, and the next one takes it away.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -139,20 +140,11 @@ class Log:
                     f"an entry of the ledger has 1 to {MAX_ENTRY_BYTES} bytes, and this one has {len(entry)}"
                 )
         known, self._edge = self._edge, None
-        try:
-            with self._storage.appending() as appending:
-                note, edge = self._load_edge(appending, known)
-                if entries:
-                    note, grown = self._write(appending, edge, entries)
-                    edge, start = grown, edge.size
-                else:
-                    start = edge.size
-        except OSError as error:
-            raise Problem(
-                f"the ledger cannot be written: {error.strerror}",
-                where=self._where,
-                fix="check the folder's owner and the space on the disk",
-            ) from None
+        with _telling_of_the_disk(self._where), self._storage.appending() as appending:
+            note, edge = self._load_edge(appending, known)
+            start = edge.size
+            if entries:
+                note, edge = self._write(appending, edge, entries)
         self._edge = note, edge
         return range(start, edge.size)
 
@@ -161,15 +153,16 @@ class Log:
 
     def _load_edge(self, appending: Appending, known: tuple[bytes, Edge] | None) -> tuple[bytes, Edge]:
         note = self.note()
-        size = self.checkpoint(note).size
+        if known is not None and known[0] == note and not appending.interrupted:
+            return known
+        checkpoint = self.checkpoint(note)
+        size = checkpoint.size
         if appending.interrupted:
             appending.remove([path for path in self._storage.paths() if is_leftover(path, size)])
             appending.settle()
-        elif known is not None and known[0] == note:
-            return known
         else:
             _refuse_more_than(self._storage, size, self._where)
-        return note, read_edge(self._storage, self.checkpoint(note), where=self._where)
+        return note, read_edge(self._storage, checkpoint, where=self._where)
 
     def _write(self, appending: Appending, edge: Edge, entries: Sequence[bytes]) -> tuple[bytes, Edge]:
         if self._signer is None:
@@ -219,7 +212,8 @@ def open_log(
         return signer
 
     if create:
-        _create(storage, origin, random)
+        with _telling_of_the_disk(str(directory)):
+            _create(storage, origin, random)
     text = storage.read(VERIFIER)
     if text is None:
         if storage.read(CHECKPOINT) is not None:
@@ -234,6 +228,18 @@ def open_log(
         load_signer()
         log.append(())
     return log
+
+
+@contextmanager
+def _telling_of_the_disk(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Problem(
+            f"the ledger cannot be written: {error.strerror}",
+            where=where,
+            fix="check the folder's owner and the space on the disk",
+        ) from None
 
 
 def read_edge(storage: TileStorage, checkpoint: Checkpoint, *, where: str) -> Edge:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bailee.ledger.tiles import MAX_BUNDLE_BYTES
+from bailee.policy.problems import Problem
 
 LOCK = "lock"
 _TEMPORARY = re.compile(r"\.[^/]+\.[0-9a-f]{16}")
@@ -74,6 +75,12 @@ class DirectoryTiles:
                 return file.read(MAX_BUNDLE_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            raise Problem(
+                f"the ledger cannot be read: {error.strerror}",
+                where=str(self.root / path),
+                fix="check the file's owner and the disk",
+            ) from None
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder; see `TileStorage.names`."""
