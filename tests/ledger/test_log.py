@@ -88,7 +88,7 @@ def test_without_create_nothing_is_made_or_changed(tmp_path: Path) -> None:
     assert key.exists()
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4), st.data())
 def test_what_is_appended_is_read_and_proved(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int], data: st.DataObject
@@ -195,6 +195,8 @@ def kill_everywhere(directory: Path, monkeypatch: pytest.MonkeyPatch, kind: type
             broken += not (whole and is_whole(again, folder))
         except Problem:
             broken += 1
+        if broken and kind is not Log:
+            return broken  # a control has shown what it had to
     raise AssertionError("the append did not come to its end")
 
 

@@ -221,7 +221,7 @@ def test_a_path_grows_with_the_logarithm() -> None:
     assert len(asked) < 100
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(pairs, st.data())
 def test_independent_implementations_agree(pair: tuple[int, int], data: st.DataObject) -> None:
     """pymerkle and proofbundle find the same roots and paths; the latter also the same consistency proofs.

@@ -1,7 +1,7 @@
 """The layout of tiles: names, widths and bundles, with the specification's own examples."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bailee.ledger.edges import Edge, grow
@@ -106,6 +106,7 @@ def test_a_broken_bundle_names_its_entry() -> None:
         decode_bundle(b"\x00\x01a\x00\x00", 2)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 700), max_size=6))
 def test_however_it_grows_a_log_is_the_same(steps: list[int]) -> None:
     """Whatever the batches, root, tiles and bundles are those of its entries."""

@@ -60,10 +60,10 @@ def test_every_bit_of_a_small_ledger_counts() -> None:
 
 
 def test_bits_of_a_ledger_of_several_levels_count() -> None:
-    """The same where tiles lie on tiles, for every 61st bit."""
+    """The same where tiles lie on tiles, for every 127th bit."""
     files = make_ledger(make_entries(0, 258))
     assert "tile/1/000.p/1" in files
-    assert unnoticed(files, 61) == []
+    assert unnoticed(files, 127) == []
     level_1 = files["tile/1/000.p/1"]
     for bit in range(len(level_1) * 8):
         assert not verify({**files, "tile/1/000.p/1": flip(level_1, bit)}).verified
