@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
+    "ledger": ("bailee.cli.ledger:ledger", "Show and verify the log of what was decided and erased."),
     "manifests": ("bailee.cli.manifests:manifests", "Draw the data-usage pages from the agents' manifests."),
     "org": ("bailee.cli.org:org", "An organization's members, zero data retention, partner program."),
     "privacy": ("bailee.cli.privacy:privacy", "An account holder's own consent to training."),

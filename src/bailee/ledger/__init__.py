@@ -1,1 +1,1 @@
-"""Tamper-evident log, receipts, offline verification."""
+"""The ledger: an append-only log that shows when it was altered, its receipts, and their verification."""

@@ -4,13 +4,13 @@ Everything here is text that an agent or a model wrote, and so may be hostile: c
 made visible before a terminal sees them.
 """
 
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from bailee.characters import make_visible
 from bailee.sealing.content import Content
 from bailee.vault.reader import Transcript
 
@@ -71,16 +71,6 @@ def decode_body(headers: Content, body: Content) -> bytes:
     except Exception:  # each library has an error of its own; the bytes as they came are shown instead
         return data
     return data
-
-
-def make_visible(text: str) -> str:
-    """Return text with characters that do not print written as escapes (Cc, Cf, Co, Cs, Zl, Zp)."""
-    return "".join(
-        character
-        if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _tell_message(role: str, content: object) -> Iterator[str]:

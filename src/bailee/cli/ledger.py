@@ -1,0 +1,266 @@
+"""`bailee ledger`: what was decided, granted and erased, and that nobody altered it since."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from bailee.characters import make_visible
+from bailee.cli.options import echo_json, with_home, with_json
+from bailee.policy.problems import Problem
+
+if TYPE_CHECKING:
+    from bailee.ledger.log import Log
+    from bailee.ledger.notes import Verifier
+
+EXIT_NOT_VERIFIED = 1
+MAX_RECEIPT_BYTES = 256 * 1024 * 1024
+PROGRESS_AFTER_SECONDS = 0.5  # what takes less needs no bar, and Rich takes 60 ms to load
+
+
+@click.group()
+def ledger() -> None:
+    """Show and verify the log of what was decided, granted and erased."""
+
+
+@ledger.command()
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@with_home
+@with_json
+def show(limit: int, home: Path, as_json: bool) -> None:
+    """Show the last entries, the newest at the end.
+
+    An entry that is no JSON is shown by its size, and with --json as base64.
+    """
+    log = _open_log(home)
+    size = log.size
+    first = max(0, size - limit)
+    listed = enumerate(log.read(first, size), first)
+    if as_json:
+        echo_json([_describe(index, entry) for index, entry in listed])
+        return
+    for index, entry in listed:
+        click.echo(f"{index}  {_tell(entry)}")
+    if not size:
+        click.echo("No entries yet.", err=True)
+
+
+@ledger.command()
+@with_home
+def checkpoint(home: Path) -> None:
+    """Print the signed checkpoint: how many entries there are, and what they hash to.
+
+    Keep it where nobody who can write to this home can write: with --since it shows later that nothing before
+    it was altered or dropped.
+    """
+    log = _open_log(home)
+    note = log.note()
+    log.checkpoint(note)
+    click.echo(note, nl=False)
+
+
+@ledger.command()
+@with_home
+def key(home: Path) -> None:
+    """Print the public key that verifies this ledger and its receipts."""
+    click.echo(_open_log(home).verifier.text)
+
+
+@ledger.command(epilog="Exit codes: 0 verified, 1 not verified, 2 the call is wrong or there is no ledger.")
+@click.argument("receipt", required=False, type=click.File("rb"))
+@click.option(
+    "--key",
+    "key_text",
+    metavar="KEY|FILE",
+    help="The public key as `bailee ledger key` prints it, or a file that holds it. [default: this home's]",
+)
+@click.option(
+    "--since",
+    type=click.File("rb"),
+    help="A checkpoint kept from earlier: the ledger must begin with all that it had then.",
+)
+@with_home
+@with_json
+def verify(
+    receipt: BinaryIO | None, key_text: str | None, since: BinaryIO | None, home: Path, as_json: bool
+) -> None:
+    """Verify a receipt, or without one this home's whole ledger.
+
+    A receipt needs the public key and nothing else. The ledger is read in full: every entry is hashed anew
+    and compared with the tiles and the signed checkpoint. A key that lies beside the ledger cannot tell that
+    both were replaced: keep the key elsewhere, and name it with --key.
+
+    \b
+    Examples:
+      bailee ledger verify
+      bailee ledger verify receipt.json --key ledger.pub
+      bailee ledger verify --since checkpoint-of-january
+    """
+    if receipt is None:
+        _verify_ledger(home, key_text, since.read(MAX_RECEIPT_BYTES) if since else None, as_json=as_json)
+    elif since is not None:
+        raise click.UsageError("--since is about the whole ledger, not about a receipt")
+    else:
+        _verify_receipt(receipt, _find_verifier(home, key_text), as_json=as_json)
+
+
+def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> None:
+    from bailee.ledger.receipts import ReceiptRefused, verify_receipt
+
+    data = file.read(MAX_RECEIPT_BYTES + 1)
+    try:
+        if len(data) > MAX_RECEIPT_BYTES:
+            raise ReceiptRefused("it is too long for a receipt")
+        proven = verify_receipt(data, verifier)
+    except ReceiptRefused as refused:
+        if as_json:
+            echo_json({"verified": False, "origin": verifier.name, "fault": str(refused)})
+        else:
+            click.echo(f"Not verified: {make_visible(str(refused))}.")
+        raise SystemExit(EXIT_NOT_VERIFIED) from None
+    if as_json:
+        entries = [_describe(entry.index, entry.entry) for entry in proven]
+        echo_json({"verified": True, "origin": verifier.name, "entries": entries})
+        return
+    click.echo(f"Verified: {len(proven)} entries of {make_visible(verifier.name)}.")
+    for entry in proven:
+        click.echo(f"{entry.index}  {_tell(entry.entry)}")
+
+
+def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_json: bool) -> None:
+    from bailee.ledger.log import FOLDER
+    from bailee.ledger.storage import DirectoryTiles
+    from bailee.ledger.verification import Fault, Verification, verify_ledger
+
+    directory = home / FOLDER
+    if not directory.is_dir():
+        raise Problem("there is no ledger here", where=str(directory), fix="name another home with --home")
+    try:
+        verifier = _find_verifier(home, key_text)
+    except Problem as problem:
+        if key_text is not None:
+            raise
+        # The home's own file: not a wrong call but a ledger that is not whole.
+        found = Verification(faults=[Fault(problem.what, "verifier")])
+    else:
+        with _progress() as progress:
+            found = verify_ledger(DirectoryTiles(directory), verifier, since=since, progress=progress)
+    held = found.checkpoint
+    if as_json:
+        echo_json(
+            {
+                "verified": found.verified,
+                "origin": held.origin if held else None,
+                "size": held.size if held else None,
+                "root": held.root if held else None,
+                "since": found.since,
+                "faults": found.faults,
+                "leftovers": found.leftovers,
+            }
+        )
+    else:
+        for fault in found.faults:
+            entry = "" if fault.entry is None else f"entry {fault.entry}, "
+            click.echo(f"{entry}{make_visible(fault.path)}: {make_visible(fault.what)}")
+        if found.verified and held is not None:
+            begins = (
+                "" if found.since is None else f"; it begins with the {found.since} of the earlier checkpoint"
+            )
+            click.echo(f"Verified: {held.size} entries of {make_visible(held.origin)}{begins}.")
+        else:
+            click.echo("Not verified.")
+        if found.leftovers:
+            click.echo(
+                f"note: {len(found.leftovers)} files are left of an append that was interrupted; "
+                "the next one takes them away",
+                err=True,
+            )
+    if not found.verified:
+        raise SystemExit(EXIT_NOT_VERIFIED)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Give a function that draws a bar on the terminal once the work has taken a while."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    begun = time.monotonic()
+    bars: list[Callable[[int, int], None]] = []
+    ends: list[Callable[[], None]] = []
+
+    def report(done: int, total: int) -> None:
+        if not bars and time.monotonic() - begun > PROGRESS_AFTER_SECONDS:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            bar = Progress(console=Console(stderr=True), transient=True)
+            task = bar.add_task("Verifying", total=total)
+            bar.start()
+            bars.append(lambda done, total: bar.update(task, completed=done, total=total))
+            ends.append(bar.stop)
+        for draw in bars:
+            draw(done, total)
+
+    try:
+        yield report
+    finally:
+        for end in ends:
+            end()
+
+
+def _open_log(home: Path) -> "Log":
+    from bailee.ledger.log import FOLDER, open_log
+
+    return open_log(home / FOLDER)
+
+
+def _find_verifier(home: Path, key_text: str | None) -> "Verifier":
+    from bailee.ledger.notes import parse_verifier
+
+    if key_text is None:
+        return _open_log(home).verifier
+    if "+" in key_text and not Path(key_text).exists():
+        return parse_verifier(key_text)
+    try:
+        return parse_verifier(Path(key_text).read_text())
+    except (OSError, UnicodeDecodeError):
+        raise Problem(
+            "this is neither a verifier key nor a file that can be read",
+            where=f"--key {key_text}",
+            fix="give the one line that `bailee ledger key` prints, or a file that holds it",
+        ) from None
+
+
+def _decode(entry: bytes) -> object:
+    """Return what an entry says as JSON.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(entry)
+    except (msgspec.MsgspecError, RecursionError):
+        raise ValueError("no JSON") from None
+
+
+def _describe(index: int, entry: bytes) -> dict[str, object]:
+    try:
+        return {"index": index, "entry": _decode(entry)}
+    except ValueError:
+        return {"index": index, "base64": entry}
+
+
+def _tell(entry: bytes) -> str:
+    import msgspec
+
+    try:
+        return make_visible(msgspec.json.encode(_decode(entry)).decode())
+    except ValueError:
+        return f"{len(entry)} bytes, no JSON"

@@ -1,0 +1,109 @@
+"""Receipts: some entries of a ledger in a file that proves itself, offline, with the public key alone.
+
+A receipt is JSON, in exactly one encoding: what does not encode to the same bytes again is refused, so that
+no bit of it can change unnoticed.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from bailee.ledger.checkpoints import open_checkpoint
+from bailee.ledger.log import Log
+from bailee.ledger.merkle import hash_leaf, is_included
+from bailee.ledger.notes import NoteRefused, Verifier
+from bailee.policy.problems import Problem
+
+VERSION: Literal[1] = 1
+
+
+class ReceiptRefused(Exception):
+    """A receipt does not prove what it says."""
+
+
+class ProvenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of a receipt; bytes are base64 in the file.
+
+    Attributes:
+        proof: the audit path from the entry to the checkpoint's root, lowest hash first.
+    """
+
+    index: int
+    entry: bytes
+    proof: list[bytes]
+
+
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a receipt file holds.
+
+    Attributes:
+        origin: the ledger's name.
+        checkpoint: the signed note of the ledger as the receipt was made.
+        entries: in the order of their indices, none of them twice.
+    """
+
+    version: Literal[1]
+    origin: str
+    checkpoint: str
+    entries: list[ProvenEntry]
+
+
+def make_receipt(log: Log, indices: Iterable[int]) -> bytes:
+    """Return the receipt of some entries, as of the present checkpoint.
+
+    Raises:
+        Problem: no entry is asked for or one that is not there, or what is needed of the ledger is damaged.
+    """
+    wanted = sorted(set(indices))
+    if not wanted:
+        raise Problem("a receipt is of at least one entry")
+    note = log.note()
+    checkpoint = log.checkpoint(note)
+    entries = []
+    for index in wanted:
+        proof = log.prove(index, checkpoint.size).path
+        entry = next(log.read(index, index + 1))
+        if not is_included(hash_leaf(entry), index, checkpoint.size, proof, checkpoint.root):
+            raise Problem(
+                f"the ledger is damaged: entry {index} is not what its checkpoint is signed over",
+                where=checkpoint.origin,
+                fix="see: bailee ledger verify",
+            )
+        entries.append(ProvenEntry(index, entry, proof))
+    return encode_receipt(Receipt(VERSION, checkpoint.origin, note.decode(), entries))
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """Return the one encoding of a receipt."""
+    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+
+
+def verify_receipt(data: bytes, verifier: Verifier) -> list[ProvenEntry]:
+    """Return the entries that a receipt proves to be in the ledger of a key.
+
+    Raises:
+        ReceiptRefused: it is malformed, of another ledger, or any bit of it is not as it was made.
+    """
+    try:
+        receipt = msgspec.json.decode(data, type=Receipt)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ReceiptRefused(f"it is not a receipt of version {VERSION}: {error}") from None
+    if encode_receipt(receipt) != data:
+        raise ReceiptRefused("it is not encoded as it was made")
+    try:
+        checkpoint = open_checkpoint(receipt.checkpoint.encode(), verifier)
+    except NoteRefused as refused:
+        raise ReceiptRefused(f"its checkpoint does not hold: {refused}") from None
+    if receipt.origin != checkpoint.origin:
+        raise ReceiptRefused("its origin is not that of its checkpoint")
+    indices = [entry.index for entry in receipt.entries]
+    if not indices or indices != sorted(set(indices)):
+        raise ReceiptRefused("it has no entries, or not in the order of their indices")
+    for proven in receipt.entries:
+        leaf = hash_leaf(proven.entry)
+        if not is_included(leaf, proven.index, checkpoint.size, proven.proof, checkpoint.root):
+            raise ReceiptRefused(
+                f"entry {proven.index} is not in the ledger that its checkpoint is signed over"
+            )
+    return receipt.entries
