@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,12 @@ import sqlalchemy as sa
 
 from bailee.accounts import tables
 from bailee.accounts.tables import Role
-from bailee.database.engines import open_database
+from bailee.database.engines import open_database, truncate_log
+from bailee.ledger.entries import ConsentChanged, ConsentRefused
+from bailee.ledger.outbox import put
+from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
 from bailee.policy.consents import Consent, Grantor, require_available, require_grant
+from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider, is_consumer
 from bailee.policy.problems import Problem
@@ -50,6 +55,18 @@ class Account(msgspec.Struct, frozen=True):
     dpp: bool
     zdr: bool
 
+    def to_context(self, provider: Provider) -> Context:
+        """Return what the policy is asked about this account's traffic."""
+        return Context(
+            plan=self.plan,
+            provider=provider,
+            training=self.training,
+            dpp=self.dpp,
+            zdr=self.zdr,
+            organization_limit=self.organization_retention,
+            account_limit=self.retention,
+        )
+
 
 class Change(msgspec.Struct, frozen=True):
     """A consent as it was recorded.
@@ -71,11 +88,19 @@ class Directory:
     """Accounts, organizations and consents in one database.
 
     Args:
+        pseudonyms: opens what gives the ledger its names of people; called when something is to be told.
         clock: seconds since 1970 UTC.
     """
 
-    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        pseudonyms: Callable[[], Pseudonyms],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.engine = engine
+        self._open_pseudonyms = pseudonyms
+        self._pseudonyms: Pseudonyms | None = None
         self._clock = clock
 
     def add(
@@ -204,15 +229,19 @@ class Directory:
                 fix="leave it off",
             )
         is_admin = person.role is Role.ADMIN
-        if kind is Kind.DPP:
-            grantor = Grantor.ORGANIZATION_ADMIN if is_admin else Grantor.ORGANIZATION_MEMBER
-            require_grant(Consent.DPP, person.plan, grantor)
-        elif not is_admin:
-            raise Problem(
-                "only an organization admin can switch zero data retention",
-                where="--as",
-                fix="ask an organization admin",
-            )
+        try:
+            if kind is Kind.DPP:
+                grantor = Grantor.ORGANIZATION_ADMIN if is_admin else Grantor.ORGANIZATION_MEMBER
+                require_grant(Consent.DPP, person.plan, grantor)
+            elif not is_admin:
+                raise Problem(
+                    "only an organization admin can switch zero data retention",
+                    where="--as",
+                    fix="ask an organization admin",
+                )
+        except Problem:
+            self._tell_refusal(kind, given, person)
+            raise
         was = person.dpp if kind is Kind.DPP else person.zdr
         return self._record(organization, kind, given, was=was, granted_by=person.id)
 
@@ -239,7 +268,58 @@ class Directory:
                     at_ms=change.at_ms,
                 )
             )
+            entry = ConsentChanged(
+                id=secrets.token_hex(16),
+                at_ms=change.at_ms,
+                subject=self._name(subject),
+                consent=kind.value,
+                given=given,
+                by=self._name(granted_by),
+            )
+            put(connection, tables.outbox, [entry])
         return change
+
+    def _tell_refusal(self, kind: Kind, given: bool, person: Account) -> None:
+        entry = ConsentRefused(
+            id=secrets.token_hex(16),
+            at_ms=int(self._clock() * 1000),
+            consent=kind.value,
+            given=given,
+            by=self._name(person.id),
+        )
+        with self.engine.begin() as connection:
+            put(connection, tables.outbox, [entry])
+
+    def _name(self, person: str) -> str:
+        self._pseudonyms = self._pseudonyms or self._open_pseudonyms()
+        return self._pseudonyms.name(person)
+
+    def remove(self, account: str) -> None:
+        """Remove an account, its keys, its consents and what is known of who read its content.
+
+        An organization goes with its last member.
+        """
+        accounts, keys, consents = tables.accounts, tables.keys, tables.consents
+        organizations, accesses = tables.organizations, tables.accesses
+        with self.engine.begin() as connection:
+            organization = connection.execute(
+                sa.select(accounts.c.organization).where(accounts.c.id == account)
+            ).scalar_one_or_none()
+            connection.execute(sa.delete(keys).where(keys.c.account == account))
+            connection.execute(sa.delete(accesses).where(accesses.c.account == account))
+            connection.execute(sa.delete(consents).where(consents.c.subject == account))
+            connection.execute(sa.delete(accounts).where(accounts.c.id == account))
+            others = sa.select(accounts.c.id).where(accounts.c.organization == organization)
+            if organization is not None and connection.execute(others).first() is None:
+                connection.execute(sa.delete(consents).where(consents.c.subject == organization))
+                connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
+        truncate_log(self.engine)
+
+    def close(self) -> None:
+        """Close the databases."""
+        self.engine.dispose()
+        if self._pseudonyms is not None:
+            self._pseudonyms.close()
 
     def _read(self, where: sa.ColumnElement[bool]) -> list[Account]:
         accounts, organizations = tables.accounts, tables.organizations
@@ -272,13 +352,14 @@ class Directory:
         ]
 
 
-def open_directory(home: Path) -> Directory:
+def open_directory(home: Path, *, clock: Callable[[], float] = time.time) -> Directory:
     """Open, or make, the accounts of a home.
 
     Raises:
         Problem: see `database.engines.open_database`.
     """
-    return Directory(open_database(home / FILE_NAME, tables.ACCOUNTS))
+    engine = open_database(home / FILE_NAME, tables.ACCOUNTS)
+    return Directory(engine, partial(open_pseudonyms, home / "keystore", secrets.token_bytes), clock)
 
 
 def check_name(name: str, *, where: str) -> str:

@@ -62,15 +62,12 @@ def bring_under(connection: sa.Connection, which: sa.ColumnElement[bool], ceilin
     return changed
 
 
-def read_latest(connection: sa.Connection) -> dict[str, Ceiling]:
-    """Return the ceiling set last for each account that ever had one."""
+def read_latest(connection: sa.Connection, account: str) -> Ceiling | None:
+    """Return the ceiling set last for an account, or None if it never had one."""
     table = tables.ceilings
-    latest = sa.select(sa.func.max(table.c.number)).group_by(table.c.account)
-    query = sa.select(table).where(table.c.number.in_(latest))
-    return {
-        row.account: Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
-        for row in connection.execute(query)
-    }
+    query = sa.select(table).where(table.c.account == account).order_by(table.c.number.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
 
 
 def cover_late(connection: sa.Connection, begun: Iterable[tuple[int, str, int]]) -> None:

@@ -120,7 +120,7 @@ def _claiming(
     """Give some segments, the one due longest first, and a connection whose transaction is committed at the end."""
     segments = tables.segments
     is_erased = segments.c.expires_on == tables.ERASED
-    columns = (segments.c.number, segments.c.id, segments.c.account, segments.c.session, is_erased)
+    columns = [segments.c.number, segments.c.id, segments.c.account, segments.c.session, is_erased]
     query = sa.select(*columns).where(which).order_by(segments.c.expires_on, segments.c.number).limit(limit)
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
@@ -129,6 +129,6 @@ def _claiming(
         return
     # A transaction that reads first and writes later fails in SQLite as soon as anybody else has written.
     with engine.connect() as connection:
-        due = [Due(*row[:4], bool(row[4])) for row in connection.execute(query)]
+        due = [Due(*row) for row in connection.execute(query)]
     with engine.begin() as connection:
         yield connection, due

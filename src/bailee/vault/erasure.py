@@ -10,8 +10,12 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.database.engines import truncate_log
+from bailee.ledger.entries import Erased
+from bailee.ledger.outbox import put
+from bailee.policy.periods import NONE
 from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.ceilings import Ceiling, lower
 from bailee.vault.destruction import destroy_batch, reclaim_batch
 from bailee.vault.holds import covering, is_held, list_holds
 from bailee.vault.keystore import Keystore
@@ -52,33 +56,45 @@ def count_account(engine: sa.Engine, account: str) -> Erasure:
     return _count(engine, account, None)
 
 
-def erase_session(
-    engine: sa.Engine, keystore: Keystore, account: str, session: str, *, at_ms: int
-) -> Erasure:
-    """Destroy a session's keys and remove its records and facts; return what was removed.
+def erase(
+    engine: sa.Engine, keystore: Keystore, account: str, session: str | None, *, entry: Erased
+) -> tuple[list[bytes], bool]:
+    """Destroy the keys of a session, or of all that an account holds, and remove its records and facts.
 
-    A running service notices with its next write and begins a new segment.
+    A running service notices with its next write and begins a new segment; of an account that is erased, what
+    was still on its way is erased as it comes.
 
     Args:
-        at_ms: milliseconds since 1970 UTC, for the ledger.
+        entry: what the ledger is told; its time is that of the erasure.
+
+    Returns:
+        The ids of the segments, and whether the bytes of their keys are off the disk already.
 
     Raises:
-        Problem: nothing is known of that session, or a legal hold covers it.
+        Problem: a legal hold covers it.
     """
-    erased = count_session(engine, account, session)
-    is_overwritten = _erase(engine, keystore, account, session, at_ms)
-    return msgspec.structs.replace(erased, is_overwritten=is_overwritten)
-
-
-def erase_account(engine: sa.Engine, keystore: Keystore, account: str, *, at_ms: int) -> Erasure:
-    """Destroy the keys of all that an account holds and remove it; return what was removed.
-
-    Raises:
-        Problem: a legal hold covers some of it.
-    """
-    erased = count_account(engine, account)
-    is_overwritten = _erase(engine, keystore, account, None, at_ms)
-    return msgspec.structs.replace(erased, is_overwritten=is_overwritten)
+    refuse_held(engine, account, session)
+    segments, exchanges = tables.segments, tables.exchanges
+    of_segments, of_exchanges = _of(segments, account, session), _of(exchanges, account, session)
+    # Exactly what is marked: a segment that begins meanwhile has a key of its own, and stays.
+    marked = sa.and_(of_segments, segments.c.expires_on == tables.ERASED)
+    with engine.begin() as connection:
+        # A hold that was placed since is honoured: what it covers is not marked.
+        mark = sa.update(segments).where(of_segments, ~is_held()).values(expires_on=tables.ERASED)
+        connection.execute(mark)
+        if session is None:
+            lower(connection, account, Ceiling(NONE, trainable=False), at_ms=entry.at_ms)
+        connection.execute(sa.delete(exchanges).where(of_exchanges, exchanges.c.segment.is_(None)))
+        put(connection, tables.vault_outbox, [entry])
+        ids = list(connection.execute(sa.select(segments.c.id).where(marked)).scalars())
+    today = datetime.fromtimestamp(entry.at_ms / 1000, UTC).date()
+    while destroy_batch(engine, keystore, today=today, at_ms=entry.at_ms, which=marked):
+        pass
+    is_overwritten = keystore.truncate_log()
+    while reclaim_batch(engine).segments:
+        pass
+    truncate_log(engine)
+    return ids, is_overwritten
 
 
 def refuse_held(engine: sa.Engine, account: str, session: str | None) -> None:
@@ -95,27 +111,6 @@ def refuse_held(engine: sa.Engine, account: str, session: str | None) -> None:
                 where="holds",
                 fix=f"when the hold has ended: bailee holds release {hold.id} --reason REASON",
             )
-
-
-def _erase(engine: sa.Engine, keystore: Keystore, account: str, session: str | None, at_ms: int) -> bool:
-    refuse_held(engine, account, session)
-    segments, exchanges = tables.segments, tables.exchanges
-    of_segments, of_exchanges = _of(segments, account, session), _of(exchanges, account, session)
-    with engine.begin() as connection:
-        # A hold that was placed since is honoured: what it covers is not marked.
-        mark = sa.update(segments).where(of_segments, ~is_held()).values(expires_on=tables.ERASED)
-        connection.execute(mark)
-        connection.execute(sa.delete(exchanges).where(of_exchanges, exchanges.c.segment.is_(None)))
-    today = datetime.fromtimestamp(at_ms / 1000, UTC).date()
-    # Exactly what is marked: a segment that begins meanwhile has a key of its own, and stays.
-    marked = sa.and_(of_segments, segments.c.expires_on == tables.ERASED)
-    while destroy_batch(engine, keystore, today=today, at_ms=at_ms, which=marked):
-        pass
-    is_overwritten = keystore.truncate_log()
-    while reclaim_batch(engine).segments:
-        pass
-    truncate_log(engine)
-    return is_overwritten
 
 
 def _count(engine: sa.Engine, account: str, session: str | None) -> Erasure:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from bailee.database.engines import open_database, truncate_log, watch_others
+from bailee.database.engines import BUSY_SECONDS, open_database, truncate_log, watch_others
 from bailee.ledger.entries import tell_destroyed
 from bailee.ledger.outbox import move, put
 from bailee.sealing.envelopes import KEY_BYTES

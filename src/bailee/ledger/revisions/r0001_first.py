@@ -1,6 +1,5 @@
 """The pseudonyms as they were first made."""
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None

@@ -1,6 +1,5 @@
 """The vault as the first program made it."""
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None

@@ -1,0 +1,308 @@
+"""Everything that a home holds, opened together, and what may be done with it so that the ledger knows.
+
+Each act is one transaction of the database it changes, with the entry that tells of it; `settle` moves entries on
+to the ledger. What acts on the vault and reads the accounts stands here, and nowhere else.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.tables import outbox as accounts_outbox
+from bailee.ledger.entries import (
+    Erased,
+    HoldPlaced,
+    HoldReleased,
+    KeysDestroyed,
+    TermsTightened,
+    commit_segment,
+    decode_entry,
+)
+from bailee.ledger.log import FOLDER, Log, open_log
+from bailee.ledger.outbox import BATCH, move, put
+from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
+from bailee.ledger.receipts import make_receipt
+from bailee.manifests import load_manifest
+from bailee.policy.decisions import decide
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+from bailee.vault import tables
+from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
+from bailee.vault.erasure import Erasure, count_account, count_session, erase
+from bailee.vault.holds import Hold, place_hold, release_hold
+from bailee.vault.keystore import Keystore
+from bailee.vault.store import KEYSTORE, open_keys, open_vault
+
+
+class Custody:
+    """A home's accounts, vault, keystore and ledger.
+
+    Args:
+        clock: seconds since 1970 UTC.
+        random: gives that many random bytes.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        directory: Directory,
+        vault: sa.Engine,
+        keystore: Keystore,
+        pseudonyms: Pseudonyms,
+        log: Log,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.home = home
+        self.directory = directory
+        self.vault = vault
+        self.keystore = keystore
+        self.pseudonyms = pseudonyms
+        self.log = log
+        self._clock = clock
+        self._random = random
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970 UTC."""
+        return int(self._clock() * 1000)
+
+    def today(self) -> date:
+        """Return the UTC day."""
+        return datetime.fromtimestamp(self._clock(), UTC).date()
+
+    def draw(self) -> str:
+        """Return an id for an entry or a hold: 32 hexadecimal digits."""
+        return self._random(16).hex()
+
+    # --- Terms ---
+
+    def tighten(self, account: Account) -> int:
+        """Bring what an account holds under the terms in force for it now; return how many segments changed."""
+        ceiling = terms_of(account)
+        with self.vault.connect() as connection:
+            known = read_latest(connection, account.id)
+        if known == ceiling:
+            return 0
+        with self.vault.begin() as connection:
+            changed = lower(connection, account.id, ceiling, at_ms=self.now_ms())
+            if changed or (known is not None and not is_under(ceiling, known)):
+                entry = TermsTightened(
+                    id=self.draw(),
+                    at_ms=self.now_ms(),
+                    subject=self.pseudonyms.name(account.id),
+                    retention=str(ceiling.retention),
+                    trainable=ceiling.trainable,
+                    segments=changed,
+                )
+                put(connection, tables.vault_outbox, [entry])
+        return changed
+
+    # --- Holds ---
+
+    def hold(self, account: Account, session: str | None, *, reason: str, by: str) -> Hold:
+        """Place a legal hold on a session, or on all that an account holds.
+
+        Args:
+            by: who places it, in words.
+
+        Raises:
+            Problem: nothing is known of that session, or no reason is given.
+        """
+        if session is not None:
+            count_session(self.vault, account.id, session)
+        placed = Hold(self.draw()[:16], account.id, session, reason, by, self.now_ms())
+        entry = HoldPlaced(
+            id=self.draw(),
+            at_ms=placed.placed_ms,
+            hold=placed.id,
+            subject=self.pseudonyms.name(account.id),
+            session=None if session is None else self._name_session(account.id, session),
+            by=self.pseudonyms.name(f"operator {by}"),
+            reason=self.pseudonyms.name(account.id, f"reason {reason}"),
+        )
+        with self.vault.begin() as connection:
+            place_hold(connection, placed)
+            put(connection, tables.vault_outbox, [entry])
+        return placed
+
+    def release(self, id: str, *, reason: str, by: str) -> Hold:
+        """Release a legal hold.
+
+        Raises:
+            Problem: there is no such hold in force, or no reason is given.
+        """
+        with self.vault.begin() as connection:
+            released = release_hold(connection, id, by=by, reason=reason, at_ms=self.now_ms())
+            entry = HoldReleased(
+                id=self.draw(),
+                at_ms=self.now_ms(),
+                hold=id,
+                by=self.pseudonyms.name(f"operator {by}"),
+                reason=self.pseudonyms.name(released.account, f"reason {reason}"),
+            )
+            put(connection, tables.vault_outbox, [entry])
+        return released
+
+    # --- Erasure ---
+
+    def erase_session(self, account: str, session: str, *, by: str) -> tuple[Erasure, bytes]:
+        """Erase a session, and return what went with the receipt that proves it.
+
+        Args:
+            account: the account's id.
+            by: who asks, in words.
+
+        Raises:
+            Problem: nothing is known of that session, or a legal hold covers it.
+        """
+        return self._erase(count_session(self.vault, account, session), by)
+
+    def erase_account(self, account: Account, *, by: str) -> tuple[Erasure, bytes]:
+        """Erase all that an account holds, its keys and consents, and the account itself.
+
+        Raises:
+            Problem: a legal hold covers some of it.
+        """
+        erased, receipt = self._erase(count_account(self.vault, account.id), by)
+        self.directory.remove(account.id)
+        self.pseudonyms.forget(account.id)
+        return erased, receipt
+
+    def _erase(self, counted: Erasure, by: str) -> tuple[Erasure, bytes]:
+        before = self.log.size
+        entry = Erased(
+            id=self.draw(),
+            at_ms=self.now_ms(),
+            subject=self.pseudonyms.name(counted.account),
+            session=None if counted.session is None else self._name_session(counted.account, counted.session),
+            by=self.pseudonyms.name(f"operator {by}"),
+            segments=counted.segments,
+            records=counted.records,
+            exchanges=counted.exchanges,
+            stored_bytes=counted.stored_bytes,
+        )
+        segments, is_overwritten = erase(
+            self.vault, self.keystore, counted.account, counted.session, entry=entry
+        )
+        self.settle()
+        indices = find_entries(self.log, before, entry.id, segments)
+        erased = msgspec.structs.replace(counted, is_overwritten=is_overwritten)
+        return erased, make_receipt(self.log, indices)
+
+    # --- The ledger ---
+
+    def settle(self) -> int:
+        """Move all entries that wait on to the ledger, and return how many those were."""
+        with _settling_alone(self.home):
+            known: set[str] | None = None
+
+            def append(entries: Sequence[bytes]) -> None:
+                # Killed after an append and before its entries were taken out, a mover leaves them to the next.
+                nonlocal known
+                if known is None:
+                    known = set(_read_latest_ids(self.log))
+                fresh = [entry for entry in entries if decode_entry(entry).id not in known]
+                if fresh:
+                    self.log.append(fresh)
+
+            moved = move(self.directory.engine, accounts_outbox, append)
+            moved += move(self.vault, tables.vault_outbox, append)
+            return moved + self.keystore.move_outbox(append)
+
+    def close(self) -> None:
+        """Close the databases."""
+        self.directory.close()
+        self.keystore.close()
+        self.vault.dispose()
+        self.pseudonyms.close()
+
+    def _name_session(self, account: str, session: str) -> str:
+        return self.pseudonyms.name(account, f"session {session}")
+
+
+def open_custody(
+    home: Path,
+    *,
+    clock: Callable[[], float] = time.time,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> Custody:
+    """Open, or make, everything that a home holds.
+
+    Raises:
+        Problem: a database, a key or the ledger cannot be used.
+    """
+    return Custody(
+        home,
+        directory=open_directory(home, clock=clock),
+        vault=open_vault(home),
+        keystore=open_keys(home),
+        pseudonyms=open_pseudonyms(home / KEYSTORE, random),
+        log=open_log(home / FOLDER, create=True),
+        clock=clock,
+        random=random,
+    )
+
+
+def terms_of(account: Account) -> Ceiling:
+    """Return the loosest terms that conversations of an account may be held under as things stand.
+
+    The first-party API has the loosest of all providers, so that its terms bound those of the others.
+    """
+    flow = load_manifest("bailee").flow("messages")
+    terms = decide(flow, account.to_context(Provider.ANTHROPIC)).terms
+    return Ceiling(terms.retention, terms.trainable)
+
+
+def find_entries(log: Log, start: int, id: str, segments: Sequence[bytes]) -> list[int]:
+    """Return where the ledger tells of an erasure: the entry itself, and the keys destroyed for it.
+
+    Looks from `start` on, and through all of the ledger where a key had been destroyed earlier already.
+
+    Raises:
+        Problem: the ledger does not tell of all of it.
+    """
+    for first in (start, 0):
+        missing = {commit_segment(segment) for segment in segments}
+        found = []
+        for index, data in enumerate(log.read(first), first):
+            entry = decode_entry(data)
+            if entry.id == id:
+                found.append(index)
+            elif isinstance(entry, KeysDestroyed) and not missing.isdisjoint(entry.segments):
+                found.append(index)
+                missing.difference_update(entry.segments)
+        if found and not missing:
+            return found
+    raise Problem(
+        "the ledger does not tell of this erasure",
+        where="ledger",
+        fix="see: bailee ledger verify; what was erased is gone",
+    )
+
+
+def _read_latest_ids(log: Log) -> Iterator[str]:
+    for data in log.read(max(0, log.size - 2 * BATCH)):
+        try:
+            yield decode_entry(data).id
+        except msgspec.MsgspecError:
+            continue
+
+
+@contextlib.contextmanager
+def _settling_alone(home: Path) -> Iterator[None]:
+    descriptor = os.open(home / "settling.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
