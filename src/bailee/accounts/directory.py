@@ -1,5 +1,8 @@
 """Accounts and organizations, and the consents they gave: who there is and what they allowed."""
 
+import hashlib
+import hmac
+import os
 import re
 import secrets
 import time
@@ -14,7 +17,7 @@ import sqlalchemy as sa
 from bailee.accounts import tables
 from bailee.accounts.tables import Role
 from bailee.database.engines import open_database, truncate_log
-from bailee.ledger.entries import ConsentChanged, ConsentRefused
+from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
 from bailee.policy.consents import Consent, Grantor, require_available, require_grant
@@ -84,6 +87,20 @@ class Change(msgspec.Struct, frozen=True):
     at_ms: int
 
 
+class Access(msgspec.Struct, frozen=True):
+    """That somebody read content of an account that is not theirs; `at_ms` in milliseconds since 1970 UTC.
+
+    Attributes:
+        session: the session they read; None where all of the account's were.
+    """
+
+    session: str | None
+    reader: str
+    purpose: str
+    reason: str
+    at_ms: int
+
+
 class Directory:
     """Accounts, organizations and consents in one database.
 
@@ -111,11 +128,15 @@ class Directory:
         organization: str | None = None,
         role: Role | None = None,
         retention: Period | None = None,
+        user_id: int | None = None,
     ) -> Account:
         """Add an account.
 
         A commercial account always has an organization, one of its own name if none is given; the first
         account of an organization is its admin. A consumer account has none.
+
+        Args:
+            user_id: the user of this machine who is the account holder; None where only a key tells.
 
         Raises:
             Problem: the name is taken or not a name, or a consumer is given an organization or a role.
@@ -151,6 +172,7 @@ class Directory:
                     organization=organization,
                     role=role.value if role else None,
                     retention=str(retention) if retention else None,
+                    user_id=user_id,
                 )
             )
         return self.get(name)
@@ -180,7 +202,7 @@ class Directory:
         """
         accounts = self.all()
         if not accounts:
-            return self.add(DEFAULT_NAME, Plan.API)
+            return self.add(DEFAULT_NAME, Plan.API, user_id=os.getuid())
         if len(accounts) == 1:
             return accounts[0]
         for account in accounts:
@@ -245,6 +267,36 @@ class Directory:
         was = person.dpp if kind is Kind.DPP else person.zdr
         return self._record(organization, kind, given, was=was, granted_by=person.id)
 
+    def limit_account(self, account: str, limit: Period) -> None:
+        """Record the longest time an account holder lets records be held; `unlimited` is no wish.
+
+        Raises:
+            Problem: there is no such account.
+        """
+        holder = self.get(account)
+        table = tables.accounts
+        wish = None if limit.is_unlimited else str(limit)
+        with self.engine.begin() as connection:
+            connection.execute(sa.update(table).where(table.c.id == holder.id).values(retention=wish))
+
+    def limit_organization(self, organization: str, limit: Period, *, by: str) -> None:
+        """Record the longest time an organization lets records be held; `unlimited` is no wish.
+
+        Raises:
+            Problem: the one who asks is no admin of that organization.
+        """
+        person = self.get(by)
+        if person.organization != organization or person.role is not Role.ADMIN:
+            raise Problem(
+                f"{by!r} is no admin of organization {organization!r}",
+                where="--as",
+                fix="name an admin of that organization",
+            )
+        table = tables.organizations
+        wish = None if limit.is_unlimited else str(limit)
+        with self.engine.begin() as connection:
+            connection.execute(sa.update(table).where(table.c.name == organization).values(retention=wish))
+
     def members(self, organization: str) -> list[Account]:
         """Return the accounts of an organization, by name.
 
@@ -293,6 +345,52 @@ class Directory:
     def _name(self, person: str) -> str:
         self._pseudonyms = self._pseudonyms or self._open_pseudonyms()
         return self._pseudonyms.name(person)
+
+    def is_holder(self, account: str, *, user_id: int, key: str = "") -> bool:
+        """Tell whether somebody is the account holder.
+
+        Args:
+            account: the account's id.
+            user_id: the user of this machine who asks; an account may be one user's own.
+            key: a key they present.
+        """
+        accounts, keys = tables.accounts, tables.keys
+        parts = key.split("_")
+        query = sa.select(accounts.c.user_id).where(accounts.c.id == account)
+        presented = sa.select(keys.c.digest).where(
+            keys.c.account == account,
+            keys.c.id == (parts[1] if len(parts) == 3 else ""),
+            keys.c.revoked_ms.is_(None),
+        )
+        with self.engine.connect() as connection:
+            if connection.execute(query).scalar_one_or_none() == user_id:
+                return True
+            digest = connection.execute(presented).scalar_one_or_none()
+        return digest is not None and hmac.compare_digest(digest, digest_secret(parts[2].encode()))
+
+    def record_access(
+        self, account: str, session: str | None, *, reader: str, reason: str, entry: ContentRead
+    ) -> None:
+        """Record that somebody reads content that is not theirs, with the entry for the ledger."""
+        row = {
+            "account": account,
+            "session": session,
+            "reader": reader,
+            "purpose": entry.purpose,
+            "reason": reason,
+            "at_ms": entry.at_ms,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(tables.accesses), row)
+            put(connection, tables.outbox, [entry])
+
+    def list_accesses(self, account: str) -> list[Access]:
+        """Return who but the account holder read content of an account, the latest first."""
+        table = tables.accesses
+        columns = [table.c[name] for name in Access.__struct_fields__]
+        query = sa.select(*columns).where(table.c.account == account).order_by(table.c.number.desc())
+        with self.engine.connect() as connection:
+            return [Access(**row._mapping) for row in connection.execute(query)]
 
     def remove(self, account: str) -> None:
         """Remove an account, its keys, its consents and what is known of who read its content.
@@ -360,6 +458,11 @@ def open_directory(home: Path, *, clock: Callable[[], float] = time.time) -> Dir
     """
     engine = open_database(home / FILE_NAME, tables.ACCOUNTS)
     return Directory(engine, partial(open_pseudonyms, home / "keystore", secrets.token_bytes), clock)
+
+
+def digest_secret(secret: bytes) -> bytes:
+    """Return what is kept of a key's secret: 256 random bits need no slow hash."""
+    return hashlib.sha256(secret).digest()
 
 
 def check_name(name: str, *, where: str) -> str:

@@ -5,7 +5,6 @@ of 256 random bits cannot be searched, so SHA-256 does; a slow password hash wou
 50 ms and protect nothing more.
 """
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -17,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts import tables
-from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.directory import Account, Directory, digest_secret, open_directory
 from bailee.database.engines import watch_changes
 from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
@@ -85,7 +84,11 @@ def create_key(
     with directory.engine.begin() as connection:
         connection.execute(
             sa.insert(tables.keys).values(
-                id=id, account=holder.id, label=label, digest=_digest(secret.encode()), created_ms=created
+                id=id,
+                account=holder.id,
+                label=label,
+                digest=digest_secret(secret.encode()),
+                created_ms=created,
             )
         )
     return Key(id, holder.name, label, created, None), f"bailee_{id}_{secret}"
@@ -141,7 +144,7 @@ class KeyRing:
         if match is None:
             return None
         digest, principal = self._principals.get(match[1], (_NO_DIGEST, None))
-        return principal if hmac.compare_digest(_digest(match[2]), digest) else None
+        return principal if hmac.compare_digest(digest_secret(match[2]), digest) else None
 
     def close(self) -> None:
         """Close the database."""
@@ -165,10 +168,6 @@ def open_key_ring(home: Path) -> KeyRing:
     """
     directory = open_directory(home)
     return KeyRing(directory, watch_changes(directory.engine))
-
-
-def _digest(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
 
 
 def _principal(key_id: str, account: Account) -> Principal:

@@ -16,6 +16,7 @@ from bailee.policy.problems import Problem
 COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
+    "holds": ("bailee.cli.holds:holds", "Keep what the law wants kept, until it is released."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
     "ledger": ("bailee.cli.ledger:ledger", "Show and verify the log of what was decided and erased."),
     "manifests": ("bailee.cli.manifests:manifests", "Draw the data-usage pages from the agents' manifests."),
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bailee.cli.rehearse:rehearse",
         "Serve the rehearsal model on its own, for tests and demos.",
     ),
+    "retention": ("bailee.cli.retention:retention", "Destroy what has expired, and see that it is done."),
     "run": ("bailee.cli.run:run", "Run a coding agent through Bailee and print its receipt."),
     "sessions": ("bailee.cli.sessions:sessions", "List and read the sessions held."),
     "up": ("bailee.cli.up:up", "Start the service."),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from bailee.cli.accesses import operator
+from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.policy.plans import Plan
 
@@ -80,6 +82,33 @@ def list_(home: Path, as_json: bool) -> None:
     ]
     heads = ("NAME", "PLAN", "ORGANIZATION", "ROLE", "TRAINING", "DPP", "ZDR", "LIMIT")
     echo_table(heads, rows, empty="No accounts yet. Add one: bailee accounts add NAME --plan PLAN")
+
+
+@accounts.command()
+@click.argument("name")
+@with_erasure
+@with_home
+@with_json
+def erase(name: str, dry_run: bool, yes: bool, receipt: Path | None, home: Path, as_json: bool) -> None:
+    """Erase an account: all that is held of it, its keys, its consents, and the account itself.
+
+    With --json the receipt itself is printed: it proves the erasure offline (`bailee ledger verify RECEIPT`).
+    """
+    from bailee.vault.custody import open_custody
+    from bailee.vault.erasure import count_account, refuse_held
+
+    custody = open_custody(home)
+    account = custody.directory.get(name)
+    refuse_held(custody.vault, account.id, None)
+    counted = count_account(custody.vault, account.id)
+    what = f"account {name}"
+    if dry_run:
+        tell_count_of(what, counted, as_json=as_json)
+        return
+    confirm_erasure(what, counted, yes=yes)
+    erased, proof = custody.erase_account(account, by=operator())
+    tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    custody.close()
 
 
 def _describe(account: object) -> dict[str, object]:

@@ -5,6 +5,9 @@ from pathlib import Path
 import click
 
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.cli.privacy import bring_into_force, tell_tightened
+from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
 
 
 @click.group()
@@ -16,14 +19,17 @@ def org() -> None:
 @click.argument("choice", type=click.Choice(["on", "off"]))
 @click.option("--org", "organization", required=True, help="The organization.")
 @click.option("--as", "admin", required=True, metavar="ADMIN", help="The admin who decides.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @with_home
 @with_json
-def zdr(choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
-    """Switch zero data retention: nothing of a conversation is kept from now on.
+def zdr(choice: str, organization: str, admin: str, yes: bool, home: Path, as_json: bool) -> None:
+    """Switch zero data retention: nothing of a conversation is kept.
 
-    It is in force only where the upstream retains nothing either; elsewhere requests are refused. What
-    is already held keeps the terms it was written under.
+    It is in force only where the upstream retains nothing either; elsewhere requests are refused. Switched on
+    it holds at once for what is held already as well: all of it is erased, after a question (--yes answers).
     """
+    if choice == "on" and not yes:
+        _confirm_emptying(organization, home)
     _decide("zdr", choice, organization, admin, home, as_json)
 
 
@@ -36,9 +42,31 @@ def zdr(choice: str, organization: str, admin: str, home: Path, as_json: bool) -
 def dpp(choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
     """Join or leave the development partner program: conversations may train models.
 
-    Plans team, enterprise and api, on the first-party API. It holds for what is said from now on.
+    Plans team, enterprise and api, on the first-party API. Joining holds for what is said from now on; leaving
+    holds at once for what is held already as well.
     """
     _decide("dpp", choice, organization, admin, home, as_json)
+
+
+@org.command()
+@click.argument("period")
+@click.option("--org", "organization", required=True, help="The organization.")
+@click.option("--as", "admin", required=True, metavar="ADMIN", help="The admin who decides.")
+@with_home
+@with_json
+def retention(period: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
+    """Have the members' records held no longer than PERIOD, such as 7d; `unlimited` takes the wish back."""
+    from bailee.policy.periods import Period
+    from bailee.vault.custody import open_custody
+
+    custody = open_custody(home)
+    limit = Period.parse(period, where="PERIOD")
+    custody.directory.limit_organization(organization, limit, by=admin)
+    changed = bring_into_force(custody, custody.directory.members(organization))
+    if as_json:
+        echo_json({"organization": organization, "retention": str(limit), "segments_tightened": changed})
+    else:
+        click.echo(f"Records of {organization} are held at most {limit}.{tell_tightened(changed)}")
 
 
 @org.command()
@@ -61,21 +89,55 @@ def show(organization: str, home: Path, as_json: bool) -> None:
     click.echo(f"zero data retention {switched[first.zdr]}, partner program {switched[first.dpp]}")
 
 
+def _confirm_emptying(organization: str, home: Path) -> None:
+    """Ask before zero data retention erases what an organization holds; nothing held, nothing asked.
+
+    Raises:
+        Problem: nobody is there to be asked.
+    """
+    import sys
+
+    from bailee.vault.custody import open_custody
+    from bailee.vault.erasure import count_account
+
+    custody = open_custody(home)
+    members = custody.directory.members(organization)
+    held = sum(count_account(custody.vault, member.id).segments for member in members)
+    if not held:
+        return
+    if not sys.stdin.isatty():
+        raise Problem(
+            f"{tell_count(held, 'segment')} of {organization} would be erased, and nobody is there to be asked",
+            where="--yes",
+            fix="confirm with --yes",
+        )
+    click.confirm(
+        f"{tell_count(held, 'segment')} that {organization} holds will be erased. Go on", abort=True, err=True
+    )
+
+
 def _decide(kind: str, choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
-    from bailee.accounts.directory import Kind, open_directory
+    import msgspec
+
+    from bailee.accounts.directory import Kind
     from bailee.policy.plans import Provider
     from bailee.service.running import find_running
+    from bailee.vault.custody import open_custody
 
     running = find_running(home)
     known = running is not None and running.upstream in set(Provider)
     provider = Provider(running.upstream) if running and known else Provider.ANTHROPIC
-    change = open_directory(home).decide_for_organization(
-        organization, Kind(kind), given=choice == "on", by=admin, provider=provider
-    )
+    custody = open_custody(home)
+    try:
+        change = custody.directory.decide_for_organization(
+            organization, Kind(kind), given=choice == "on", by=admin, provider=provider
+        )
+    finally:
+        custody.settle()
+    changed = bring_into_force(custody, custody.directory.members(organization))
     if as_json:
-        echo_json(change)
+        echo_json({**msgspec.to_builtins(change), "segments_tightened": changed})
     else:
         name = {"zdr": "Zero data retention", "dpp": "The development partner program"}[kind]
-        click.echo(
-            f"{name} is {choice} for {organization} from now on (it was {'on' if change.was else 'off'})."
-        )
+        was = "on" if change.was else "off"
+        click.echo(f"{name} is {choice} for {organization} (it was {was}).{tell_tightened(changed)}")

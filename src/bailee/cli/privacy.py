@@ -1,15 +1,21 @@
 """`bailee privacy`: an account holder's own choice."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bailee.cli.options import echo_json, with_home, with_json
+from bailee.sizes import tell_count
+
+if TYPE_CHECKING:
+    from bailee.accounts.directory import Account
+    from bailee.vault.custody import Custody
 
 
 @click.group()
 def privacy() -> None:
-    """An account holder's own consent to training."""
+    """An account holder's own choices: training, and how long records are held."""
 
 
 @privacy.command()
@@ -20,17 +26,43 @@ def privacy() -> None:
 def training(choice: str, account: str, home: Path, as_json: bool) -> None:
     """Allow or end the use of conversations to train models.
 
-    Consumer plans only. It holds for what is said from now on; what is already held keeps the terms
-    it was written under.
+    Consumer plans only. Switched on it holds for what is said from now on; switched off it holds at once for
+    what is held already as well: its time is shortened, and it is in no dataset any more.
     """
-    from bailee.accounts.directory import open_directory
+    from bailee.vault.custody import open_custody
 
-    change = open_directory(home).consent(account, given=choice == "on")
+    custody = open_custody(home)
+    change = custody.directory.consent(account, given=choice == "on")
+    changed = bring_into_force(custody, [custody.directory.get(account)])
     if as_json:
-        echo_json(change)
+        echo_json({**_facts(change), "segments_tightened": changed})
     else:
         was = "on" if change.was else "off"
-        click.echo(f"Training is {choice} for {account} from now on (it was {was}).")
+        click.echo(f"Training is {choice} for {account} (it was {was}).{tell_tightened(changed)}")
+
+
+@privacy.command()
+@click.argument("period")
+@click.option("--account", required=True, help="The account holder.")
+@with_home
+@with_json
+def retention(period: str, account: str, home: Path, as_json: bool) -> None:
+    """Have records held no longer than PERIOD, such as 7d or none; `unlimited` takes the wish back.
+
+    A shorter time holds at once for what is held already; a longer one, never beyond the plan's own, for what
+    is said from now on.
+    """
+    from bailee.policy.periods import Period
+    from bailee.vault.custody import open_custody
+
+    custody = open_custody(home)
+    limit = Period.parse(period, where="PERIOD")
+    custody.directory.limit_account(account, limit)
+    changed = bring_into_force(custody, [custody.directory.get(account)])
+    if as_json:
+        echo_json({"account": account, "retention": str(limit), "segments_tightened": changed})
+    else:
+        click.echo(f"Records of {account} are held at most {limit}.{tell_tightened(changed)}")
 
 
 @privacy.command()
@@ -38,13 +70,49 @@ def training(choice: str, account: str, home: Path, as_json: bool) -> None:
 @with_home
 @with_json
 def show(account: str, home: Path, as_json: bool) -> None:
-    """Show what is in force."""
+    """Show what is in force, and who but the account holder read content."""
     from bailee.accounts.directory import open_directory
 
-    found = open_directory(home).get(account)
+    directory = open_directory(home)
+    found = directory.get(account)
+    accesses = directory.list_accesses(found.id)
     if as_json:
-        echo_json({"account": found.name, "plan": found.plan, "training": found.training, "zdr": found.zdr})
-    else:
-        click.echo(f"{found.name}, plan {found.plan}: training {'on' if found.training else 'off'}.")
-        if found.organization:
-            click.echo(f"Its organization decides the rest: bailee org show {found.organization}")
+        facts = {"account": found.name, "plan": found.plan, "training": found.training, "zdr": found.zdr}
+        limit = str(found.retention) if found.retention else None
+        echo_json({**facts, "retention": limit, "accesses": accesses})
+        return
+    click.echo(f"{found.name}, plan {found.plan}: training {'on' if found.training else 'off'}.")
+    if found.retention:
+        click.echo(f"Records are held at most {found.retention}.")
+    if found.organization:
+        click.echo(f"Its organization decides the rest: bailee org show {found.organization}")
+    for access in accesses:
+        what = f"session {access.session}" if access.session else "all sessions"
+        moment = tell_minute(access.at_ms)
+        click.echo(f"{moment} UTC: {access.reader} read {what} ({access.purpose}): {access.reason}")
+
+
+def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:
+    """Apply what was tightened to what these accounts hold, at once; return how many segments changed."""
+    changed = sum(custody.tighten(account) for account in accounts)
+    custody.settle()
+    return changed
+
+
+def tell_tightened(changed: int) -> str:
+    """Say what a change meant for what was held already."""
+    return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
+
+
+def tell_minute(milliseconds: int) -> str:
+    """Write a moment to the minute, UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _facts(change: object) -> dict[str, object]:
+    import msgspec
+
+    facts: dict[str, object] = msgspec.to_builtins(change)
+    return facts

@@ -1,15 +1,16 @@
 """`bailee sessions`: what is held of each conversation."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bailee.cli.accesses import admit, operator, with_access
+from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.policy.problems import Problem
-from bailee.sizes import tell_count, tell_size
+from bailee.sizes import tell_size
 
 if TYPE_CHECKING:
     from bailee.vault.reader import Session, Transcript
@@ -72,26 +73,36 @@ def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:
 @click.argument("session_id")
 @click.option("--account", help="Whose session, where two accounts use the same id.")
 @click.option("--facts", is_flag=True, help="Leave the content sealed; show the facts only.")
+@with_access
 @with_home
 @with_json
-def show(session_id: str, account: str | None, facts: bool, home: Path, as_json: bool) -> None:
+def show(
+    session_id: str,
+    account: str | None,
+    facts: bool,
+    reason: str | None,
+    home: Path,
+    as_json: bool,
+) -> None:
     """Show a session: its exchanges, the decision each rests on, and what was said.
 
-    The beginning of an id will do, where only one session has it.
+    The beginning of an id will do, where only one session has it. Whoever is not the account holder gives a
+    reason, which is ledgered and shown to the account holder.
     """
-    from bailee.accounts.directory import open_directory
+    from bailee.vault.custody import open_custody
     from bailee.vault.reader import list_exchanges, read_session
-    from bailee.vault.store import open_keys, open_vault
 
-    directory = open_directory(home)
-    names = {known.id: known.name for known in directory.all()}
-    engine = open_vault(home)
-    session = _find(engine, session_id, directory.get(account).id if account else None, names)
+    custody = open_custody(home)
+    engine = custody.vault
+    names = {known.id: known.name for known in custody.directory.all()}
+    owner = custody.directory.get(account).id if account else None
+    session = _find(engine, session_id, owner, names)
     exchanges = list_exchanges(engine, account=session.account, session=session.id)
     transcripts: dict[int, Transcript] = {}
     if not facts:
-        today = datetime.now(UTC).date()
-        for transcript in read_session(engine, open_keys(home), session.account, session.id, today=today):
+        admit(custody, session.account, session.id, purpose="show", reason=reason)
+        found = read_session(engine, custody.keystore, session.account, session.id, today=custody.today())
+        for transcript in found:
             transcripts[transcript.exchange] = transcript
     if as_json:
         import msgspec
@@ -134,47 +145,39 @@ def show(session_id: str, account: str | None, facts: bool, home: Path, as_json:
 @sessions.command()
 @click.argument("session_id")
 @click.option("--account", help="Whose session, where two accounts use the same id.")
-@click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_erasure
 @with_home
 @with_json
-def erase(session_id: str, account: str | None, dry_run: bool, yes: bool, home: Path, as_json: bool) -> None:
-    """Erase a session: destroy its keys, so that no copy of the vault opens, then remove it."""
-    from bailee.accounts.directory import open_directory
-    from bailee.vault.erasure import count_session, erase_session
-    from bailee.vault.store import open_keys, open_vault
+def erase(
+    session_id: str,
+    account: str | None,
+    dry_run: bool,
+    yes: bool,
+    receipt: Path | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Erase a session: destroy its keys, so that no copy of the vault opens, then remove it.
 
-    directory = open_directory(home)
-    names = {known.id: known.name for known in directory.all()}
-    engine = open_vault(home)
-    session = _find(engine, session_id, directory.get(account).id if account else None, names)
-    counted = count_session(engine, session.account, session.id)
-    amount = ", ".join(
-        (
-            tell_count(counted.exchanges, "exchange"),
-            tell_count(counted.segments, "segment"),
-            tell_size(counted.stored_bytes),
-        )
-    )
-    if not dry_run:
-        if not yes:
-            if not sys.stdin.isatty():
-                raise Problem("nobody is there to be asked", where="sessions erase", fix="confirm with --yes")
-            click.confirm(f"Erase session {session.id} ({amount})? It cannot be undone", abort=True, err=True)
-        counted = erase_session(engine, open_keys(home), session.account, session.id)
-    if as_json:
-        import msgspec
+    With --json the receipt itself is printed: it proves the erasure offline (`bailee ledger verify RECEIPT`).
+    """
+    from bailee.vault.custody import open_custody
+    from bailee.vault.erasure import count_session, refuse_held
 
-        account_name = names.get(session.account, session.account)
-        echo_json({**msgspec.to_builtins(counted), "account": account_name, "erased": not dry_run})
-    else:
-        click.echo(f"{'Would erase' if dry_run else 'Erased'} session {session.id}: {amount}.")
-    if not counted.is_overwritten:
-        click.echo(
-            "Its keys are destroyed, but a process is reading the keystore as it was before: their bytes "
-            "leave the disk once it is done. A running service sees to that.",
-            err=True,
-        )
+    custody = open_custody(home)
+    names = {known.id: known.name for known in custody.directory.all()}
+    owner = custody.directory.get(account).id if account else None
+    session = _find(custody.vault, session_id, owner, names)
+    refuse_held(custody.vault, session.account, session.id)
+    counted = count_session(custody.vault, session.account, session.id)
+    what = f"session {session.id}"
+    if dry_run:
+        tell_count_of(what, counted, as_json=as_json)
+        return
+    confirm_erasure(what, counted, yes=yes)
+    erased, proof = custody.erase_session(session.account, session.id, by=operator())
+    tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    custody.close()
 
 
 def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.ledger.entries import (
+    ContentRead,
     Erased,
     HoldPlaced,
     HoldReleased,
@@ -38,7 +39,7 @@ from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
 from bailee.vault.erasure import Erasure, count_account, count_session, erase
-from bailee.vault.holds import Hold, place_hold, release_hold
+from bailee.vault.holds import Hold, check_reason, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
 
@@ -152,6 +153,29 @@ class Custody:
             )
             put(connection, tables.vault_outbox, [entry])
         return released
+
+    # --- Access ---
+
+    def record_access(
+        self, account: str, session: str | None, *, reader: str, purpose: str, reason: str
+    ) -> None:
+        """Record, before it happens, that somebody other than the account holder reads content.
+
+        Raises:
+            Problem: no reason is given.
+        """
+        check_reason(reason)
+        entry = ContentRead(
+            id=self.draw(),
+            at_ms=self.now_ms(),
+            subject=self.pseudonyms.name(account),
+            session=None if session is None else self._name_session(account, session),
+            reader=self.pseudonyms.name(f"operator {reader}"),
+            purpose=purpose,
+            reason=self.pseudonyms.name(account, f"reason {reason}"),
+        )
+        self.directory.record_access(account, session, reader=reader, reason=reason, entry=entry)
+        self.settle()
 
     # --- Erasure ---
 

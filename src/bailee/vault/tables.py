@@ -124,6 +124,9 @@ sweepers = sa.Table(
     sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
     # Why it did not go on; empty if it did.
     sa.Column("fault", sa.Text, nullable=False),
+    # The machine's boot and its clock since then, which nobody sets: what the wall clock is compared with.
+    sa.Column("boot_id", sa.Text, nullable=False),
+    sa.Column("boot_ms", sa.BigInteger, nullable=False),
 )
 
 vault_outbox = outbox_table(vault)

@@ -46,6 +46,8 @@ def upgrade() -> None:
         sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
         sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
         sa.Column("fault", sa.Text, nullable=False),
+        sa.Column("boot_id", sa.Text, nullable=False),
+        sa.Column("boot_ms", sa.BigInteger, nullable=False),
     )
     op.create_table(
         "outbox",

@@ -1,0 +1,51 @@
+"""What the commands that read content have in common: who reads, and why."""
+
+import getpass
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bailee.policy.problems import Problem
+
+if TYPE_CHECKING:
+    from bailee.vault.custody import Custody
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def with_access(command: _Command) -> _Command:
+    """Add `--reason`."""
+    text = "Why you read what is another's: ledgered, and shown to the account holder."
+    return click.option("--reason", help=text)(command)
+
+
+def operator() -> str:
+    """Return who runs this command: the name of the user of this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id that no name belongs to, as in containers
+        return f"user {os.getuid()}"
+
+
+def admit(custody: "Custody", account: str, session: str | None, *, purpose: str, reason: str | None) -> None:
+    """Let the account holder read; let anybody else give a reason, and record it.
+
+    The account holder is the user of this machine whose account it is, or whoever presents a key of the account
+    in BAILEE_KEY.
+
+    Raises:
+        Problem: no reason is given where one is needed.
+    """
+    key = os.environ.get("BAILEE_KEY", "")
+    if custody.directory.is_holder(account, user_id=os.getuid(), key=key):
+        return
+    if reason is None:
+        raise Problem(
+            "this is another person's content, and reading it is recorded",
+            where="--reason",
+            fix="say why with --reason, read the facts only with --facts, or present a key of the account in "
+            "BAILEE_KEY",
+        )
+    custody.record_access(account, session, reader=operator(), purpose=purpose, reason=reason)

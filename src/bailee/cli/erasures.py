@@ -1,0 +1,84 @@
+"""What the commands that erase have in common: a count, a question, a receipt."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bailee.cli.options import echo_json
+from bailee.policy.problems import Problem
+from bailee.sizes import tell_count, tell_size
+
+if TYPE_CHECKING:
+    from bailee.vault.erasure import Erasure
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def with_erasure(command: _Command) -> _Command:
+    """Add `--dry-run`, `--yes` and `--receipt`."""
+    for option in (
+        click.option(
+            "--receipt",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the receipt to this file.",
+        ),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing."),
+    ):
+        command = option(command)
+    return command
+
+
+def confirm_erasure(what: str, counted: "Erasure", *, yes: bool) -> None:
+    """Ask the person, unless `--yes` has answered.
+
+    Raises:
+        Problem: nobody is there to be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Problem("nobody is there to be asked", where="--yes", fix="confirm with --yes")
+    click.confirm(f"Erase {what} ({amount(counted)})? It cannot be undone", abort=True, err=True)
+
+
+def tell_count_of(what: str, counted: "Erasure", *, as_json: bool) -> None:
+    """Tell what would go."""
+    if as_json:
+        echo_json(counted)
+    else:
+        click.echo(f"Would erase {what}: {amount(counted)}.")
+
+
+def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | None, *, as_json: bool) -> None:
+    """Tell what went, and hand over the receipt."""
+    if receipt is not None:
+        receipt.write_bytes(proof)
+    if as_json:
+        click.echo(proof, nl=False)
+    else:
+        click.echo(f"Erased {what}: {amount(erased)}.")
+        if receipt is None:
+            click.echo("Its receipt: give --receipt FILE, or --json, when you erase.", err=True)
+        else:
+            click.echo(f"Receipt: {receipt} (verify: bailee ledger verify {receipt})", err=True)
+    if not erased.is_overwritten:
+        click.echo(
+            "Its keys are destroyed, but a process is reading the keystore as it was before: their bytes "
+            "leave the disk once it is done. A running service sees to that.",
+            err=True,
+        )
+
+
+def amount(counted: "Erasure") -> str:
+    """Write the size of an erasure."""
+    return ", ".join(
+        (
+            tell_count(counted.exchanges, "exchange"),
+            tell_count(counted.segments, "segment"),
+            tell_size(counted.stored_bytes),
+        )
+    )

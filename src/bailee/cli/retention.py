@@ -1,0 +1,97 @@
+"""`bailee retention`: what is due, destroyed now or by the service."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import click
+
+from bailee.cli.options import echo_json, with_home, with_json
+from bailee.sizes import tell_count, tell_size
+
+
+@click.group()
+def retention() -> None:
+    """Destroy what has expired, and see whether that is being done."""
+
+
+@retention.command()
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Go by this UTC day; one that lies ahead only with --dry-run. [default: today]",
+)
+@click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing.")
+@with_home
+@with_json
+def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> None:
+    """Sweep now: destroy the keys of what has expired, delete its rows, give the space back.
+
+    A running service does so every 20 seconds by itself. Safe to interrupt: the next sweep goes on.
+    """
+    from bailee.vault.custody import open_custody
+    from bailee.vault.sweeper import node_name
+    from bailee.vault.sweepers import note_start, note_success, read_clocks
+    from bailee.vault.sweeping import preview
+    from bailee.vault.sweeping import sweep as sweep_once
+
+    custody = open_custody(home)
+    day: date | None = as_of.date() if as_of else None
+    if dry_run:
+        done = preview(custody, as_of=day)
+    else:
+        note_start(custody.vault, node_name(), read_clocks())
+        done = sweep_once(custody, as_of=day)
+        note_success(custody.vault, node_name(), read_clocks(), done)
+    custody.close()
+    if as_json:
+        echo_json({**_facts(done), "dry_run": dry_run})
+        return
+    verb = "Would destroy" if dry_run else "Destroyed"
+    click.echo(
+        f"{verb} {tell_count(done.keys_destroyed, 'key')} as of {done.as_of}; "
+        f"{tell_count(done.exchanges + done.facts, 'exchange')}, {tell_size(done.stored_bytes)} "
+        f"{'would go' if dry_run else 'went'}."
+    )
+    if done.tightened:
+        click.echo(f"{tell_count(done.tightened, 'segment')} came under stricter terms.")
+    if done.held_back:
+        click.echo(f"{tell_count(done.held_back, 'segment')} due, kept by a legal hold: bailee holds list")
+
+
+@retention.command(epilog="Exit codes: 0 all is well, 1 something is due and nobody destroys it.")
+@with_home
+@with_json
+def status(home: Path, as_json: bool) -> None:
+    """Show when each node swept last, and what is due."""
+    from bailee.vault.custody import open_custody
+    from bailee.vault.health import check_retention
+
+    custody = open_custody(home)
+    health = check_retention(custody.vault, now_ms=custody.now_ms())
+    custody.close()
+    if as_json:
+        echo_json(health)
+    else:
+        for state in health.sweepers:
+            last = _minute(state.succeeded_ms) if state.succeeded_ms else "never"
+            click.echo(
+                f"{state.node}: swept last {last} UTC, {tell_count(state.keys_destroyed, 'key')} in all"
+                + (f"; {state.fault}" if state.fault else "")
+            )
+        click.echo(f"Due longest: {health.lag_seconds:.0f} s" if health.lag_seconds else "Nothing is due.")
+        for alarm in health.alarms:
+            click.echo(f"alarm: {alarm}", err=True)
+    if health.alarms:
+        raise SystemExit(1)
+
+
+def _minute(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _facts(done: object) -> dict[str, object]:
+    import msgspec
+
+    facts: dict[str, object] = msgspec.to_builtins(done)
+    return facts
