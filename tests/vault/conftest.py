@@ -50,6 +50,7 @@ class Vault:
 
     def close(self) -> None:
         """Close the files; what was taken in and not committed is lost, as with a killed recorder."""
+        self.writer.close()
         self.keystore.close()
         self.engine.dispose()
 

@@ -10,22 +10,35 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
+from bailee.ledger.entries import Erased
 from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SealBroken, SegmentCipher
-from bailee.vault.erasure import Erasure, count_session, erase_session
+from bailee.vault.erasure import Erasure, count_session
+from bailee.vault.erasure import erase as erase_held
 from bailee.vault.reader import list_exchanges, list_sessions, read_session
 from bailee.vault.store import KEYSTORE, VAULT, open_keys, open_vault
 
 if TYPE_CHECKING:
+    from bailee.vault.keystore import Keystore
     from vault.conftest import Said, Vault
 
 ACCOUNT, SESSION, OTHER = "account-1", "session-1", "session-2"
 NEXT_DAY_MS = int(datetime(2026, 5, 5, 12, tzinfo=UTC).timestamp() * 1000)
 TABLES = ("exchanges", "segments", "records")
+
+
+def erase_session(engine: sa.Engine, keystore: "Keystore", account: str, session: str) -> Erasure:
+    """Erase as the command does, with the entry that the ledger is told."""
+    counted = count_session(engine, account, session)
+    facts = {name: getattr(counted, name) for name in ("segments", "records", "exchanges", "stored_bytes")}
+    entry = Erased(id="0" * 32, at_ms=NEXT_DAY_MS, subject="", session="", by="", **facts)
+    _, is_overwritten = erase_held(engine, keystore, account, session, entry=entry)
+    return msgspec.structs.replace(counted, is_overwritten=is_overwritten)
 
 
 def erase(vault: "Vault", session: str = SESSION, account: str = ACCOUNT) -> Erasure:

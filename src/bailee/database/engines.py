@@ -5,6 +5,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ from bailee.database.stores import Store
 from bailee.policy.problems import Problem
 
 BUSY_SECONDS = 10
-# What a database of the first program had in SQLite's user_version, and which revision that is.
-_FIRST_SCHEMA, _FIRST_REVISION = 1, "0001"
 
 
 def open_database(path: Path, store: Store) -> sa.Engine:
@@ -32,9 +31,7 @@ def open_database(path: Path, store: Store) -> sa.Engine:
     """
     _create_private(path)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
-    if store.can_shrink:
-        sqlalchemy.event.listen(engine, "connect", _prepare_shrinking)
-    sqlalchemy.event.listen(engine, "connect", _prepare)
+    sqlalchemy.event.listen(engine, "connect", partial(_prepare, store))
     try:
         with _opening_alone(path.parent):
             _bring_up_to_date(engine, store)
@@ -58,6 +55,9 @@ def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
         if revision == store.head:
             return
         connection.rollback()
+        # A table that is laid out anew is dropped and renamed; what refers to it means the new one.
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        connection.rollback()
         # The driver itself begins a transaction at the first insert only, too late for tables.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         if revision is None:
@@ -73,27 +73,22 @@ def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
             upgrade(connection, store, revision)
         _write_revision(connection, store.head)
         connection.commit()
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
         if revision is not None and store.can_shrink:
             connection.exec_driver_sql("VACUUM")  # what makes giving back freed pages possible from now on
 
 
 def _read_revision(connection: sa.Connection) -> str | None:
-    """Return the revision a database is at, or None if it is empty."""
-    if sa.inspect(connection).has_table("alembic_version"):
-        found: str = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
-        return found
-    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version == 0:
-        return None
-    return _FIRST_REVISION if version == _FIRST_SCHEMA else f"of schema {version}"
+    """Return the revision a database is at, or None if it is empty.
+
+    SQLite's own `user_version` holds its number: a table for one word would take two pages.
+    """
+    version: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    return f"{version:04}" if version else None
 
 
 def _write_revision(connection: sa.Connection, revision: str) -> None:
-    connection.exec_driver_sql(
-        "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)"
-    )
-    connection.exec_driver_sql("DELETE FROM alembic_version")
-    connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
+    connection.exec_driver_sql(f"PRAGMA user_version = {int(revision)}")
 
 
 @contextlib.contextmanager
@@ -192,15 +187,13 @@ def _create_private(path: Path) -> None:
         ) from None
 
 
-def _prepare_shrinking(connection: sqlite3.Connection, record: object) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-
-
-def _prepare(connection: sqlite3.Connection, record: object) -> None:
+def _prepare(store: Store, connection: sqlite3.Connection, record: object) -> None:
     cursor = connection.cursor()
     # The rest of a record's last page is lost: of a 12-turn session's bytes the usual 4096 took 8.3%, this
     # takes 7.6%, and 1024 took 6.3% but a quarter of the throughput.
     cursor.execute("PRAGMA page_size = 2048")
+    if store.can_shrink:
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")

@@ -27,3 +27,5 @@ def upgrade(connection: sa.Connection, store: Store, revision: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             environment.run_migrations()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")  # `user_version` says it

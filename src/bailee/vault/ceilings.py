@@ -29,9 +29,11 @@ def lower(connection: sa.Connection, account: str, ceiling: Ceiling, *, at_ms: i
         at_ms: when the stricter terms were in force, milliseconds since 1970 UTC: read after they were.
     """
     table = tables.ceilings
+    latest = sa.select(sa.func.max(table.c.at_ms)).where(table.c.account == account)
     row = {
         "account": account,
-        "at_ms": at_ms,
+        # Two changes of one millisecond keep their order.
+        "at_ms": max(at_ms, (connection.execute(latest).scalar_one() or 0) + 1),
         "retention": str(ceiling.retention),
         "trainable": ceiling.trainable,
     }
@@ -65,7 +67,7 @@ def bring_under(connection: sa.Connection, which: sa.ColumnElement[bool], ceilin
 def read_latest(connection: sa.Connection, account: str) -> Ceiling | None:
     """Return the ceiling set last for an account, or None if it never had one."""
     table = tables.ceilings
-    query = sa.select(table).where(table.c.account == account).order_by(table.c.number.desc()).limit(1)
+    query = sa.select(table).where(table.c.account == account).order_by(table.c.at_ms.desc()).limit(1)
     row = connection.execute(query).first()
     return None if row is None else Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
 
@@ -83,7 +85,7 @@ def cover_late(connection: sa.Connection, begun: Iterable[tuple[int, str, int]])
     accounts = {account for _, account, _ in begun}
     earliest = min(admitted for _, _, admitted in begun)
     query = sa.select(table).where(table.c.account.in_(accounts), table.c.at_ms >= earliest)
-    for row in connection.execute(query.order_by(table.c.number)).all():
+    for row in connection.execute(query.order_by(table.c.at_ms)).all():
         late = [
             number for number, account, admitted in begun if account == row.account and admitted <= row.at_ms
         ]

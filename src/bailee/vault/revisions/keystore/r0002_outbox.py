@@ -10,7 +10,16 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the outbox."""
+    """Lay the keys out anew, and add the outbox."""
+    op.rename_table("keys", "keys_before")
+    op.create_table(
+        "keys",
+        sa.Column("segment", sa.LargeBinary(16), primary_key=True),
+        sa.Column("wrapped", sa.LargeBinary, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.execute("INSERT INTO keys SELECT segment, wrapped FROM keys_before")
+    op.drop_table("keys_before")
     op.create_table(
         "outbox",
         sa.Column("number", sa.Integer, primary_key=True),
