@@ -32,8 +32,8 @@ def operator() -> str:
 def admit(custody: "Custody", account: str, session: str | None, *, purpose: str, reason: str | None) -> None:
     """Let the account holder read; let anybody else give a reason, and record it.
 
-    The account holder is the user of this machine whose account it is, or whoever presents a key of the account
-    in BAILEE_KEY.
+    The account holder is the user of this machine whose account it is, or whoever presents a key of the
+    account in BAILEE_KEY.
 
     Raises:
         Problem: no reason is given where one is needed.

@@ -42,8 +42,8 @@ def zdr(choice: str, organization: str, admin: str, yes: bool, home: Path, as_js
 def dpp(choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
     """Join or leave the development partner program: conversations may train models.
 
-    Plans team, enterprise and api, on the first-party API. Joining holds for what is said from now on; leaving
-    holds at once for what is held already as well.
+    Plans team, enterprise and api, on the first-party API. Joining holds for what is said from now on;
+    leaving holds at once for what is held already as well.
     """
     _decide("dpp", choice, organization, admin, home, as_json)
 
@@ -107,7 +107,7 @@ def _confirm_emptying(organization: str, home: Path) -> None:
         return
     if not sys.stdin.isatty():
         raise Problem(
-            f"{tell_count(held, 'segment')} of {organization} would be erased, and nobody is there to be asked",
+            f"{tell_count(held, 'segment')} of {organization} would be erased, and nobody can be asked",
             where="--yes",
             fix="confirm with --yes",
         )

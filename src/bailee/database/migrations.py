@@ -1,6 +1,7 @@
 """Leads a database of an earlier program to the tables of this one, in one transaction, with Alembic.
 
-Imported only when there is something to do: Alembic takes 120 ms to import, and every command opens a database.
+Imported only when there is something to do: Alembic takes 120 ms to import, and every command opens a
+database.
 """
 
 import warnings

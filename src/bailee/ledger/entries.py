@@ -1,8 +1,8 @@
 """What the ledger says: facts and commitments, never content, and nobody's name.
 
 A person is a pseudonym that means nothing once its salt is destroyed (`ledger.pseudonyms`). A segment is the
-SHA-256 of its random id: whoever holds a copy of the vault can tell that it is meant, nobody else can. A reason is
-a salted commitment: its text stays in the database of what it is about.
+SHA-256 of its random id: whoever holds a copy of the vault can tell that it is meant, nobody else can. A
+reason is a salted commitment: its text stays in the database of what it is about.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_
 
 
 class DecisionMade(Entry, frozen=True, kw_only=True, tag="decision"):
-    """Data is held under a decision for the first time; its digest is the SHA-256 of its text in the vault."""
+    """Data is held under a decision for the first time; the digest is of its text in the vault."""
 
     digest: str
 

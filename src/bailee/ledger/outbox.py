@@ -1,7 +1,8 @@
 """Entries that wait, in the database of what they tell of, until the ledger has them.
 
-What happened and the entry that tells of it are one transaction; moving the entry on is another. A crash between the
-two only delays it, and an entry that was moved and not yet taken out is known by its id and not told twice.
+What happened and the entry that tells of it are one transaction; moving the entry on is another. A crash
+between the two only delays it, and an entry that was moved and not yet taken out is known by its id and not
+told twice.
 """
 
 from collections.abc import Callable, Sequence

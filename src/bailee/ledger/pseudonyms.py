@@ -1,7 +1,7 @@
 """What the ledger calls a person: a keyed hash whose key is destroyed with the account.
 
-The keys rest beside the keys of segments, in a file with the same short life of its backups: an old copy of the
-accounts or of the vault then says nothing about who an entry of the ledger means.
+The keys rest beside the keys of segments, in a file with the same short life of its backups: an old copy of
+the accounts or of the vault then says nothing about who an entry of the ledger means.
 """
 
 import hashlib

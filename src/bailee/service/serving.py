@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
@@ -30,7 +31,11 @@ from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.running import FILE_NAME, find_running
+from bailee.service.sweeping import Sweeping
+from bailee.service.sweeping import make_routes as make_monitoring_routes
+from bailee.vault.health import watch_work
 from bailee.vault.recording import Recording
+from bailee.vault.store import open_keys, open_vault
 
 GRACE_SECONDS = 10
 
@@ -110,7 +115,15 @@ async def _serve(
             provider=upstream.provider,
             recording=recording,
         )
-        application = create_application([*make_routes(gateway), *metrics.make_routes()])
+        vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
+        stack.callback(vault.dispose)
+        stack.callback(keystore.close)
+        has_work = watch_work(vault, keystore, open_directory(configuration.home).engine)
+        sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
+        stack.push_async_callback(_cancel, sweeping)
+        application = create_application(
+            [*make_routes(gateway), *metrics.make_routes(), *make_monitoring_routes(vault)]
+        )
         server = _Server(_settings(configuration, application, gateway))
         url = _url(configuration, listener)
         # What is left behind by a kill is told from a running service by its lock, not by this file.
@@ -118,6 +131,12 @@ async def _serve(
         server.on_ready = partial(_publish, state, url, upstream.name, announce)
         stack.callback(state.unlink, missing_ok=True)
         await server.serve(sockets=[listener])
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,7 @@
 """Tightens the terms of what is already held, at once; loosening never reaches back.
 
-A ceiling is what an account's terms are at most from some moment on. It is kept, so that a request admitted before
-that moment, whose segment is written after it, comes under it as well.
+A ceiling is what an account's terms are at most from some moment on. It is kept, so that a request admitted
+before that moment, whose segment is written after it, comes under it as well.
 """
 
 from collections.abc import Iterable

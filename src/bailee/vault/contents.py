@@ -9,8 +9,8 @@ import zstandard
 
 from bailee.vault.blocks import Delta
 
-# Level 3 takes 1.3 ms for a first 90 KB request, level 5 2.0 ms and 2.5% less space; once per segment, as a turn's
-# new blocks take 0.1 ms. Answers come every turn, and gain 3% for twice the time.
+# Level 3 takes 1.3 ms for a first 90 KB request, level 5 2.0 ms and 2.5% less space; once per segment, as a
+# turn's new blocks take 0.1 ms. Answers come every turn, and gain 3% for twice the time.
 _compressor = zstandard.ZstdCompressor(level=3, write_checksum=False, write_content_size=True)
 _request_compressor = zstandard.ZstdCompressor(level=5, write_checksum=False, write_content_size=True)
 _decompressor = zstandard.ZstdDecompressor()

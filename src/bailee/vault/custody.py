@@ -1,7 +1,7 @@
 """Everything that a home holds, opened together, and what may be done with it so that the ledger knows.
 
-Each act is one transaction of the database it changes, with the entry that tells of it; `settle` moves entries on
-to the ledger. What acts on the vault and reads the accounts stands here, and nowhere else.
+Each act is one transaction of the database it changes, with the entry that tells of it; `settle` moves
+entries on to the ledger. What acts on the vault and reads the accounts stands here, and nowhere else.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ class Custody:
     # --- Terms ---
 
     def tighten(self, account: Account) -> int:
-        """Bring what an account holds under the terms in force for it now; return how many segments changed."""
+        """Bring what an account holds under the terms in force now; return how many segments changed."""
         ceiling = terms_of(account)
         with self.vault.connect() as connection:
             known = read_latest(connection, account.id)
@@ -231,7 +231,8 @@ class Custody:
             known: set[str] | None = None
 
             def append(entries: Sequence[bytes]) -> None:
-                # Killed after an append and before its entries were taken out, a mover leaves them to the next.
+                # Killed after an append and before its entries were taken out, a mover leaves them to the
+                # next.
                 nonlocal known
                 if known is None:
                     known = set(_read_latest_ids(self.log))

@@ -1,7 +1,8 @@
 """Destroys segments whose time has come: first all keys, so that nothing opens, then the rows they leave.
 
-Whoever wants something gone, a person or the calendar, only marks it; this does the rest, in steps that are each
-safe to do again. So a crash leaves nothing half gone: what was marked is found and finished by whoever comes next.
+Whoever wants something gone, a person or the calendar, only marks it; this does the rest, in steps that are
+each safe to do again. So a crash leaves nothing half gone: what was marked is found and finished by whoever
+comes next.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ from bailee.vault import tables
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 
-# Large enough that a commit's sync is shared, small enough that a recorder waits for the write lock some 20 ms.
+# Large enough that a commit's sync is shared, small enough that a recorder waits for the write lock some 20
+# ms.
 BATCH = 1000
 
 
@@ -53,10 +55,11 @@ def destroy_batch(
     which: sa.ColumnElement[bool] | None = None,
     limit: int = BATCH,
 ) -> int:
-    """Destroy the keys of some segments that are due; return how many segments that were, 0 when none is left.
+    """Destroy the keys of some segments that are due; return how many segments that were, 0 when none is
+    left.
 
-    Nodes that do this at once take different ones where the database can lock rows (PostgreSQL); with SQLite they
-    may meet, and the second finds the keys gone.
+    Nodes that do this at once take different ones where the database can lock rows (PostgreSQL); with SQLite
+    they may meet, and the second finds the keys gone.
 
     Args:
         today: the UTC day that has begun.
@@ -117,7 +120,7 @@ def forget_facts(engine: sa.Engine, *, before_ms: int, limit: int = 10 * BATCH) 
 def _claiming(
     engine: sa.Engine, which: sa.ColumnElement[bool], limit: int
 ) -> Iterator[tuple[sa.Connection, list[Due]]]:
-    """Give some segments, the one due longest first, and a connection whose transaction is committed at the end."""
+    """Give some segments, the one due longest first, and a connection that commits at the end."""
     segments = tables.segments
     is_erased = segments.c.expires_on == tables.ERASED
     columns = [segments.c.number, segments.c.id, segments.c.account, segments.c.session, is_erased]

@@ -1,7 +1,8 @@
-"""Erases sessions and accounts: keys first, so that no copy of the vault opens any more; then what they sealed.
+"""Erases sessions and accounts: keys first, so that no copy of the vault opens any more; then what they
+sealed.
 
-An erasure marks what is to go and then does what the sweeper does (`vault.destruction`). Killed in between, it is
-finished by the sweeper, or by erasing again.
+An erasure marks what is to go and then does what the sweeper does (`vault.destruction`). Killed in between,
+it is finished by the sweeper, or by erasing again.
 """
 
 from datetime import UTC, datetime

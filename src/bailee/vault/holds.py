@@ -1,4 +1,4 @@
-"""Legal holds: what is under one is neither expired nor erased, until somebody releases it, by name and reason."""
+"""Legal holds: what is under one neither expires nor is erased until somebody releases it, with a reason."""
 
 import msgspec
 import sqlalchemy as sa

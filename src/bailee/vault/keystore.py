@@ -91,6 +91,11 @@ class Keystore:
         """Move word of destroyed keys on to the ledger; see `ledger.outbox.move`."""
         return move(self._engine, tables.keystore_outbox, append)
 
+    def has_waiting(self) -> bool:
+        """Tell whether word of destroyed keys waits for the ledger."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(tables.keystore_outbox.c.number).limit(1)).first() is not None
+
     def _draw(self) -> str:
         return self._random(16).hex()
 

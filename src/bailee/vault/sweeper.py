@@ -1,13 +1,13 @@
-"""The process that sweeps for as long as the service runs: started by it, ended by the end of its input.
+"""The process that sweeps: started by the service whenever there is something to sweep.
 
-A process of its own, because a sweep of a million segments takes minutes of one core, and neither a stream nor a
-recorder may wait for it.
+A process of its own, because a sweep of a million segments takes minutes of one core, and neither a stream
+nor a recorder may wait for it; and one that ends, because a resting one would take 25 MB of memory for
+nothing.
 """
 
 import argparse
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -20,13 +20,11 @@ from bailee.vault.custody import Custody, open_custody
 from bailee.vault.sweepers import note_fault, note_start, note_success, read_clocks, read_sweeper, tell_jump
 from bailee.vault.sweeping import Sweep, sweep
 
-# A key is destroyed within 60 s of its deadline: a third of that to begin, the rest for a million keys.
-INTERVAL_SECONDS = 20.0
 NICENESS = 15
 
 
 def sweep_once(custody: Custody, node: str) -> Sweep | None:
-    """Do one sweep and note it; None if it could not be done, which is noted too and said on standard error."""
+    """Do one sweep and note it; None if it could not be done, which is noted too."""
     clocks = read_clocks()
     fault = tell_jump(read_sweeper(custody.vault, node), clocks)
     if not fault:
@@ -51,32 +49,26 @@ def node_name() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Sweep until standard input ends; started by the service, never by a person."""
+    """Sweep once; started by the service, never by a person. Ends with 1 if nothing was swept."""
     parser = argparse.ArgumentParser(prog="bailee-sweeper")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--interval", type=float, default=INTERVAL_SECONDS)
     options = parser.parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(NICENESS)
-    told = ""
-    custody: Custody | None = None
-    while True:
-        fault = ""
-        try:
-            custody = custody or open_custody(options.home)
-            if sweep_once(custody, node_name()) is None:
-                state = read_sweeper(custody.vault, node_name())
-                fault = state.fault if state else ""
-        except (Problem, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            fault = str(error)
-        if fault and fault != told:
-            # Once for each reason: an alarm that repeats every 20 s is switched off by whoever reads it.
-            print(f"bailee: nothing was swept: {fault}", file=sys.stderr, flush=True)
-        told = fault
-        if select.select([sys.stdin], [], [], options.interval)[0]:
-            return 0
+    known, fault = "", ""
+    try:
+        custody = open_custody(options.home)
+        known = before.fault if (before := read_sweeper(custody.vault, node_name())) else ""
+        if sweep_once(custody, node_name()) is None:
+            fault = after.fault if (after := read_sweeper(custody.vault, node_name())) else "unknown"
+        custody.close()
+    except (Problem, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        fault = str(error)
+    # Once for each reason: an alarm that repeats every 20 s is switched off by whoever reads it.
+    if fault and fault != known:
+        sys.stderr.write(f"bailee: nothing was swept: {fault}\n")
+    return 1 if fault else 0
 
 
 if __name__ == "__main__":

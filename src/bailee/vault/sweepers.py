@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from bailee.vault import tables
 from bailee.vault.sweeping import Sweep
 
-# How far the wall clock may run from the machine's own before nobody can say which day it is. Time servers correct
-# by seconds; a wrong time zone in a wrongly set clock is 14 hours at most, and a day too much destroys a day early.
+# How far the wall clock may run from the machine's own before nobody can say which day it is. Time servers
+# correct by seconds; a wrong time zone in a wrongly set clock is 14 hours at most, and a day too much
+# destroys a day early.
 CLOCK_TOLERANCE_MS = 60 * 60 * 1000
 
 
@@ -58,7 +59,7 @@ def read_clocks() -> Clocks:
 
 
 def tell_jump(before: SweeperState | None, now: Clocks) -> str:
-    """Return by how much the wall clock jumped ahead since the last sweep of this boot; empty if it did not."""
+    """Say by how much the wall clock jumped ahead since the last sweep of this boot; empty if it did not."""
     if before is None or before.succeeded_ms is None or not now.boot_id or before.boot_id != now.boot_id:
         return ""
     ahead = (now.wall_ms - before.succeeded_ms) - (now.boot_ms - before.boot_ms)
@@ -66,8 +67,8 @@ def tell_jump(before: SweeperState | None, now: Clocks) -> str:
         return ""
     hours = ahead / 3_600_000
     return (
-        f"the clock jumped ahead by {hours:.1f} hours, so that nothing is destroyed by it; if it is right now: "
-        "bailee retention sweep"
+        f"the clock jumped ahead by {hours:.1f} hours, so that nothing is destroyed by it; if it is right "
+        "now: bailee retention sweep"
     )
 
 

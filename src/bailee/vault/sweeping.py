@@ -1,7 +1,7 @@
 """One sweep: tightens what consents tightened, destroys what is due, and gives its space back.
 
-Every step is safe to do again, so that a sweep killed anywhere is finished by the next one. Keys go first, all of
-them: what a peer's retention job does last, to make nothing readable, is done before a row is deleted.
+Every step is safe to do again, so that a sweep killed anywhere is finished by the next one. Keys go first,
+all of them: what a peer's retention job does last, to make nothing readable, is done before a row is deleted.
 """
 
 import time
@@ -75,7 +75,8 @@ def sweep(
         report: told how far it is, after every batch.
 
     Raises:
-        Problem: settings cannot be read, so that nobody can say what they allow: nothing is destroyed; or the day
+        Problem: settings cannot be read, so that nobody can say what they allow: nothing is destroyed; or
+        the day
             lies ahead, and what is promised until then would be lost.
     """
     today = custody.today()
@@ -180,7 +181,7 @@ def count_held_back(connection: sa.Connection, day: date) -> int:
 
 
 def oldest_due(connection: sa.Connection, day: date) -> date | None:
-    """Return the day since which the segment due longest waits for its key to be destroyed; None if none does."""
+    """Return the day since which the key that is due longest waits for its end; None if none does."""
     segments = tables.segments
     query = sa.select(segments.c.expires_on).where(is_due(day)).order_by(segments.c.expires_on).limit(1)
     found: date | None = connection.execute(query).scalar_one_or_none()

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from bailee.database.stores import Store
 from bailee.ledger.outbox import outbox_table
 
-# Tables without row ids where the key is not a number: a tree of their own for the key would take a page more,
-# and a 12-turn session takes 80 in all.
+# Tables without row ids where the key is not a number: a tree of their own for the key would take a page
+# more, and a 12-turn session takes 80 in all.
 vault = sa.MetaData()
 # SQLite's INTEGER has 64 bits, and as a key it is the row id itself; PostgreSQL's has 32.
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -86,8 +86,8 @@ segments = sa.Table(
     sa.Index("segments_by_expiry", "is_destroyed", "expires_on", "number"),
 )
 
-# What tightened the terms of everything an account holds, and when. A request admitted before that, whose segment
-# is written after it, is tightened by its row here.
+# What tightened the terms of everything an account holds, and when. A request admitted before that, whose
+# segment is written after it, is tightened by its row here.
 ceilings = sa.Table(
     "ceilings",
     vault,

@@ -1,0 +1,103 @@
+"""Has a sweeper run whenever there is something to sweep, and tells how retention stands."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+import sqlalchemy.exc
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bailee.vault.health import RetentionHealth, check_retention
+
+# A key is destroyed within 60 s of its deadline: a third of that to notice, the rest for a million keys.
+LOOK_SECONDS = 20.0
+# Also where nothing is to be done: that sweeping works is to be seen before it is needed.
+REST_SECONDS = 300.0
+END_SECONDS = 5.0
+
+
+class Sweeping:
+    """Looks for work, and runs a sweeper where there is some.
+
+    Args:
+        has_work: tells whether there is something to sweep, within a millisecond.
+    """
+
+    def __init__(self, home: Path, has_work: Callable[[], bool]) -> None:
+        self._home = home
+        self._has_work = has_work
+
+    async def run(self) -> None:
+        """Go on until cancelled; a sweeper that is at work then is given a moment, and killed.
+
+        Being killed is nothing to a sweep: the next one goes on.
+        """
+        swept = 0.0
+        while True:
+            if time.monotonic() - swept > REST_SECONDS or self._look():
+                swept = time.monotonic()
+                await self._sweep()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> bool:
+        try:
+            return self._has_work()
+        except sqlalchemy.exc.SQLAlchemyError:
+            return True  # the sweeper says what is wrong
+
+    async def _sweep(self) -> None:
+        command = ["-m", "bailee.vault.sweeper", "--home", str(self._home)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            raise
+
+
+def make_routes(vault: sa.Engine) -> list[Route]:
+    """Return the route of the service's own metrics: numbers about retention, nothing about anybody."""
+
+    async def tell_metrics(request: Request) -> Response:
+        try:
+            health = await run_in_threadpool(check_retention, vault, now_ms=int(time.time() * 1000))
+        except sqlalchemy.exc.SQLAlchemyError:
+            return Response("the vault cannot be read\n", 503, media_type="text/plain")
+        # Source of the format: Prometheus, "Exposition formats", text format 0.0.4.
+        return Response(render(health), media_type="text/plain; version=0.0.4")
+
+    return [Route("/metrics", tell_metrics, methods=["GET"])]
+
+
+def render(health: RetentionHealth) -> bytes:
+    """Write how retention stands in Prometheus' text format."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, value: float) -> None:
+        Gauge(f"bailee_retention_{name}", text, registry=registry).set(value)
+
+    gauge(
+        "lag_seconds", "How long the key that is due longest waits for its destruction.", health.lag_seconds
+    )
+    if health.silence_seconds is not None:
+        gauge("last_success_age_seconds", "How long ago a sweep last succeeded.", health.silence_seconds)
+    destroyed = sum(one.keys_destroyed for one in health.sweepers)
+    gauge("keys_destroyed", "Keys destroyed by all sweeps.", destroyed)
+    gauge("alarms", "Reasons for somebody to look.", len(health.alarms))
+    return generate_latest(registry)
