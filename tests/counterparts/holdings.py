@@ -1,5 +1,6 @@
 """What a home holds, looked at from outside the service."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from bailee.accounts.keys import create_key
 from bailee.vault.reader import Exchange, Transcript, list_exchanges, list_sessions, read_session
 from bailee.vault.store import open_keys, open_vault
 from counterparts.waiting import wait_for
+
+FIRST_HOME = Path(__file__).resolve().parents[1] / "database" / "schema-1"
 
 
 def make_key(home: Path) -> str:
@@ -58,3 +61,15 @@ def find_bytes(folder: Path, *pieces: bytes) -> list[Path]:
     """Return the files below a folder that hold any of the pieces."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if any(piece in path.read_bytes() for piece in pieces)]
+
+
+def copy_first_home(home: Path) -> Path:
+    """Make a home as the first program left one: accounts ada (pro, training) and bob (team), two sessions.
+
+    It was made on 2026-11-24 by the program before there were revisions (`git show d73daaa`), and has never
+    been opened by another since.
+    """
+    shutil.copytree(FIRST_HOME, home)
+    for path in [home, *home.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return home

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from bailee.database.engines import open_database, truncate_log, watch_changes, watch_others
 from bailee.database.statements import Insert
+from bailee.database.stores import Store
 from bailee.policy.problems import Problem
+from counterparts.holdings import copy_first_home
 
 METADATA = sa.MetaData()
 NOTES = sa.Table(
@@ -23,13 +25,15 @@ NOTES = sa.Table(
     sa.Column("text", sa.LargeBinary, nullable=True),
 )
 
+STORE = Store("notes", METADATA, Path("never-looked-at"), "0001")
+
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_files_are_the_owners_alone(tmp_path: Path, umask: int) -> None:
     """Whatever the umask: folder 0700, database, log and shared memory 0600."""
     before = os.umask(umask)
     try:
-        engine = open_database(tmp_path / "folder" / "x.db", METADATA)
+        engine = open_database(tmp_path / "folder" / "x.db", STORE)
         with engine.begin() as connection:
             connection.execute(sa.insert(NOTES), {"text": b"x"})
         names = sorted(path.name for path in (tmp_path / "folder").iterdir())
@@ -47,7 +51,7 @@ def test_what_is_no_database_is_told_and_left(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     path.write_bytes(b"something else " * 500)
     with pytest.raises(Problem, match="cannot be used") as told:
-        open_database(path, METADATA)
+        open_database(path, STORE)
     assert told.value.where == str(path)
     assert path.read_bytes() == b"something else " * 500
 
@@ -61,7 +65,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(Problem, match="newer"):
-        open_database(path, METADATA)
+        open_database(path, STORE)
     assert path.read_bytes() == before
 
 
@@ -69,12 +73,12 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """A file where the folder should be is an error with the fix, not a fault."""
     (tmp_path / "folder").write_text("in the way")
     with pytest.raises(Problem, match="cannot be made"):
-        open_database(tmp_path / "folder" / "x.db", METADATA)
+        open_database(tmp_path / "folder" / "x.db", STORE)
 
 
 def test_what_was_deleted_is_overwritten(tmp_path: Path) -> None:
     """Bytes written over are gone from database and log once the log is truncated; before, they are there."""
-    engine = open_database(tmp_path / "x.db", METADATA)
+    engine = open_database(tmp_path / "x.db", STORE)
     secret = os.urandom(5000)
 
     def holding() -> set[str]:
@@ -95,7 +99,7 @@ def test_what_was_deleted_is_overwritten(tmp_path: Path) -> None:
 
 def test_others_commits_are_seen(tmp_path: Path) -> None:
     """A watch sees the commits of any other connection, and none where nobody committed."""
-    engine, other = (open_database(tmp_path / "x.db", METADATA) for _ in range(2))
+    engine, other = (open_database(tmp_path / "x.db", STORE) for _ in range(2))
     version = watch_changes(engine)
     seen = version()
     assert version() == seen
@@ -113,7 +117,7 @@ def test_others_commits_are_seen(tmp_path: Path) -> None:
 
 def test_own_commits_are_not_others(tmp_path: Path) -> None:
     """A connection that watches for others does not see its own commits, and does see theirs."""
-    engine, other = (open_database(tmp_path / "x.db", METADATA) for _ in range(2))
+    engine, other = (open_database(tmp_path / "x.db", STORE) for _ in range(2))
     with engine.connect() as own:
         version = watch_others(own)
         seen = version()
@@ -129,7 +133,7 @@ def test_own_commits_are_not_others(tmp_path: Path) -> None:
 
 def test_a_prepared_insert_is_an_insert(tmp_path: Path) -> None:
     """Rows go in as SQLAlchemy's own insert puts them, NULL and bytes included; no rows are no error."""
-    engine = open_database(tmp_path / "x.db", METADATA)
+    engine = open_database(tmp_path / "x.db", STORE)
     insert = Insert(engine, NOTES)
     rows = [{"id": 1, "text": b"\x00\xff"}, {"id": 2, "text": None}]
     with engine.begin() as connection:
@@ -176,12 +180,16 @@ def _count_failures_of_a_race(home: Path, change: str = "") -> int:
         return sum(racer.wait(timeout=60) != 0 for racer in racers)
 
 
-def test_processes_that_open_a_new_home_at_once_all_can(tmp_path: Path) -> None:
-    """A service, its recorder and commands begin in one moment; with the lock taken out some of them fail."""
-    assert _count_failures_of_a_race(tmp_path / "home") == 0
+def test_processes_that_open_a_home_at_once_all_can(tmp_path: Path) -> None:
+    """A service, its recorder and commands begin in one moment, on a new home and on one to be upgraded."""
+    assert _count_failures_of_a_race(tmp_path / "new") == 0
+    assert _count_failures_of_a_race(copy_first_home(tmp_path / "old")) == 0
     unlocked = (
         "import contextlib, bailee.database.engines as engines\n"
         "engines._opening_alone = lambda directory: contextlib.nullcontext()"
     )
-    tries = (_count_failures_of_a_race(tmp_path / f"control-{number}", unlocked) for number in range(10))
+    tries = (
+        _count_failures_of_a_race(copy_first_home(tmp_path / f"control-{number}"), unlocked)
+        for number in range(10)
+    )
     assert any(tries), "control: without the lock nobody ever failed"

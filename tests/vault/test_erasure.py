@@ -415,13 +415,20 @@ class Crash(Exception):
     """The process ended here."""
 
 
-@pytest.fixture(params=["DELETE FROM records", "DELETE FROM exchanges", "DELETE FROM segments"])
+@pytest.fixture(
+    params=[
+        "UPDATE segments SET is_destroyed",
+        "DELETE FROM records",
+        "DELETE FROM exchanges",
+        "DELETE FROM segments",
+    ]
+)
 def half_erased(request: pytest.FixtureRequest, vault: "Vault", said: object) -> set[bytes]:
     """Erase and crash once the keys are destroyed, at each statement that follows; return the ids."""
     erased = vault.segments()
 
     def crash(_connection: object, _cursor: object, statement: str, *_: Any) -> None:
-        if statement.startswith(request.param):
+        if statement.startswith(request.param) and not erased & set(vault.wrapped_keys()):
             raise Crash
 
     sa.event.listen(vault.engine, "before_cursor_execute", crash)
@@ -443,7 +450,7 @@ def test_half_erased_is_unreadable(vault: "Vault", said: "dict[int, Said]", half
 def test_erasing_again_finishes(vault: "Vault", said: "dict[int, Said]", half_erased: set[bytes]) -> None:
     """Erasing once more removes what the crash left, counts it, and leaves the rest alone."""
     finished = erase(vault)
-    assert (finished.segments, finished.records, finished.exchanges) == (3, 13, 7)
+    assert (finished.segments, finished.records, finished.exchanges) == (3, 13, 6)
     assert [session.id for session in list_sessions(vault.engine)] == [OTHER]
     assert vault.segments() == set()
     assert vault.read(OTHER) == said
@@ -483,9 +490,9 @@ def test_a_segment_that_begins_in_the_middle_of_an_erasure(
     """A segment begun after the keys to destroy were listed goes or stays, and its key with it."""
     destroy = person.keystore.destroy
 
-    def record_then_destroy(ids: list[bytes]) -> None:
+    def record_then_destroy(ids: list[bytes], **why: Any) -> int:
         vault.record(21, b"under a decision that is new", decision="new")
-        destroy(ids)
+        return destroy(ids, **why)
 
     monkeypatch.setattr(person.keystore, "destroy", record_then_destroy)
     erase(person)

@@ -170,7 +170,7 @@ records = sa.Table(
     vault,
     sa.Column("segment", _BIG, sa.ForeignKey("segments.number"), primary_key=True, autoincrement=False),
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("exchange", _BIG, sa.ForeignKey("exchanges.id"), nullable=False),
+    sa.Column("exchange", sa.BigInteger, sa.ForeignKey("exchanges.id"), nullable=False),
     sa.Column("kind", sa.SmallInteger, nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
