@@ -1,5 +1,6 @@
 """Accounts, keys, consents and sessions from the command line."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -126,8 +127,13 @@ def test_sessions_are_listed_shown_and_erased(gate: Gate) -> None:
     asked = bailee("sessions", "erase", "kept-one")
     assert asked.returncode != 0, "nobody answered, so nothing may go"
     assert bailee.json("sessions", "list") == [session]
-    erased = bailee.json("sessions", "erase", "kept-one", "--yes")
-    assert {name: erased[name] for name in ("exchanges", "records", "stored_bytes")} == {
+    receipt = gate.home.parent / "receipt.json"
+    erased = bailee("sessions", "erase", "kept-one", "--yes", "--json")
+    receipt.write_text(erased.stdout)
+    assert "Verified" in bailee("ledger", "verify", str(receipt)).stdout
+    told = [json.loads(base64.b64decode(entry["entry"])) for entry in json.loads(erased.stdout)["entries"]]
+    assert [entry["kind"] for entry in told] == ["erased", "keys_destroyed"]
+    assert {name: told[0][name] for name in ("exchanges", "records", "stored_bytes")} == {
         name: counted[name] for name in ("exchanges", "records", "stored_bytes")
     }
     assert bailee.json("sessions", "list") == []

@@ -40,9 +40,9 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     if dry_run:
         done = preview(custody, as_of=day)
     else:
-        note_start(custody.vault, node_name(), read_clocks())
+        note_start(custody.keystore.engine, node_name(), read_clocks())
         done = sweep_once(custody, as_of=day)
-        note_success(custody.vault, node_name(), read_clocks(), done)
+        note_success(custody.keystore.engine, node_name(), read_clocks(), done)
     custody.close()
     if as_json:
         echo_json({**_facts(done), "dry_run": dry_run})
@@ -68,7 +68,7 @@ def status(home: Path, as_json: bool) -> None:
     from bailee.vault.health import check_retention
 
     custody = open_custody(home)
-    health = check_retention(custody.vault, now_ms=custody.now_ms())
+    health = check_retention(custody.vault, custody.keystore, custody.now_ms())
     custody.close()
     if as_json:
         echo_json(health)

@@ -16,6 +16,7 @@ class Store(msgspec.Struct, frozen=True):
         head: the id of that revision.
         can_shrink: whether freed pages are given back to the file system. Not so where keys are: giving back
             moves pages about, and a page that is cut off is not overwritten.
+        page_bytes: size of a page in SQLite; a small one where rows are.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Store(msgspec.Struct, frozen=True):
     revisions: Path
     head: str
     can_shrink: bool = False
+    page_bytes: int = 2048

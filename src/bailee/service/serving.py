@@ -33,7 +33,7 @@ from bailee.service.configuration import Configuration, check, find_proxy, make_
 from bailee.service.running import FILE_NAME, find_running
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
-from bailee.vault.health import watch_work
+from bailee.vault.health import check_retention, watch_work
 from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
@@ -122,7 +122,11 @@ async def _serve(
         sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
         stack.push_async_callback(_cancel, sweeping)
         application = create_application(
-            [*make_routes(gateway), *metrics.make_routes(), *make_monitoring_routes(vault)]
+            [
+                *make_routes(gateway),
+                *metrics.make_routes(),
+                *make_monitoring_routes(partial(check_retention, vault, keystore)),
+            ]
         )
         server = _Server(_settings(configuration, application, gateway))
         url = _url(configuration, listener)

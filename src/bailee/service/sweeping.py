@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import sqlalchemy as sa
 import sqlalchemy.exc
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bailee.vault.health import RetentionHealth, check_retention
+from bailee.vault.health import RetentionHealth
 
 # A key is destroyed within 60 s of its deadline: a third of that to notice, the rest for a million keys.
 LOOK_SECONDS = 20.0
@@ -71,12 +70,16 @@ class Sweeping:
             raise
 
 
-def make_routes(vault: sa.Engine) -> list[Route]:
-    """Return the route of the service's own metrics: numbers about retention, nothing about anybody."""
+def make_routes(check: Callable[[int], RetentionHealth]) -> list[Route]:
+    """Return the route of the service's own metrics: numbers about retention, nothing about anybody.
+
+    Args:
+        check: tells how retention stands at a moment, in milliseconds since 1970 UTC.
+    """
 
     async def tell_metrics(request: Request) -> Response:
         try:
-            health = await run_in_threadpool(check_retention, vault, now_ms=int(time.time() * 1000))
+            health = await run_in_threadpool(check, int(time.time() * 1000))
         except sqlalchemy.exc.SQLAlchemyError:
             return Response("the vault cannot be read\n", 503, media_type="text/plain")
         # Source of the format: Prometheus, "Exposition formats", text format 0.0.4.

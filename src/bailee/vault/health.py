@@ -33,9 +33,9 @@ class RetentionHealth(msgspec.Struct, frozen=True):
     alarms: list[str]
 
 
-def check_retention(engine: sa.Engine, *, now_ms: int) -> RetentionHealth:
+def check_retention(engine: sa.Engine, keystore: Keystore, now_ms: int) -> RetentionHealth:
     """Return how retention stands at a moment, in milliseconds since 1970 UTC."""
-    states = read_sweepers(engine)
+    states = read_sweepers(keystore.engine)
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     with engine.connect() as connection:
         day = oldest_due(connection, today)

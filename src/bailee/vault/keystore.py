@@ -22,10 +22,13 @@ class Keystore:
 
     Keys come and go in one transaction with `flush`: a writer flushes the keys of new segments
     before it commits the first record, so that no record is ever without its key.
+
+    Attributes:
+        engine: the keystore's database.
     """
 
     def __init__(self, engine: sa.Engine, wrapper: KeyWrapper, random: Callable[[int], bytes]) -> None:
-        self._engine = engine
+        self.engine = engine
         # Keys are written on the connection that watches, so that a writer's own commits do not look like
         # another's: taking them for one cost 2 ms a commit with 150 segments in memory.
         self._connection = engine.connect()
@@ -51,14 +54,14 @@ class Keystore:
     def get(self, segment: bytes) -> bytes | None:
         """Return a segment's data key, or None if it was destroyed."""
         query = sa.select(tables.keys.c.wrapped).where(tables.keys.c.segment == segment)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             wrapped = connection.execute(query).scalar_one_or_none()
         return None if wrapped is None else self._wrapper.unwrap(wrapped, segment)
 
     def select_held(self, segments: list[bytes]) -> set[bytes]:
         """Return those of the segments whose keys are there."""
         query = sa.select(tables.keys.c.segment).where(tables.keys.c.segment.in_(segments))
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
     def destroy(self, segments: Sequence[bytes], *, why: str, at_ms: int) -> int:
@@ -75,7 +78,7 @@ class Keystore:
         """
         table = tables.keys
         gone: list[bytes] = []
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             for start in range(0, len(segments), _KEYS_IN_A_STATEMENT):
                 some = segments[start : start + _KEYS_IN_A_STATEMENT]
                 delete = sa.delete(table).where(table.c.segment.in_(some)).returning(table.c.segment)
@@ -89,11 +92,11 @@ class Keystore:
 
     def move_outbox(self, append: Callable[[Sequence[bytes]], object]) -> int:
         """Move word of destroyed keys on to the ledger; see `ledger.outbox.move`."""
-        return move(self._engine, tables.keystore_outbox, append)
+        return move(self.engine, tables.keystore_outbox, append)
 
     def has_waiting(self) -> bool:
         """Tell whether word of destroyed keys waits for the ledger."""
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return connection.execute(sa.select(tables.keystore_outbox.c.number).limit(1)).first() is not None
 
     def _draw(self) -> str:
@@ -105,12 +108,12 @@ class Keystore:
 
     def truncate_log(self, *, patience: float = BUSY_SECONDS) -> bool:
         """Empty the write-ahead log, so that no destroyed key lingers in it; see `database.engines`."""
-        return truncate_log(self._engine, patience=patience)
+        return truncate_log(self.engine, patience=patience)
 
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) -> Keystore:

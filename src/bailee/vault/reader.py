@@ -15,6 +15,7 @@ from bailee.sealing.envelopes import Place, SealBroken, SegmentCipher
 from bailee.vault import tables
 from bailee.vault.blocks import BlockReader
 from bailee.vault.contents import unpack_request, unpack_response
+from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 from bailee.vault.writer import read_records
 
@@ -183,16 +184,17 @@ def read_session(
     """Open a session's segments and give its exchanges' content, in the order they began.
 
     Args:
-        today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet.
+        today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet, unless
+            a legal hold keeps it.
 
     Raises:
         Problem: a record was altered, moved or taken out.
     """
     table = tables.segments
-    query = sa.select(table).where(table.c.account == account, table.c.session == session)
+    is_open = sa.or_(table.c.expires_on.is_(None), table.c.expires_on > today, is_held())
+    query = sa.select(table).where(table.c.account == account, table.c.session == session, is_open)
     with engine.connect() as connection:
-        segments = connection.execute(query.order_by(table.c.day)).all()
-    open_segments = [one for one in segments if one.expires_on is None or one.expires_on > today]
+        open_segments = connection.execute(query.order_by(table.c.day)).all()
     for _, of_a_day in groupby(open_segments, key=lambda segment: segment.day):
         opened = []
         for segment in of_a_day:

@@ -26,9 +26,9 @@ NICENESS = 15
 def sweep_once(custody: Custody, node: str) -> Sweep | None:
     """Do one sweep and note it; None if it could not be done, which is noted too."""
     clocks = read_clocks()
-    fault = tell_jump(read_sweeper(custody.vault, node), clocks)
+    fault = tell_jump(read_sweeper(custody.keystore.engine, node), clocks)
     if not fault:
-        note_start(custody.vault, node, clocks)
+        note_start(custody.keystore.engine, node, clocks)
         try:
             done = sweep(custody)
         except Problem as problem:
@@ -37,9 +37,9 @@ def sweep_once(custody: Custody, node: str) -> Sweep | None:
             cause = getattr(error, "orig", None) or error
             fault = f"{type(cause).__name__}: {cause}"
         else:
-            note_success(custody.vault, node, read_clocks(), done)
+            note_success(custody.keystore.engine, node, read_clocks(), done)
             return done
-    note_fault(custody.vault, node, clocks, fault)
+    note_fault(custody.keystore.engine, node, clocks, fault)
     return None
 
 
@@ -59,9 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     known, fault = "", ""
     try:
         custody = open_custody(options.home)
-        known = before.fault if (before := read_sweeper(custody.vault, node_name())) else ""
+        known = before.fault if (before := read_sweeper(custody.keystore.engine, node_name())) else ""
         if sweep_once(custody, node_name()) is None:
-            fault = after.fault if (after := read_sweeper(custody.vault, node_name())) else "unknown"
+            fault = (
+                after.fault if (after := read_sweeper(custody.keystore.engine, node_name())) else "unknown"
+            )
         custody.close()
     except (Problem, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         fault = str(error)

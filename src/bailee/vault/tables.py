@@ -21,7 +21,7 @@ _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 keystore = sa.MetaData()
 _REVISIONS = Path(__file__).parent / "revisions"
 VAULT = Store("vault", vault, _REVISIONS / "vault", "0002", can_shrink=True)
-KEYSTORE = Store("keystore", keystore, _REVISIONS / "keystore", "0002")
+KEYSTORE = Store("keystore", keystore, _REVISIONS / "keystore", "0002", page_bytes=1024)
 
 
 class State(StrEnum):
@@ -115,24 +115,6 @@ holds = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# One row a node: what its sweeper did last.
-sweepers = sa.Table(
-    "sweepers",
-    vault,
-    sa.Column("node", sa.Text, primary_key=True),
-    sa.Column("started_ms", sa.BigInteger, nullable=False),
-    sa.Column("finished_ms", sa.BigInteger, nullable=True),
-    sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
-    sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
-    sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
-    # Why it did not go on; empty if it did.
-    sa.Column("fault", sa.Text, nullable=False),
-    # The machine's boot and its clock since then, which nobody sets: what the wall clock is compared with.
-    sa.Column("boot_id", sa.Text, nullable=False),
-    sa.Column("boot_ms", sa.BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
-
 vault_outbox = outbox_table(vault)
 
 exchanges = sa.Table(
@@ -185,3 +167,21 @@ keys = sa.Table(
 )
 
 keystore_outbox = outbox_table(keystore)
+
+# One row a node: what its sweeper did last.
+sweepers = sa.Table(
+    "sweepers",
+    keystore,
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("started_ms", sa.BigInteger, nullable=False),
+    sa.Column("finished_ms", sa.BigInteger, nullable=True),
+    sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
+    sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
+    sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
+    # Why it did not go on; empty if it did.
+    sa.Column("fault", sa.Text, nullable=False),
+    # The machine's boot and its clock since then, which nobody sets: what the wall clock is compared with.
+    sa.Column("boot_id", sa.Text, nullable=False),
+    sa.Column("boot_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Lay the keys out anew, and add the outbox."""
+    """Lay the keys out anew, and add the sweepers and the outbox."""
     op.rename_table("keys", "keys_before")
     op.create_table(
         "keys",
@@ -24,4 +24,17 @@ def upgrade() -> None:
         "outbox",
         sa.Column("number", sa.Integer, primary_key=True),
         sa.Column("entry", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "sweepers",
+        sa.Column("node", sa.Text, primary_key=True),
+        sa.Column("started_ms", sa.BigInteger, nullable=False),
+        sa.Column("finished_ms", sa.BigInteger, nullable=True),
+        sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
+        sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
+        sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
+        sa.Column("fault", sa.Text, nullable=False),
+        sa.Column("boot_id", sa.Text, nullable=False),
+        sa.Column("boot_ms", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
     )

@@ -1,4 +1,4 @@
-"""Terms that are tightened, legal holds, sweepers, and entries for the ledger."""
+"""Terms that are tightened, legal holds, and entries for the ledger."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add ceilings, holds, sweepers, the outbox and the index of what is due."""
+    """Add ceilings, holds, the outbox and the index of what is due."""
     # Its key becomes the row id itself, and the index of the key goes.
     op.create_table(
         "exchanges_anew",
@@ -65,19 +65,6 @@ def upgrade() -> None:
         sa.Column("released_by", sa.Text, nullable=True),
         sa.Column("released_ms", sa.BigInteger, nullable=True),
         sa.Column("release_reason", sa.Text, nullable=True),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "sweepers",
-        sa.Column("node", sa.Text, primary_key=True),
-        sa.Column("started_ms", sa.BigInteger, nullable=False),
-        sa.Column("finished_ms", sa.BigInteger, nullable=True),
-        sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
-        sa.Column("keys_destroyed", sa.BigInteger, nullable=False),
-        sa.Column("bytes_reclaimed", sa.BigInteger, nullable=False),
-        sa.Column("fault", sa.Text, nullable=False),
-        sa.Column("boot_id", sa.Text, nullable=False),
-        sa.Column("boot_ms", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(

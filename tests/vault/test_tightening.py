@@ -1,0 +1,164 @@
+"""Stricter terms reach what is held already, at once; looser ones only what comes later."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from bailee.accounts.directory import Kind
+from bailee.ledger.entries import ConsentChanged, ConsentRefused, TermsTightened
+from bailee.policy.periods import Period
+from bailee.policy.plans import Plan
+from bailee.policy.problems import Problem
+from bailee.vault import writer as writing
+from bailee.vault.sweeping import sweep
+from counterparts.keeping import Keeping
+
+FIVE_YEARS = ("5y", date(2031, 5, 4), True)
+THIRTY_DAYS = ("30d", date(2026, 6, 3), False)
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[Keeping]:
+    """Give a home with a consumer who allows training, and an organization of two."""
+    opened = Keeping(tmp_path / "home")
+    directory = opened.custody.directory
+    directory.add("ada", Plan.PRO)
+    directory.consent("ada", given=True)
+    directory.add("boss", Plan.TEAM, organization="acme")
+    directory.add("bob", Plan.TEAM, organization="acme")
+    yield opened
+    opened.close()
+
+
+def test_training_switched_off_shortens_what_is_held(keeping: Keeping) -> None:
+    """Five years become thirty days counted from the day of writing, and nothing held may train."""
+    said = keeping.record("ada")
+    assert keeping.terms("ada") == [FIVE_YEARS]
+    keeping.custody.directory.consent("ada", given=False)
+    assert keeping.tighten("ada") == 1
+    assert keeping.terms("ada") == [THIRTY_DAYS]
+    keeping.go_to(date(2026, 6, 2))
+    sweep(keeping.custody)
+    assert keeping.read("ada") == {said}
+    keeping.go_to(date(2026, 6, 3))
+    assert sweep(keeping.custody).keys_destroyed == 1
+    assert keeping.read("ada") == set()
+
+
+def test_training_switched_on_again_changes_only_what_comes(keeping: Keeping) -> None:
+    """Off and on: what was held stays shortened, what comes is kept five years, in one session and day."""
+    keeping.record("ada")
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    keeping.custody.directory.consent("ada", given=True)
+    assert keeping.tighten("ada") == 0
+    keeping.record("ada")
+    assert sorted(keeping.terms("ada")) == sorted([THIRTY_DAYS, FIVE_YEARS])
+
+
+def test_what_was_admitted_before_comes_under_it_after(keeping: Keeping) -> None:
+    """A request admitted under the old consent and written after the new one has the stricter terms."""
+    admitted = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said")
+    keeping.now += 1
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    keeping.write(admitted)
+    assert keeping.terms("ada") == [THIRTY_DAYS]
+
+
+def test_control_without_the_late_look(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: with the look at ceilings taken out, the same request is kept five years."""
+    monkeypatch.setattr(writing, "cover_late", lambda connection, begun: None)
+    admitted = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said")
+    keeping.now += 1
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    keeping.write(admitted)
+    assert keeping.terms("ada") == [FIVE_YEARS]
+
+
+def test_what_nobody_applied_the_sweep_applies(keeping: Keeping) -> None:
+    """A change whose command died before it reached the vault is applied by the next sweep."""
+    keeping.record("ada")
+    keeping.custody.directory.consent("ada", given=False)
+    assert sweep(keeping.custody).tightened == 1
+    assert keeping.terms("ada") == [THIRTY_DAYS]
+
+
+@pytest.mark.parametrize("whose", ["account", "organization"])
+def test_a_shorter_limit_reaches_back(keeping: Keeping, whose: str) -> None:
+    """Asked by the holder or the organization, seven days hold for what is there; taking it back does not."""
+    keeping.record("bob")
+    directory = keeping.custody.directory
+
+    def limit(period: str) -> None:
+        if whose == "account":
+            directory.limit_account("bob", Period.parse(period))
+        else:
+            directory.limit_organization("acme", Period.parse(period), by="boss")
+        keeping.tighten("bob")
+
+    limit("7d")
+    assert keeping.terms("bob") == [("7d", date(2026, 5, 11), False)]
+    limit("unlimited")
+    assert keeping.terms("bob") == [("7d", date(2026, 5, 11), False)]
+    keeping.record("bob")
+    assert keeping.terms("bob") == [("30d", date(2026, 6, 3), False), ("7d", date(2026, 5, 11), False)]
+
+
+def test_zero_data_retention_empties_what_is_held(keeping: Keeping) -> None:
+    """Switched on, all that the organization's members hold is due at once; another's is not touched."""
+    keeping.record("bob")
+    kept = keeping.record("ada")
+    keeping.custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    assert keeping.tighten("bob") == 1
+    assert sweep(keeping.custody).keys_destroyed == 1
+    assert keeping.read("bob") == set()
+    assert keeping.read("ada") == {kept}
+
+
+def test_leaving_the_partner_program_reaches_back(keeping: Keeping) -> None:
+    """What was trainable under it is not any more; how long it is held does not change."""
+    directory = keeping.custody.directory
+    directory.decide_for_organization("acme", Kind.DPP, given=True, by="boss")
+    keeping.record("bob")
+    assert keeping.terms("bob") == [("30d", date(2026, 6, 3), True)]
+    directory.decide_for_organization("acme", Kind.DPP, given=False, by="boss")
+    keeping.tighten("bob")
+    assert keeping.terms("bob") == [THIRTY_DAYS]
+
+
+def test_changes_are_in_the_ledger(keeping: Keeping) -> None:
+    """Who changed what for whom, and what it meant for what was held; by pseudonym, the same for the same."""
+    keeping.record("ada")
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    ada = keeping.custody.pseudonyms.name(keeping.custody.directory.get("ada").id)
+    changes = [one for one in keeping.entries() if isinstance(one, ConsentChanged)]
+    assert [(one.subject, one.by, one.consent, one.given) for one in changes] == [
+        (ada, ada, "training", True),
+        (ada, ada, "training", False),
+    ]
+    (tightened,) = [one for one in keeping.entries() if isinstance(one, TermsTightened)]
+    assert (tightened.subject, tightened.retention, tightened.segments) == (ada, "30d", 1)
+
+
+Ask = Callable[[Keeping], object]
+REFUSED: dict[str, Ask] = {
+    "zdr": lambda k: k.custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="bob"),
+    "dpp": lambda k: k.custody.directory.decide_for_organization("acme", Kind.DPP, given=True, by="bob"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_members_change_is_refused_and_ledgered(keeping: Keeping, kind: str) -> None:
+    """Only an admin decides; that somebody else tried is on record."""
+    with pytest.raises(Problem):
+        REFUSED[kind](keeping)
+    (refused,) = [one for one in keeping.entries() if isinstance(one, ConsentRefused)]
+    bob = keeping.custody.pseudonyms.name(keeping.custody.directory.get("bob").id)
+    assert (refused.consent, refused.given, refused.by) == (kind, True, bob)
+    assert not keeping.custody.directory.get("bob").zdr
+    assert not keeping.custody.directory.get("bob").dpp
