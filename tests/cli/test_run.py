@@ -110,7 +110,7 @@ def test_input_and_output_pass_through(run: Run) -> None:
     """The command has the standard streams of `bailee run`; the receipt is on the third only."""
     done = run("sh", "-c", "cat; echo to-error >&2", stdin="to-input\n")
     assert done.stdout == "to-input\n"
-    assert done.stderr.startswith("to-error\n")
+    assert "\nto-error\n" in f"\n{done.stderr}"
     assert "Receipt" in done.stderr
 
 

@@ -39,6 +39,7 @@ from bailee.home import home_directory
     is_flag=True,
     help="Declare that the upstream, by your agreement with it, retains nothing.",
 )
+@click.option("--while-used", is_flag=True, help="End once no `bailee run` uses it; so `bailee run` starts it.")
 def up(home: Path | None, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
     """Start the service and serve until interrupted.
 

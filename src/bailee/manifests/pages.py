@@ -1,6 +1,6 @@
 """The data-usage page of a manifest as Markdown. Its tables are answers of `decide`, not a second telling."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
 from bailee.manifests.loading import EVERYTHING_OFF, Manifest
@@ -45,6 +45,7 @@ def page(manifest: Manifest, diagram: str) -> str:
         _retention(manifest),
         _switches(manifest),
         _settings(manifest),
+        _launch(manifest),
         _cloud(manifest),
         _details(manifest),
     )
@@ -194,6 +195,12 @@ def _switches(manifest: Manifest) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
+    leads = (
+        f"{manifest.title} itself lets a repository's file choose a destination and a provider: `bailee run` "
+        "refuses to start with such a file, and `bailee explain` tells it."
+        if manifest.repository_leads
+        else "They cannot choose a destination or a provider."
+    )
     yield "## Settings files, and who may loosen"
     yield ""
     rows = []
@@ -205,11 +212,45 @@ def _settings(manifest: Manifest) -> Iterator[str]:
     yield from _prose(
         "Layers only tighten: whichever asks for the flow to be off or for the shorter time prevails, so "
         "their order does not matter and none can undo another. A repository's files (project, local) can "
-        "switch collection off, never on, and cannot choose a destination or a provider. Only a managed "
-        "file or the user's own file can keep the local session cache longer than 30 days. A file that "
+        f"switch collection off, never on. {leads} Only a managed file "
+        "or the user's own file can keep the local session cache longer than 30 days. A file that "
         "cannot be read or understood is an error that names the file, the key and the fix; nothing is "
         "decided without it."
     )
+
+
+def _launch(manifest: Manifest) -> Iterator[str]:
+    launch = manifest.launch
+    taken = " ".join(f"`{name}`" for name in launch.remove)
+    yield "## Under `bailee run`"
+    yield ""
+    yield from _prose("A `*` stands for any ending.")
+    yield ""
+    rows = [("taken out of the environment", taken)]
+    for provider, names in launch.remove_for.items():
+        what = f"taken out where the service's upstream is {PROVIDER_NAMES[provider]}"
+        rows.append((what, " ".join(f"`{name}`" for name in names)))
+    for provider, table in launch.environment.items():
+        rows.append((f"set, for {PROVIDER_NAMES[provider]}", _assignments(table)))
+    if launch.essential_only:
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.essential_only)))
+    if launch.telemetry:
+        names = " ".join(f"`{name}`" for name in launch.telemetry_removed)
+        rows.append(("taken out, unless `--nonessential` is given", names))
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.telemetry)))
+    refused = (*launch.leading, *launch.leading_keys, *launch.telemetry_keys)
+    if refused:
+        rows.append(
+            (
+                "refused in a settings file, as all of the above that differs from what is set",
+                " ".join(f"`{name}`" for name in refused),
+            )
+        )
+    yield from _table(("What is done", "Variables and keys"), rows)
+
+
+def _assignments(table: Mapping[str, str]) -> str:
+    return " ".join(f"`{name}={value}`" for name, value in table.items())
 
 
 def _cloud(manifest: Manifest) -> Iterator[str]:

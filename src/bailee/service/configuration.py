@@ -23,6 +23,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         upstream_url: another address of the upstream; needed for `compatible`.
         upstream_credential: how a `compatible` upstream is given its key: x-api-key, bearer or none.
         zero_data_retention: the operator's declaration that the upstream, as configured, retains nothing.
+        while_used: end once no `bailee run` uses the service.
     """
 
     home: Path
@@ -37,6 +38,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     upstream_certificate: Path | None = None
     upstream_certificate_key: Path | None = None
     zero_data_retention: bool = False
+    while_used: bool = False
 
 
 def check(configuration: Configuration) -> Configuration:
@@ -86,7 +88,7 @@ def check(configuration: Configuration) -> Configuration:
             fix="write --upstream compatible=https://HOST",
         )
     if configuration.upstream_url:
-        origin = parse_origin(configuration.upstream_url, where="--upstream")
+        origin = read_origin(configuration.upstream_url)
         if origin.scheme == "http" and not is_loopback(origin.host):
             raise Problem(
                 f"conversations would cross to {origin.host} in clear, and the upstream's key with them",
@@ -114,6 +116,25 @@ def check(configuration: Configuration) -> Configuration:
     return configuration
 
 
+def read_origin(url: str) -> Origin:
+    """Read the URL of `--upstream`.
+
+    Raises:
+        Problem: it is no http:// or https:// URL of printable ASCII that names a host, or carries credentials.
+    """
+    # In a request line or a Host header anything else would be an error of each exchange, not of the start.
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    try:
+        urlsplit(url)
+    except ValueError:  # brackets that are not an IPv6 address
+        is_plain = False
+    if not is_plain:
+        raise Problem(
+            f"{url!r} is not a URL", where="--upstream", fix="write https://HOST, with what is beyond ASCII encoded"
+        )
+    return parse_origin(url, where="--upstream")
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address to listen on can be reached from this machine only."""
     if host == "localhost":
@@ -137,7 +158,7 @@ def make_upstream(
     """
     declared = configuration.zero_data_retention
     url = configuration.upstream_url
-    origin = parse_origin(url, where="--upstream") if url else None
+    origin = read_origin(url) if url else None
     match configuration.upstream:
         case "rehearsal":
             from bailee.flows.messages.upstreams.compatible import Compatible
