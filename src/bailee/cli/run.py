@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bailee.cli.options import with_home
+from bailee.cli.options import with_home, working_folder
 from bailee.policy.layers import REPOSITORY
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
@@ -33,7 +33,10 @@ FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--agent", help="Which manifest declares it; found by the command's name if left out.")
 @click.option("--account", help="Whose session it is; the only account, or `me`, if left out.")
-@click.option("--upstream", help="Start the service with this upstream, where none is running; rehearsal works offline, without a key.")
+@click.option(
+    "--upstream",
+    help="Start the service with this upstream, where none is running; rehearsal is offline.",
+)
 @click.option(
     "--nonessential",
     is_flag=True,
@@ -80,7 +83,7 @@ def run(
     holder = directory.get(account) if account else directory.ensure_default()
     if is_new:
         click.echo(
-            f"bailee: made the account {holder.name}, plan {holder.plan}, for this session. For another plan:\n"
+            f"bailee: made the account {holder.name}, plan {holder.plan}. For another plan:\n"
             "  bailee accounts add NAME --plan PLAN, then bailee run --account NAME",
             err=True,
         )
@@ -140,7 +143,7 @@ def run(
 def find_manifests(agent: str | None, command: str) -> "tuple[Manifest, ...]":
     """Return the manifest of an agent, found by the command's file name if it is not named.
 
-    Of a command that nothing declares it may be any agent, inside a shell or a wrapper: all manifests, that of
+    A command that nothing declares may be any agent, inside a shell or a wrapper: then all manifests, that of
     an SDK client first.
     """
     from bailee.manifests import agents, load_manifest
@@ -182,7 +185,7 @@ def make_environment(
     """Return the environment for the command.
 
     Args:
-        manifests: the first says how the command is led to the service; what any of them takes out is taken out.
+        manifests: the first says how the command is led to the service; what any takes out is taken out.
 
     Raises:
         Problem: the agent declares no way to reach this provider through the service.
@@ -235,7 +238,7 @@ def check_layers(
     """
     from bailee.manifests.settings import is_key, read_layers, undone
 
-    layers = read_layers(manifest, environment=environment, directory=Path.cwd(), arguments=arguments)
+    layers = read_layers(manifest, environment=environment, directory=working_folder(), arguments=arguments)
     obeyed = [layer for layer in layers if manifest.repository_leads or layer.name not in REPOSITORY]
     for layer in obeyed:
         for name in layer.leading:

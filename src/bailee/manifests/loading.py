@@ -76,16 +76,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def is_leading(self, name: str) -> bool:
         """Tell whether a variable in a settings file would lead data, or a credential, past the service."""
         set_here = {variable for table in self.environment.values() for variable in table}
-        return (
-            name in set_here or is_among(name, (*self.remove, *self.leading)) or self.is_telemetry(name)
-        )
+        return name in set_here or is_among(name, (*self.remove, *self.leading)) or self.is_telemetry(name)
 
 
 def is_among(name: str, listed: Iterable[str]) -> bool:
     """Tell whether a name is in a list, in which a `*` at the end stands for any ending."""
-    return any(
-        name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in listed
-    )
+    return any(name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in listed)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -221,32 +221,29 @@ def _settings(manifest: Manifest) -> Iterator[str]:
 
 def _launch(manifest: Manifest) -> Iterator[str]:
     launch = manifest.launch
-    taken = " ".join(f"`{name}`" for name in launch.remove)
     yield "## Under `bailee run`"
     yield ""
     yield from _prose("A `*` stands for any ending.")
     yield ""
-    rows = [("taken out of the environment", taken)]
+    rows = [("taken out of the environment", _names(launch.remove))]
     for provider, names in launch.remove_for.items():
-        what = f"taken out where the service's upstream is {PROVIDER_NAMES[provider]}"
-        rows.append((what, " ".join(f"`{name}`" for name in names)))
+        rows.append((f"taken out where the upstream is {PROVIDER_NAMES[provider]}", _names(names)))
     for provider, table in launch.environment.items():
         rows.append((f"set, for {PROVIDER_NAMES[provider]}", _assignments(table)))
     if launch.essential_only:
         rows.append(("set, unless `--nonessential` is given", _assignments(launch.essential_only)))
     if launch.telemetry:
-        names = " ".join(f"`{name}`" for name in launch.telemetry_removed)
-        rows.append(("taken out, unless `--nonessential` is given", names))
+        rows.append(("taken out, unless `--nonessential` is given", _names(launch.telemetry_removed)))
         rows.append(("set, unless `--nonessential` is given", _assignments(launch.telemetry)))
     refused = (*launch.leading, *launch.leading_keys, *launch.telemetry_keys)
     if refused:
-        rows.append(
-            (
-                "refused in a settings file, as all of the above that differs from what is set",
-                " ".join(f"`{name}`" for name in refused),
-            )
-        )
+        what = "refused in a settings file, as is all of the above that differs from what is set"
+        rows.append((what, _names(refused)))
     yield from _table(("What is done", "Variables and keys"), rows)
+
+
+def _names(names: Sequence[str]) -> str:
+    return " ".join(f"`{name}`" for name in names)
 
 
 def _assignments(table: Mapping[str, str]) -> str:

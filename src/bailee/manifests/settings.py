@@ -21,7 +21,9 @@ from bailee.sizes import tell_size
 
 CACHE_KEY = "cleanupPeriodDays"
 SURVEY_KEY = "feedbackSurveyRate"
-LARGEST = 16_000_000  # bytes; settings have a few thousand, the state that Claude Code writes itself up to millions
+LARGEST = (
+    16_000_000  # bytes; settings have a few thousand, the state that Claude Code writes itself up to millions
+)
 
 
 def read_layers(
@@ -139,13 +141,16 @@ def _layer(
     leading = [
         variable
         for variable, value in variables.items()
-        if launch.is_leading(variable) and _meaning(variable, value) != _meaning(variable, environment.get(variable))
+        if launch.is_leading(variable)
+        and _meaning(variable, value) != _meaning(variable, environment.get(variable))
     ]
     leading += [key for key in (*launch.leading_keys, *launch.telemetry_keys) if settings.get(key)]
     return Layer(
         name=name,
         origin=origin,
-        variables={variable: value for variable, value in variables.items() if variable in manifest.variables},
+        variables={
+            variable: value for variable, value in variables.items() if variable in manifest.variables
+        },
         off=off,
         cache=cache,
         leading=tuple(sorted(leading)),
@@ -161,7 +166,7 @@ def _parse(path: Path) -> dict[str, Any] | None:
     try:
         # A pipe without a writer would hold us for ever; opened like this it is there at once, and refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             content = file.read(LARGEST + 1) if is_regular else b""
     except (FileNotFoundError, NotADirectoryError):
@@ -176,7 +181,9 @@ def _parse(path: Path) -> dict[str, Any] | None:
         raise Problem("the settings file is no regular file", where=str(path), fix="remove it")
     if len(content) > LARGEST:
         raise Problem(
-            f"the settings file is larger than {tell_size(LARGEST)}", where=str(path), fix="mend it, or remove it"
+            f"the settings file is larger than {tell_size(LARGEST)}",
+            where=str(path),
+            fix="mend it, or remove it",
         )
     try:
         return _understand(content.decode("utf-8-sig"), str(path))
@@ -259,7 +266,7 @@ def _survey_rate(value: object, where: str) -> float:
 
 
 def undone(manifest: Manifest, layers: Sequence[Layer]) -> tuple[tuple[Layer, str], ...]:
-    """Return the switches that another layer has thrown and a settings file sets back, with that file's layer.
+    """Return the switches that another layer has thrown and a settings file sets back, with its layer.
 
     The policy does not loosen for it, but the agent reads the file last and sends again.
     """

@@ -120,19 +120,24 @@ def read_origin(url: str) -> Origin:
     """Read the URL of `--upstream`.
 
     Raises:
-        Problem: it is no http:// or https:// URL of printable ASCII that names a host, or carries credentials.
+        Problem: it is no http:// or https:// URL in printable ASCII, or carries credentials.
     """
-    # In a request line or a Host header anything else would be an error of each exchange, not of the start.
-    is_plain = url.isascii() and url.isprintable() and " " not in url
+    if not _is_plain(url):
+        raise Problem(
+            f"{url!r} is not a URL",
+            where="--upstream",
+            fix="write https://HOST, with what is beyond ASCII encoded",
+        )
+    return parse_origin(url, where="--upstream")
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether a URL can be used as it stands; else each exchange would fail, and not the start."""
     try:
         urlsplit(url)
     except ValueError:  # brackets that are not an IPv6 address
-        is_plain = False
-    if not is_plain:
-        raise Problem(
-            f"{url!r} is not a URL", where="--upstream", fix="write https://HOST, with what is beyond ASCII encoded"
-        )
-    return parse_origin(url, where="--upstream")
+        return False
+    return url.isascii() and url.isprintable() and " " not in url
 
 
 def is_loopback(host: str) -> bool:
@@ -262,7 +267,7 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
             fix="give an http:// or https:// URL; SOCKS is not supported",
         )
     try:
-        is_address = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+        is_address = _is_plain(proxy) and bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
     except ValueError:
         is_address = False
     if not is_address:

@@ -24,7 +24,7 @@ STOP_SECONDS = 20.0
 def running_service(home: Path, upstream: str | None) -> Iterator[tuple[Running, Run]]:
     """Give the service that runs on a home, started if there is none, and the run that uses it from now on.
 
-    A service started for runs is shared by all runs of its home, and ends, its records durable, with the last.
+    A service started for runs is shared by all runs of its home and ends with the last, its records durable.
 
     Args:
         upstream: the upstream wanted, as `bailee up --upstream` takes it; None takes what runs.

@@ -15,7 +15,6 @@ from bailee.sizes import tell_count, tell_size
 from bailee.vault import tables
 from bailee.vault.reader import Exchange, list_exchanges
 
-
 WIDTH = 110
 
 

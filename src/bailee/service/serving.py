@@ -52,7 +52,12 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
     check(configuration)
     # Conversations pass through this process: no core file may hold one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Problem(
+            "the home is no folder", where=f"--home {configuration.home}", fix="name a folder"
+        ) from None
     with lock_home(configuration.home):
         uvloop.run(_serve(configuration, os.environ, announce))
 
