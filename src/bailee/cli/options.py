@@ -6,14 +6,21 @@ from typing import Any, TypeVar
 
 import click
 
-from bailee.home import home_directory, resolve
+from bailee.home import home_directory
 from bailee.policy.problems import Problem
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _resolve(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
-    return home_directory() if value is None else resolve(value, where="--home")
+    try:
+        return home_directory() if value is None else working_folder() / value.expanduser()
+    except RuntimeError:
+        raise Problem(
+            "the home is in the folder of a user who is not there",
+            where="BAILEE_HOME" if value is None else f"--home {value}",
+            fix="write the path in full",
+        ) from None
 
 
 def with_home(command: _Command) -> _Command:
