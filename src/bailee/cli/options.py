@@ -14,7 +14,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def _resolve(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
     try:
-        return home_directory() if value is None else working_folder() / value.expanduser()
+        return home_directory() if value is None else value.expanduser().absolute()
     except RuntimeError:
         raise Problem(
             "the home is in the folder of a user who is not there",
