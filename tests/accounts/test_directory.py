@@ -1,5 +1,7 @@
 """Who there is, and who may allow what."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """A sink in a network of its own: a command runs where only loopback is, and the sink tells what reached it.
 
-As a program inside `unshare --net`, `sinks.py PORT COMMAND...` brings the loopback interface up, listens on the
-port, runs the command, and writes what both saw as JSON to standard output.
+As a program inside `unshare --net`, `sinks.py PORT COMMAND...` brings the loopback interface up, listens on
+the port, runs the command, and writes what both saw as JSON to standard output.
 """
 
 import contextlib

@@ -247,7 +247,7 @@ LEADING = [
 @pytest.mark.parametrize("variable", LEADING)
 @pytest.mark.parametrize("name", EVERY)
 def test_every_leading_variable_is_found(tmp_path: Path, name: str, variable: str) -> None:
-    """Whatever leads elsewhere is named by its layer, without its value, unless the environment says the same."""
+    """Whatever leads elsewhere is named, never its value, unless the environment says the same."""
     write(tmp_path, name, {"env": {variable: "1"}})
     (layer,) = read(tmp_path)
     assert layer.leading == (variable,)
@@ -296,7 +296,7 @@ def test_a_switch_set_back_is_told(tmp_path: Path) -> None:
     "form", [["--settings", "{}"], ["--settings={}"], ["-p", "x", "--settings", "one.json"]]
 )
 def test_settings_on_the_command_line_are_a_layer(tmp_path: Path, form: list[str]) -> None:
-    """The agent's own --settings, JSON or a file, is read like a file; a file that is not there says nothing."""
+    """The agent's own --settings, JSON or a file, is read like a file; one that is not there says nothing."""
     settings = '{"env": {"HTTPS_PROXY": "http://elsewhere.test"}}'
     write(tmp_path, "work/one.json", settings)
     arguments = [word.replace("{}", settings) for word in form]
