@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bailee.accounts.directory import open_directory
-from bailee.accounts.keys import list_keys
+from bailee.accounts.keys import list_keys, revoke_key
 from bailee.cli.run import find_manifests, make_environment
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider
@@ -499,3 +499,16 @@ def test_the_receipt_names_the_accounts_own_limit(run: Run) -> None:
     done = run(sys.executable, "-c", SDK, "rehearse greet")
     assert run.told["flows"][0]["retention_rules"] == ["retention.consumer", "limit.account"]
     assert "kept 7d (retention.consumer, limit.account)" in done.stderr
+
+
+def test_a_key_revoked_meanwhile_does_not_cost_the_receipt(run: Run) -> None:
+    """Where somebody revokes the run's key meanwhile, the receipt still comes, with the command's status."""
+    process = start(run, "sh", "-c", "echo started; read line; exit 7")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    directory = open_directory(run.home)
+    revoke_key(directory, list_keys(directory)[0].id)
+    directory.engine.dispose()
+    _, errors = process.communicate("\n", timeout=60)
+    assert process.returncode == 7
+    assert "Receipt: sh for me" in errors

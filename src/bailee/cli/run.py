@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +60,9 @@ def run(
 
     The command gets an environment that points at the service, with a key made for this run and revoked
     after it; your own credentials are taken out. It does not start an agent whose settings files would lead
-    it elsewhere. Everything is passed through: input, output, signals and
-    the exit status. The receipt goes to standard error. Exit status: the command's own; 128 + N if signal
-    N ended it; 127 if it is not found; 2 if Bailee refused to start it.
+    it elsewhere. Everything is passed through: input, output, signals and the exit status. The receipt goes
+    to standard error. Exit status: the command's own; 128 + N if signal N ended it; 127 if it is not found;
+    2 if Bailee refused to start it.
 
     \b
     Examples:
@@ -111,7 +111,8 @@ def run(
             ]
             status = run_command(command, environment)
         finally:
-            revoke_key(directory, key.id)
+            with suppress(Problem):  # somebody revoked it meanwhile
+                revoke_key(directory, key.id)
         wait_until_ended(home, key.id)
     from bailee.policy.contexts import Context
     from bailee.service.receipts import make_receipt, tell_receipt

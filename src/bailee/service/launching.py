@@ -89,6 +89,8 @@ def start_service(home: Path, upstream: str) -> Running:
 
 def _read_problem(told: str, upstream: str) -> Problem:
     """Read what the command line wrote about a problem, to tell it as our own."""
+    if "Traceback" in told:
+        return Problem(f"the service did not start: {told.strip().splitlines()[-1]}")
     what, _, rest = told.strip().removeprefix("bailee: ").partition("\n")
     places = dict(line.strip().partition(": ")[::2] for line in rest.splitlines())
     fix = places.get("fix", "").strip()
