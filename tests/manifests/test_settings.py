@@ -279,6 +279,15 @@ def test_what_leads_nowhere_is_not_told(tmp_path: Path, settings: object) -> Non
     assert notices(MANIFEST, layers) == ()
 
 
+@pytest.mark.parametrize("value", [["http://elsewhere.test"], None, {}])
+def test_a_leading_variable_that_is_no_text_is_refused(tmp_path: Path, value: object) -> None:
+    """The agent makes text of a list (tried with 2.1.197); here it is an error before anything starts."""
+    path = write(tmp_path, PROJECT, {"env": {"HTTPS_PROXY": value}})
+    with pytest.raises(Problem) as refused:
+        read(tmp_path)
+    assert refused.value.where == f"{path}: env.HTTPS_PROXY"
+
+
 def test_a_switch_set_back_is_told(tmp_path: Path) -> None:
     """A file that blanks a switch which is on elsewhere is found; alone, or with a value, it is not."""
     path = write(tmp_path, PROJECT, {"env": {"DISABLE_TELEMETRY": ""}})
