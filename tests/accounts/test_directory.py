@@ -1,5 +1,7 @@
 """Who there is, and who may allow what."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +137,27 @@ def test_the_default_account_is_the_only_one(directory: Directory) -> None:
     assert directory.ensure_default().name == "me"
     directory.add("ada", Plan.PRO)
     assert directory.ensure_default().name == "me"
+
+
+def test_the_default_account_is_made_once_by_many(tmp_path: Path) -> None:
+    """Processes that all find nobody make one account between them, and all get it."""
+    program = (
+        "import sys; from pathlib import Path; from bailee.accounts.directory import open_directory\n"
+        "directory = open_directory(Path(sys.argv[1])); read = directory.all\n"
+        # All of them have looked before any of them adds.
+        "directory.all = lambda: (read(), sys.stdout.write('.'), sys.stdout.flush(), sys.stdin.read(1))[0]\n"
+        "print(directory.ensure_default().id)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "state")]
+    makers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.read(1) == "."
+    answers = [maker.communicate("x")[0] for maker in makers]
+    assert len(set(answers)) == 1
+    assert [maker.returncode for maker in makers] == [0] * 4
 
 
 def test_of_several_accounts_none_is_guessed(directory: Directory) -> None:

@@ -133,6 +133,21 @@ def test_a_repository_that_leads_the_agent_away_is_told(machine: Path) -> None:
     assert "CLAUDE_CODE_USE_BEDROCK leads Claude Code elsewhere" in done.stderr
 
 
+def test_every_way_a_repository_leads_is_told(machine: Path) -> None:
+    """Another provider, a proxy and a program for keys are told, and the one of the user's own files too."""
+    settings = machine / "work" / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(
+        '{"env": {"CLAUDE_CODE_USE_FOUNDRY": "1", "HTTPS_PROXY": "http://a"}, "apiKeyHelper": "x"}'
+    )
+    state = machine / "home" / ".claude.json"
+    state.write_text('{"env": {"ANTHROPIC_UNIX_SOCKET": "/x"}}')
+    done = run(machine, "explain", "messages", "--agent", "claude-code")
+    for place in ("env.CLAUDE_CODE_USE_FOUNDRY", "env.HTTPS_PROXY", "apiKeyHelper"):
+        assert f"{settings}: {place} leads Claude Code elsewhere" in done.stderr
+    assert f"{state}: env.ANTHROPIC_UNIX_SOCKET leads" in done.stderr
+
+
 def test_a_repository_does_not_lead_our_own_agent(machine: Path) -> None:
     """Our own agent takes no destination from a repository's file, and that is told."""
     settings = machine / "work" / ".bailee" / "settings.json"
@@ -209,6 +224,53 @@ def test_the_light_command_stays_light(machine: Path) -> None:
         check=True,
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_columns_hold_for_the_longest_period(machine: Path) -> None:
+    """In the short table each column begins in one place, whatever the periods are."""
+    settings = machine / "work" / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    (machine / "home" / ".claude").mkdir()
+    (machine / "home" / ".claude" / "settings.json").write_text('{"cleanupPeriodDays": 99999}')
+    done = run(machine, "explain", "--brief", "--agent", "claude-code")
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("FLOW", *FLOWS))]
+    assert len(rows) == 10
+    at = rows[0].index("TRAINS")
+    assert {row[at - 1] for row in rows} == {" "}
+    assert {row[at : at + 3].strip() for row in rows[1:]} <= {"no", "yes", "-"}
+
+
+def test_a_variable_may_be_named_like_a_key(machine: Path) -> None:
+    """A variable called `plan` is not the plan; each of the two may still be given only once."""
+    assert run(machine, "explain", "--as", "env.plan=x", "--as", "plan=pro").returncode == 0
+    assert run(machine, "explain", "--as", "plan=pro", "--as", "env.plan=x").returncode == 0
+    twice = run(machine, "explain", "--as", "env.plan=x", "--as", "env.plan=y")
+    assert twice.returncode == 2
+    assert "given twice" in twice.stderr
+
+
+def test_in_a_folder_that_is_gone(machine: Path) -> None:
+    """Where the working folder was removed, that is said."""
+    (machine / "work").rmdir()
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'mkdir gone; cd gone; rmdir ../gone; exec "$@"',
+            "sh",
+            sys.executable,
+            "-m",
+            "bailee",
+            "explain",
+        ],
+        cwd=machine,
+        env={"PATH": os.defpath, "PYTHONPATH": str(SOURCE), "HOME": str(machine / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("bailee: the working folder is gone")
 
 
 def test_manifests_command(machine: Path) -> None:

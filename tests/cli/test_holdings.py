@@ -59,7 +59,10 @@ def bailee(tmp_path: Path) -> Bailee:
 def test_accounts_and_keys(bailee: Bailee) -> None:
     """An account is added, gets a key that is shown once, and the key is revoked."""
     added = bailee("accounts", "add", "ada", "--plan", "team", "--org", "acme", "--retention", "7d")
-    assert (added.returncode, added.stdout) == (0, "Added ada, plan team in acme (admin).\n")
+    assert (added.returncode, added.stdout) == (
+        0,
+        "Added ada, plan team in acme (admin), records held at most 7d.\n",
+    )
     (account,) = bailee.json("accounts", "list")
     assert (account["name"], account["role"], account["retention"]) == ("ada", "admin", "7d")
     made = bailee("keys", "create", "--account", "ada", "--label", "laptop")
@@ -96,7 +99,30 @@ def test_what_is_wrong_is_told_with_its_fix(bailee: Bailee) -> None:
     assert "fix:" in told
     fault = json.loads(bailee("keys", "create", "--account", "nobody", "--json").stderr)
     assert fault["error"]["fix"].startswith("see: bailee accounts list")
-    assert "--retention" in bailee.refused("accounts", "add", "x", "--plan", "pro", "--retention", "-3d")
+    for blank in ("-3d", "", " ", "0"):
+        assert "--retention" in bailee.refused("accounts", "add", "x", "--plan", "pro", "--retention", blank)
+    assert bailee.json("accounts", "list") == []
+
+
+def test_what_no_one_means_is_told_too(bailee: Bailee, tmp_path: Path) -> None:
+    """A number beyond the database's, a home of nobody and a home that is a file end with a plain message."""
+    told = bailee.refused("sessions", "list", "--limit", "9223372036854775808")
+    assert "--limit" in told
+    assert "fix:" in bailee.refused("sessions", "list", "--home", "~no-such-user/x")
+    assert "~no-such-user" in bailee.refused("up", "--upstream", "rehearsal", "--home", "~no-such-user/x")
+    by_variable = subprocess.run(
+        [sys.executable, "-m", "bailee", "sessions", "list"],
+        env=clean_environment(tmp_path, BAILEE_HOME="~no-such-user/x"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (by_variable.returncode, "Traceback" in by_variable.stderr) == (2, False)
+    assert "BAILEE_HOME" in by_variable.stderr
+    (tmp_path / "file").touch()
+    home = ("--home", str(tmp_path / "file"))
+    for words in (("up", *home), ("sessions", "list", *home), ("run", *home, "--", "true")):
+        assert home[1] in bailee.refused(*words)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from bailee.accounts.directory import open_directory
-from bailee.accounts.keys import list_keys
-from bailee.service.running import find_running
+from bailee.accounts.keys import list_keys, revoke_key
+from bailee.cli.run import find_manifests, make_environment
+from bailee.policy.periods import Period
+from bailee.policy.plans import Plan, Provider
+from bailee.service.running import find_running, is_held
+from bailee.service.serving import SWEEP_SECONDS
 from counterparts.holdings import find_bytes, read_exchanges
 from counterparts.services import clean_environment, serving
 from counterparts.waiting import wait_for
@@ -110,7 +114,7 @@ def test_input_and_output_pass_through(run: Run) -> None:
     """The command has the standard streams of `bailee run`; the receipt is on the third only."""
     done = run("sh", "-c", "cat; echo to-error >&2", stdin="to-input\n")
     assert done.stdout == "to-input\n"
-    assert done.stderr.startswith("to-error\n")
+    assert "\nto-error\n" in f"\n{done.stderr}"
     assert "Receipt" in done.stderr
 
 
@@ -243,33 +247,268 @@ def test_the_agent_killed_leaves_a_marked_session_in_the_receipt(run: Run) -> No
     assert run.told["flows"][0]["outcomes"] == {"client_gone": 1}
 
 
-def test_killed_itself_it_leaves_what_the_documentation_says(run: Run) -> None:
-    """SIGKILL on `bailee run`: its service lives on until ended, the key is in force until revoked."""
-    process = subprocess.Popen(
-        run.command("sleep", "30"),
+def start(run: Run, *command: str, **more: Any) -> subprocess.Popen[str]:
+    """Start a run and let it go on."""
+    return subprocess.Popen(
+        run.command(*command, **more),
+        cwd=run.folder,
         env=clean_environment(run.folder),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
-    running = wait_for("the service", lambda: find_running(run.home))
 
-    def has_key() -> bool:
-        directory = open_directory(run.home)
-        try:
-            return bool(list_keys(directory))
-        finally:
-            directory.engine.dispose()
 
-    wait_for("the key", has_key)
+def keys_in_force(home: Path) -> int:
+    """Count the keys that a service would take."""
+    directory = open_directory(home)
+    try:
+        return len([key for key in list_keys(directory) if key.revoked_ms is None])
+    finally:
+        directory.engine.dispose()
+
+
+# Says where the service is, waits for a line, and then asks the model.
+PATIENT = f"import os\nprint(os.environ['ANTHROPIC_BASE_URL'], flush=True)\ninput()\n{SDK}"
+
+
+def test_runs_share_a_service_until_the_last_has_ended(run: Run) -> None:
+    """The run that started the service may end first: the other's agent goes on, and its receipt is whole."""
+    first = start(run, sys.executable, "-c", PATIENT, "rehearse greet")
+    assert first.stdout is not None
+    url = first.stdout.readline()
+    second = start(run, sys.executable, "-c", PATIENT, "rehearse greet")
+    assert second.stdout is not None
+    assert second.stdout.readline() == url
+    first.communicate("\n", timeout=60)
+    assert first.returncode == 0
+    assert find_running(run.home) is not None
+    time.sleep(2 * SWEEP_SECONDS)
+    answer, errors = second.communicate("\n", timeout=60)
+    assert second.returncode == 0, errors
+    assert answer.startswith("Hello. I am the rehearsal model")
+    assert run.told["flows"][0]["outcomes"] == {"complete": 1}
+    assert find_running(run.home) is None
+    assert keys_in_force(run.home) == 0
+
+
+def test_many_runs_begin_a_home_at_once(run: Run) -> None:
+    """On a new home they make one account and one service between them, and each does its work."""
+    many = [start(run, sys.executable, "-c", PATIENT, "rehearse greet") for _ in range(4)]
+    urls = set()
+    for one in many:
+        assert one.stdout is not None
+        urls.add(one.stdout.readline())
+    assert len(urls) == 1
+    assert urls != {""}
+    for one in many:
+        answer, errors = one.communicate("\n", timeout=60)
+        assert one.returncode == 0, errors
+        assert answer.startswith("Hello")
+    assert len(read_exchanges(run.home)) == 4
+    assert find_running(run.home) is None
+
+
+def test_who_looks_does_not_stop_a_service_from_starting(run: Run) -> None:
+    """A service starts while others look whether one runs; a state file left behind is not believed."""
+    run.home.mkdir(mode=0o700)
+    (run.home / "service.lock").touch()
+    (run.home / "service.json").write_text('{"url": "http://127.0.0.1:1", "pid": 1, "upstream": "rehearsal"}')
+    looking = (
+        "import sys, pathlib; from bailee.service.running import find_running\n"
+        "while True:\n    find_running(pathlib.Path(sys.argv[1]))\n"
+    )
+    lookers = [subprocess.Popen([sys.executable, "-c", looking, str(run.home)]) for _ in range(2)]
+    try:
+        assert find_running(run.home) is None
+        with serving(run.home, run.folder, "--upstream", "rehearsal") as service:
+            running = find_running(run.home)
+            assert running is not None
+            assert running.url == service.url
+    finally:
+        for looker in lookers:
+            looker.kill()
+            looker.wait()
+
+
+def kill_in_the_middle(run: Run) -> None:
+    """Kill a run (SIGKILL) once its command is at work."""
+    process = start(run, "sh", "-c", "echo $$; exec sleep 60")
+    assert process.stdout is not None
+    agent = int(process.stdout.readline())
     process.kill()
     process.wait()
-    try:
-        directory = open_directory(run.home)
-        assert [one.revoked_ms for one in list_keys(directory)] == [None]
-        directory.engine.dispose()
-        assert find_running(run.home) == running
-    finally:
-        os.kill(running.pid, signal.SIGTERM)
-        wait_for("the service's end", lambda: find_running(run.home) is None)
+    os.kill(agent, signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_itself_its_key_and_its_service_end(run: Run) -> None:
+    """SIGKILL on `bailee run`: within moments its key is revoked and the service it had started is gone."""
+    kill_in_the_middle(run)
+    wait_for("the service's end", lambda: not is_held(run.home), 15)
+    assert keys_in_force(run.home) == 0
+    assert list((run.home / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_protected", [True, False], ids=["protected", "control"])
+def test_killed_itself_it_leaves_no_key_with_a_service_that_stays(run: Run, is_protected: bool) -> None:
+    """A service that was there before goes on, and revokes the key; one that does not sweep leaves it."""
+    changes = "" if is_protected else "import bailee.service.runs\nbailee.service.runs.sweep = lambda _: 0\n"
+    with serving(run.home, run.folder, "--upstream", "rehearsal", changes=changes) as service:
+        kill_in_the_middle(run)
+        time.sleep(3 * SWEEP_SECONDS)
+        assert keys_in_force(run.home) == (0 if is_protected else 1)
+        assert service.process.poll() is None
+    run("true")  # the next run sweeps as well
+    assert keys_in_force(run.home) == 0
+
+
+def test_another_address_of_the_same_kind_is_another_upstream(run: Run) -> None:
+    """`compatible=A` that runs is not taken for `compatible=B`; written otherwise, A is still A."""
+    options = ("--upstream", "compatible=http://127.0.0.1:9", "--upstream-credential", "none")
+    with serving(run.home, run.folder, *options):
+        other = run("echo", "started", options=("--upstream", "compatible=http://127.0.0.1:10"))
+        assert (other.returncode, other.stdout) == (2, "")
+        assert "at http://127.0.0.1:9 is running" in other.stderr
+        same = run("echo", "started", options=("--upstream", "compatible=HTTP://127.0.0.1:9/"))
+        assert same.stdout == "started\n", same.stderr
+
+
+SECRETS = {
+    "BAILEE_UPSTREAM_KEY": "own-1",
+    "ANTHROPIC_API_KEY": "own-2",
+    "CLAUDE_CODE_OAUTH_TOKEN": "own-3",
+    "CLAUDE_CODE_USE_BEDROCK": "own-4",
+    "ANTHROPIC_FOUNDRY_BASE_URL": "own-5",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "own-6",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "own-7",
+}
+
+
+@pytest.mark.parametrize("agent", [(), ("--agent", "claude-code")], ids=["unknown", "claude-code"])
+def test_the_operators_key_stays_with_the_service(run: Run, agent: tuple[str, ...]) -> None:
+    """The upstream's key reaches no agent, and a command nobody declares loses what any agent would."""
+    seen = run("env", options=agent, **SECRETS, AWS_REGION="here").stdout
+    assert "own-" not in seen
+    assert "AWS_REGION=here" in seen
+    assert "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1" in seen
+
+
+def test_cloud_credentials_are_the_operators_where_the_upstream_is_that_cloud() -> None:
+    """With Bedrock as the upstream AWS credentials are taken out; else they are left for tools."""
+    inherited = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "here"}
+    told = {"url": "http://127.0.0.1:1", "key": "k", "nonessential": False}
+    manifests = find_manifests("claude-code", "claude")
+    left = make_environment(manifests, inherited, provider=Provider.BEDROCK, **told)  # type: ignore[arg-type]
+    assert {name for name in left if name.startswith("AWS_")} == {"AWS_REGION"}
+    left = make_environment(manifests, inherited, provider=Provider.ANTHROPIC, **told)  # type: ignore[arg-type]
+    assert inherited.items() <= left.items()
+
+
+def test_a_switch_set_back_by_a_file_is_refused(run: Run) -> None:
+    """A file that blanks the switch which the receipt relies on is refused; with another value it is not."""
+    settings = run.folder / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    name = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+    settings.write_text(json.dumps({"env": {name: ""}}))
+    done = run("echo", "started", options=("--agent", "claude-code"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"take {name} out" in done.stderr
+    assert run("echo", "started", options=("--agent", "claude-code", "--nonessential")).returncode == 0
+    settings.write_text(json.dumps({"env": {name: "0"}}))
+    assert run("echo", "started", options=("--agent", "claude-code")).stdout == "started\n"
+
+
+def test_telemetry_may_go_elsewhere_where_it_is_left_alone(run: Run) -> None:
+    """A file with another telemetry endpoint is refused, unless `--nonessential` leaves telemetry alone."""
+    settings = run.folder / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere.test"}}))
+    assert run("true", options=("--agent", "claude-code")).returncode == 2
+    assert run("true", options=("--agent", "claude-code", "--nonessential")).returncode == 0
+
+
+def test_the_account_that_is_made_is_told(run: Run) -> None:
+    """The first run says which account and plan it made and how to have another; the next says nothing."""
+    first = run("true").stderr
+    assert "made the account me, plan api" in first
+    assert "bailee accounts add" in first
+    assert "made the account" not in run("true").stderr
+
+
+def test_without_a_key_the_way_to_try_it_is_told(run: Run) -> None:
+    """Where the upstream has no key, the service's own words are given, each once, and the offline way."""
+    command = [sys.executable, "-m", "bailee", "run", "--home", str(run.home), "--", "true"]
+    done = subprocess.run(
+        command, env=clean_environment(run.folder), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "--upstream rehearsal" in done.stderr
+    assert done.stderr.count("fix:") == 1
+    assert done.stderr.count("where:") <= 1
+    assert "ANTHROPIC_API_KEY" in done.stderr
+
+
+def test_a_receipt_that_cannot_be_written(run: Run) -> None:
+    """It is told before the command starts; where it fails at the end, receipt and exit status are kept."""
+    run.receipt = run.folder / "none" / "receipt.json"
+    done = run("echo", "started")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(run.receipt) in done.stderr
+    run.receipt.parent.mkdir()
+    done = run("sh", "-c", f"mkdir {run.receipt}; exit 7")
+    assert done.returncode == 7
+    assert "Receipt: sh for me" in done.stderr
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_receipt_of_a_command_that_nothing_declares(run: Run) -> None:
+    """It lists no flows of another agent, and says that model traffic did not pass and what is not known."""
+    done = run("true")
+    assert "  messages: nothing passed the service\n" in done.stderr
+    assert "no manifest declares true" in done.stderr
+    assert (run.told["agent"], run.told["command"], run.told["other_flows"]) == (None, "true", [])
+    declared = run("true", options=("--agent", "claude-code"))
+    assert "  messages: nothing passed the service\n" in declared.stderr
+    assert "api.anthropic.com" not in declared.stderr
+    assert "no manifest" not in declared.stderr
+    assert "messages" not in [flow["flow"] for flow in run.told["other_flows"]]
+
+
+def test_the_receipt_names_the_rules_in_short_lines(run: Run) -> None:
+    """What decided retention and training is named, for a person and for a program, in lines that fit."""
+    done = run(sys.executable, "-c", SDK, "rehearse greet", options=("--agent", "claude-code"))
+    (flow,) = run.told["flows"]
+    assert flow["retention_rules"] == ["retention.commercial"]
+    assert flow["training_rules"] == ["training.commercial"]
+    assert "kept 30d (retention.commercial), until " in done.stderr
+    assert "does not train models (training.commercial)" in done.stderr
+    assert "1 exchange (1 complete)" in done.stderr
+    receipt = done.stderr[done.stderr.index("Receipt:") :]
+    assert max(len(line) for line in receipt.splitlines()) <= 110
+
+
+def test_the_receipt_names_the_accounts_own_limit(run: Run) -> None:
+    """An account's shorter limit is named beside the rule of its plan."""
+    directory = open_directory(run.home)
+    directory.add("ada", Plan.PRO, retention=Period.days(7))
+    directory.engine.dispose()
+    done = run(sys.executable, "-c", SDK, "rehearse greet")
+    assert run.told["flows"][0]["retention_rules"] == ["retention.consumer", "limit.account"]
+    assert "kept 7d (retention.consumer, limit.account)" in done.stderr
+
+
+def test_a_key_revoked_meanwhile_does_not_cost_the_receipt(run: Run) -> None:
+    """Where somebody revokes the run's key meanwhile, the receipt still comes, with the command's status."""
+    process = start(run, "sh", "-c", "echo started; read line; exit 7")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    directory = open_directory(run.home)
+    revoke_key(directory, list_keys(directory)[0].id)
+    directory.engine.dispose()
+    _, errors = process.communicate("\n", timeout=60)
+    assert process.returncode == 7
+    assert "Receipt: sh for me" in errors

@@ -1,12 +1,13 @@
 """The settings files of an agent, as layers."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from bailee.manifests import load_manifest
-from bailee.manifests.settings import notices, read_layers
+from bailee.manifests.settings import LARGEST, notices, read_layers, undone
 from bailee.policy.contexts import Context, choose_provider
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.layers import Layer
@@ -217,3 +218,122 @@ def test_in_the_home_folder_the_users_file_stays_the_users(tmp_path: Path) -> No
     layers = read_layers(MANIFEST, environment={"HOME": str(home)}, directory=home, root=tmp_path)
     assert [layer.name for layer in layers] == ["user"]
     assert notices(MANIFEST, layers) == ()
+
+
+LEADING = [
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_FOUNDRY_BASE_URL",
+    "ANTHROPIC_FOUNDRY_RESOURCE",
+    "ANTHROPIC_CUSTOM_HEADERS",
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_UNIX_SOCKET",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+    "HTTP_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+]
+
+
+@pytest.mark.parametrize("variable", LEADING)
+@pytest.mark.parametrize("name", EVERY)
+def test_every_leading_variable_is_found(tmp_path: Path, name: str, variable: str) -> None:
+    """Whatever leads elsewhere is named, never its value, unless the environment says the same."""
+    write(tmp_path, name, {"env": {variable: "1"}})
+    (layer,) = read(tmp_path)
+    assert layer.leading == (variable,)
+    assert [one for one in read(tmp_path, **{variable: "1"}) if one.leading] == []
+
+
+@pytest.mark.parametrize("key", ["apiKeyHelper", "awsAuthRefresh", "otelHeadersHelper", "proxyAuthHelper"])
+def test_programs_that_give_credentials_are_found(tmp_path: Path, key: str) -> None:
+    """A key that names a program for credentials or headers leads too, and a repository's is told."""
+    path = write(tmp_path, PROJECT, {key: "./mine.sh"})
+    layers = read(tmp_path)
+    assert [layer.leading for layer in layers] == [(key,)]
+    (notice,) = notices(MANIFEST, layers)
+    assert notice.startswith(f"{path}: {key} leads Claude Code elsewhere")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": {"CLAUDE_CODE_USE_BEDROCK": "0", "ANTHROPIC_MODEL": "opus", "AWS_REGION": "eu-central-1"}},
+        {"env": {"DISABLE_TELEMETRY": "1", "FOO": None}, "apiKeyHelper": ""},
+    ],
+)
+def test_what_leads_nowhere_is_not_told(tmp_path: Path, settings: object) -> None:
+    """Control: other variables, a selector that selects nothing and an empty key lead nowhere."""
+    write(tmp_path, PROJECT, settings)
+    layers = read(tmp_path)
+    assert [layer.leading for layer in layers] == [()]
+    assert notices(MANIFEST, layers) == ()
+
+
+@pytest.mark.parametrize("value", [["http://elsewhere.test"], None, {}])
+def test_a_leading_variable_that_is_no_text_is_refused(tmp_path: Path, value: object) -> None:
+    """The agent makes text of a list (tried with 2.1.197); here it is an error before anything starts."""
+    path = write(tmp_path, PROJECT, {"env": {"HTTPS_PROXY": value}})
+    with pytest.raises(Problem) as refused:
+        read(tmp_path)
+    assert refused.value.where == f"{path}: env.HTTPS_PROXY"
+
+
+def test_a_switch_set_back_is_told(tmp_path: Path) -> None:
+    """A file that blanks a switch which is on elsewhere is found; alone, or with a value, it is not."""
+    path = write(tmp_path, PROJECT, {"env": {"DISABLE_TELEMETRY": ""}})
+    assert undone(MANIFEST, read(tmp_path)) == ()
+    found = read(tmp_path, DISABLE_TELEMETRY="1")
+    assert [(layer.origin, name) for layer, name in undone(MANIFEST, found)] == [
+        (str(path), "DISABLE_TELEMETRY")
+    ]
+    assert "sets back" in notices(MANIFEST, found)[0]
+    write(tmp_path, PROJECT, {"env": {"DISABLE_TELEMETRY": "0"}})
+    assert undone(MANIFEST, read(tmp_path, DISABLE_TELEMETRY="1")) == ()
+
+
+@pytest.mark.parametrize(
+    "form", [["--settings", "{}"], ["--settings={}"], ["-p", "x", "--settings", "one.json"]]
+)
+def test_settings_on_the_command_line_are_a_layer(tmp_path: Path, form: list[str]) -> None:
+    """The agent's own --settings, JSON or a file, is read like a file; one that is not there says nothing."""
+    settings = '{"env": {"HTTPS_PROXY": "http://elsewhere.test"}}'
+    write(tmp_path, "work/one.json", settings)
+    arguments = [word.replace("{}", settings) for word in form]
+    environment = {"HOME": str(tmp_path / "home")}
+    place = {"environment": environment, "directory": tmp_path / "work", "root": tmp_path}
+    (layer,) = read_layers(MANIFEST, arguments=arguments, **place)  # type: ignore[arg-type]
+    assert (layer.name, layer.leading) == ("command_line", ("HTTPS_PROXY",))
+    assert read_layers(MANIFEST, arguments=["--settings", "none.json"], **place) == ()  # type: ignore[arg-type]
+    with pytest.raises(Problem, match="not JSON"):
+        read_layers(MANIFEST, arguments=["--settings", "{"], **place)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """A pipe nobody writes to, a device without end and a file of gigabytes are errors, and hold nobody."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(Problem, match="no regular file"):
+        read(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(Problem, match="no regular file"):
+        read(tmp_path)
+    path.unlink()
+    path.touch()
+    os.truncate(path, 8_000_000_000)
+    with pytest.raises(Problem, match="larger than 16 MB"):
+        read(tmp_path)
+    path.write_text("{}" + " " * (LARGEST - 2))
+    assert [layer.leading for layer in read(tmp_path)] == [()]

@@ -1,6 +1,7 @@
 """Where the service listens, and what it refuses to do."""
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -63,6 +64,23 @@ REFUSED = {
         ["--upstream", "compatible=https://x"],
         {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "socks5://127.0.0.1:1"},
         "SOCKS is not supported",
+    ),
+    "half an address": (["--upstream", "compatible=http://[::1"], {"BAILEE_UPSTREAM_KEY": "k"}, "not a URL"),
+    "a space": (["--upstream", "compatible=http://a b"], {"BAILEE_UPSTREAM_KEY": "k"}, "not a URL"),
+    "beyond ASCII": (
+        ["--upstream", "compatible=https://x/\u00e9"],
+        {"BAILEE_UPSTREAM_KEY": "k"},
+        "not a URL",
+    ),
+    "a proxy without a port": (
+        ["--upstream", "compatible=https://x"],
+        {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "http://a:notaport"},
+        "HTTPS_PROXY",
+    ),
+    "a proxy with a space": (
+        ["--upstream", "compatible=https://x"],
+        {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "http://a b:1"},
+        "HTTPS_PROXY",
     ),
     "no certificate file": (
         ["--upstream", "rehearsal", "--tls-certificate", "none.pem", "--tls-key", "none.pem"],
@@ -260,3 +278,21 @@ def test_what_a_kill_left_is_not_believed(tmp_path: Path) -> None:
         gate.service.process.wait()
         assert (gate.home / "service.json").exists()
         assert find_running(gate.home) is None
+
+
+def allow_core_files() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+
+@pytest.mark.parametrize("is_protected", [True, False], ids=["protected", "control"])
+def test_no_core_file_can_hold_a_conversation(tmp_path: Path, is_protected: bool) -> None:
+    """Service and recorder may write no core file, whatever the shell allows; unprotected they may."""
+    changes = "" if is_protected else "import resource\nresource.setrlimit = lambda *_: None\n"
+    home = tmp_path / "state"
+    with serving(
+        home, tmp_path, "--upstream", "rehearsal", changes=changes, before=allow_core_files
+    ) as service:
+        for process in (service.process.pid, service.recorder):
+            limits = resource.prlimit(process, resource.RLIMIT_CORE)
+            assert (limits == (0, 0)) is is_protected

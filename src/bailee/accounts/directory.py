@@ -1,18 +1,20 @@
 """Accounts and organizations, and the consents they gave: who there is and what they allowed."""
 
+import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from bailee.accounts import tables
 from bailee.accounts.tables import Role
@@ -153,11 +155,10 @@ class Directory:
             organization = check_name(organization or name, where="--org")
         accounts, organizations = tables.accounts, tables.organizations
         id = secrets.token_hex(16)
-        with self.engine.begin() as connection:
+        taken = Problem(f"there is an account {name!r} already", where="NAME", fix="choose another name")
+        with _refusing(taken), self.engine.begin() as connection:
             if connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).first():
-                raise Problem(
-                    f"there is an account {name!r} already", where="NAME", fix="choose another name"
-                )
+                raise taken
             if organization is not None:
                 known = sa.select(organizations.c.name).where(organizations.c.name == organization)
                 is_new = connection.execute(known).first() is None
@@ -202,7 +203,9 @@ class Directory:
         """
         accounts = self.all()
         if not accounts:
-            return self.add(DEFAULT_NAME, Plan.API, user_id=os.getuid())
+            with contextlib.suppress(Problem):  # another process has just made it
+                return self.add(DEFAULT_NAME, Plan.API, user_id=os.getuid())
+            return self.get(DEFAULT_NAME)
         if len(accounts) == 1:
             return accounts[0]
         for account in accounts:
@@ -448,6 +451,15 @@ class Directory:
             )
             for row in rows
         ]
+
+
+@contextlib.contextmanager
+def _refusing(problem: Problem) -> Iterator[None]:
+    """Raise a problem where a row came to be between the look for it and its making."""
+    try:
+        yield
+    except sqlalchemy.exc.IntegrityError:
+        raise problem from None
 
 
 def open_directory(home: Path, *, clock: Callable[[], float] = time.time) -> Directory:

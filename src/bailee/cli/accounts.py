@@ -47,13 +47,14 @@ def add(
         Plan(plan),
         organization=organization,
         role=Role(role) if role else None,
-        retention=Period.parse(retention, where="--retention") if retention else None,
+        retention=Period.parse(retention, where="--retention") if retention is not None else None,
     )
     if as_json:
         echo_json(_describe(account))
     else:
         place = f" in {account.organization} ({account.role})" if account.organization else ""
-        click.echo(f"Added {account.name}, plan {account.plan}{place}.")
+        limit = f", records held at most {account.retention}" if account.retention else ""
+        click.echo(f"Added {account.name}, plan {account.plan}{place}{limit}.")
 
 
 @accounts.command(name="list")

@@ -4,11 +4,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
 
 import click
 
+from bailee.cli.options import working_folder
 from bailee.manifests import Manifest, agents, load_manifest
 from bailee.manifests.settings import notices, read_layers
 from bailee.policy.contexts import Context, check, choose_provider, describe, variable
@@ -77,7 +77,7 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
 
 def present_context(manifest: Manifest) -> Context:
     """Read this machine's environment and settings files; the plan stays api, which nothing here tells."""
-    layers = read_layers(manifest, environment=os.environ, directory=Path.cwd())
+    layers = read_layers(manifest, environment=os.environ, directory=working_folder())
     return check(Context(provider=choose_provider(layers), layers=layers))
 
 
@@ -173,13 +173,14 @@ def context_line(manifest: Manifest, context: Context, *, described: bool) -> st
 
 def brief_lines(answers: Sequence[tuple[Flow, Decision]], *, colour: bool) -> list[str]:
     """Return a table: one line for each flow, with what is held of it and what decided."""
-    lines = [f"{'FLOW':<{LABEL}}{'':<10}{'KEPT':<6}{'TRAINS':<8}DECIDED BY"]
-    for flow, decision in answers:
+    periods = [str(decision.terms.retention) if decision.allowed else "-" for _, decision in answers]
+    width = max(len(text) for text in ("KEPT", *periods)) + 2
+    lines = [f"{'FLOW':<{LABEL}}{'':<10}{'KEPT':<{width}}{'TRAINS':<8}DECIDED BY"]
+    for (flow, decision), kept in zip(answers, periods, strict=True):
         start, word = MARKS[decision.allowed]
         mark = f"{start}{word}\x1b[0m" + " " * (10 - len(word)) if colour else f"{word:<10}"
-        kept = str(decision.terms.retention) if decision.allowed else "-"
         trains = ("yes" if decision.terms.trainable else "no") if decision.allowed else "-"
-        lines.append(f"{flow.id:<{LABEL}}{mark}{kept:<6}{trains:<8}{decision.decided_by}")
+        lines.append(f"{flow.id:<{LABEL}}{mark}{kept:<{width}}{trains:<8}{decision.decided_by}")
     return lines
 
 

@@ -7,12 +7,20 @@ from typing import Any, TypeVar
 import click
 
 from bailee.home import home_directory
+from bailee.policy.problems import Problem
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _resolve(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
-    return (value or home_directory()).expanduser().absolute()
+    try:
+        return home_directory() if value is None else value.expanduser().absolute()
+    except RuntimeError:
+        raise Problem(
+            "the home is in the folder of a user who is not there",
+            where="BAILEE_HOME" if value is None else f"--home {value}",
+            fix="write the path in full",
+        ) from None
 
 
 def with_home(command: _Command) -> _Command:
@@ -23,6 +31,18 @@ def with_home(command: _Command) -> _Command:
         callback=_resolve,
         help="Where state is kept. [default: BAILEE_HOME, else ~/.local/share/bailee]",
     )(command)
+
+
+def working_folder() -> Path:
+    """Return the working folder.
+
+    Raises:
+        Problem: it is gone.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise Problem("the working folder is gone", fix="change to one that is there") from None
 
 
 def with_json(command: _Command) -> _Command:

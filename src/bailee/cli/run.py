@@ -3,15 +3,16 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bailee.cli.options import with_home
+from bailee.cli.options import with_home, working_folder
+from bailee.policy.layers import REPOSITORY
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from bailee.manifests import Manifest
     from bailee.policy.layers import Layer
 
+# Its manifest leads any client that reads the official SDK's variables.
 FALLBACK_AGENT = "bailee"
+# Whatever the agent, and whoever it works for: these are the operator's.
+OWN_SECRETS = ("BAILEE_UPSTREAM_KEY",)
 # A shell's own words for a command that is not there, or cannot be run (POSIX, "Exit Status for Commands").
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,7 +33,10 @@ FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--agent", help="Which manifest declares it; found by the command's name if left out.")
 @click.option("--account", help="Whose session it is; the only account, or `me`, if left out.")
-@click.option("--upstream", help="Start the service with this upstream, where none is running.")
+@click.option(
+    "--upstream",
+    help="Start the service with this upstream, where none is running; rehearsal is offline.",
+)
 @click.option(
     "--nonessential",
     is_flag=True,
@@ -52,9 +59,10 @@ def run(
     """Run a coding agent through Bailee and print its receipt.
 
     The command gets an environment that points at the service, with a key made for this run and revoked
-    after it; your own credentials are taken out. Everything is passed through: input, output, signals and
-    the exit status. The receipt goes to standard error. Exit status: the command's own; 128 + N if signal
-    N ended it; 127 if it is not found; 2 if Bailee refused to start it.
+    after it; your own credentials are taken out. It does not start an agent whose settings files would lead
+    it elsewhere. Everything is passed through: input, output, signals and the exit status. The receipt goes
+    to standard error. Exit status: the command's own; 128 + N if signal N ended it; 127 if it is not found;
+    2 if Bailee refused to start it.
 
     \b
     Examples:
@@ -64,31 +72,47 @@ def run(
     """
     from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import create_key, revoke_key
-    from bailee.manifests import load_manifest
     from bailee.service.launching import running_service
     from bailee.vault.store import open_vault
 
-    name = agent or find_agent(command[0])
-    manifest = load_manifest(name)
+    manifests = find_manifests(agent, command[0])
+    if receipt is not None:
+        check_receipt(receipt)
     directory = open_directory(home)
+    is_new = account is None and not directory.all()
     holder = directory.get(account) if account else directory.ensure_default()
+    if is_new:
+        click.echo(
+            f"bailee: made the account {holder.name}, plan {holder.plan}. For another plan:\n"
+            "  bailee accounts add NAME --plan PLAN, then bailee run --account NAME",
+            err=True,
+        )
     started = datetime.now(UTC)
-    with running_service(home, upstream) as (service, _):
+    hint = "" if len(manifests) == 1 else "; or say which agent the command is, with --agent"
+    with running_service(home, upstream) as (service, this):
         provider = Provider(service.upstream) if service.upstream in set(Provider) else Provider.ANTHROPIC
         key, secret = create_key(directory, holder.name, label=f"run {Path(command[0]).name}"[:100])
+        this.note_key(key.id)
         try:
             environment = make_environment(
-                manifest,
+                manifests,
                 os.environ,
                 url=service.url,
                 key=secret,
                 provider=provider,
                 nonessential=nonessential,
             )
-            layers = check_layers(manifest, environment)
+            layers = [
+                layer
+                for manifest in manifests
+                for layer in check_layers(
+                    manifest, environment, command[1:], nonessential=nonessential, hint=hint
+                )
+            ]
             status = run_command(command, environment)
         finally:
-            revoke_key(directory, key.id)
+            with suppress(Problem):  # somebody revoked it meanwhile
+                revoke_key(directory, key.id)
         wait_until_ended(home, key.id)
     from bailee.policy.contexts import Context
     from bailee.service.receipts import make_receipt, tell_receipt
@@ -96,9 +120,9 @@ def run(
     made = make_receipt(
         open_vault(home),
         key_id=key.id,
-        agent=name,
-        manifest=manifest,
-        context=Context(plan=holder.plan, provider=provider, layers=layers),
+        command=Path(command[0]).name,
+        manifest=manifests[0] if len(manifests) == 1 else None,
+        context=Context(plan=holder.plan, provider=provider, layers=tuple(layers)),
         account=holder.name,
         upstream=service.upstream,
         started=started,
@@ -107,28 +131,51 @@ def run(
     import msgspec
 
     encoded = msgspec.json.format(msgspec.json.encode(made), indent=2)
+    click.echo(encoded if as_json else "\n".join(["", *tell_receipt(made)]), err=True)
     if receipt is not None:
-        receipt.write_bytes(encoded + b"\n")
-    if as_json:
-        click.echo(encoded, err=True)
-    else:
-        click.echo("\n".join(["", *tell_receipt(made)]), err=True)
+        try:
+            receipt.write_bytes(encoded + b"\n")
+        except OSError as error:
+            # The command is done, and its status is what the caller asked for.
+            click.echo(f"bailee: the receipt could not be written: {error.strerror} ({receipt})", err=True)
     raise SystemExit(status)
 
 
-def find_agent(command: str) -> str:
-    """Return the agent that a command is, by its file name; one that is not known counts as an SDK client."""
+def find_manifests(agent: str | None, command: str) -> "tuple[Manifest, ...]":
+    """Return the manifest of an agent, found by the command's file name if it is not named.
+
+    A command that nothing declares may be any agent, inside a shell or a wrapper: then all manifests, that of
+    an SDK client first.
+    """
     from bailee.manifests import agents, load_manifest
 
+    if agent:
+        return (load_manifest(agent),)
     name = Path(command).name
-    for agent in agents():
-        if name == agent or name in load_manifest(agent).launch.commands:
-            return agent
-    return FALLBACK_AGENT
+    every = {known: load_manifest(known) for known in agents()}
+    for known, manifest in every.items():
+        if name == known or name in manifest.launch.commands:
+            return (manifest,)
+    return every.pop(FALLBACK_AGENT), *every.values()
+
+
+def check_receipt(path: Path) -> None:
+    """Find out before the agent starts whether its receipt can be written.
+
+    Raises:
+        Problem: it cannot.
+    """
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not path.parent.is_dir() or not os.access(target, os.W_OK):
+        raise Problem(
+            "the receipt cannot be written there",
+            where=f"--receipt {path}",
+            fix="name a file in a folder that is there and that you may write in",
+        )
 
 
 def make_environment(
-    manifest: "Manifest",
+    manifests: "Sequence[Manifest]",
     inherited: Mapping[str, str],
     *,
     url: str,
@@ -138,21 +185,28 @@ def make_environment(
 ) -> dict[str, str]:
     """Return the environment for the command.
 
+    Args:
+        manifests: the first says how the command is led to the service; what any takes out is taken out.
+
     Raises:
         Problem: the agent declares no way to reach this provider through the service.
     """
-    launch = manifest.launch
-    if provider not in launch.environment:
+    from bailee.manifests.loading import is_among
+
+    first = manifests[0]
+    if provider not in first.launch.environment:
         raise Problem(
-            f"{manifest.title} cannot be pointed at the service for {provider}",
+            f"{first.title} cannot be pointed at the service for {provider}",
             where="--agent",
             fix="choose another agent or another upstream",
         )
-    removed, set_here = {*launch.remove}, dict(launch.environment[provider])
-    if not nonessential:
-        removed |= {*launch.telemetry_removed}
-        set_here |= launch.telemetry | launch.essential_only
-    environment = {name: value for name, value in inherited.items() if name not in removed}
+    removed, set_here = [*OWN_SECRETS], dict(first.launch.environment[provider])
+    for launch in (manifest.launch for manifest in manifests):
+        removed += [*launch.remove, *launch.remove_for.get(provider, ())]
+        if not nonessential:
+            removed += launch.telemetry_removed
+            set_here |= launch.telemetry | launch.essential_only
+    environment = {name: value for name, value in inherited.items() if not is_among(name, removed)}
     environment |= {
         name: value.replace("{url}", url).replace("{key}", key) for name, value in set_here.items()
     }
@@ -163,26 +217,46 @@ def make_environment(
     return environment
 
 
-def check_layers(manifest: "Manifest", environment: Mapping[str, str]) -> "tuple[Layer, ...]":
+def check_layers(
+    manifest: "Manifest",
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    *,
+    nonessential: bool,
+    hint: str = "",
+) -> "tuple[Layer, ...]":
     """Return the layers of the agent's settings, none of which may lead it past the service.
 
     A settings file overrides the environment, a repository's own file included, so that it could send the
-    conversation elsewhere behind the environment's back.
+    conversation elsewhere behind the environment's back. So do settings among the agent's own arguments.
+
+    Args:
+        hint: what else helps, added to the fix.
 
     Raises:
-        Problem: a settings file names another destination, or cannot be read.
+        Problem: a settings file names another destination or credential, sets back what is switched off, or
+            cannot be read.
     """
-    from bailee.manifests.settings import read_layers
+    from bailee.manifests.settings import is_key, read_layers, undone
 
-    layers = read_layers(manifest, environment=environment, directory=Path.cwd())
-    for layer in layers:
-        for name in sorted(manifest.destination_variables & layer.variables.keys()):
-            if layer.variables[name] != environment.get(name):
-                raise Problem(
-                    f"{name} is set in {layer.origin} and would lead the agent past Bailee",
-                    where=layer.origin,
-                    fix=f"take {name} out of its `env`",
-                )
+    layers = read_layers(manifest, environment=environment, directory=working_folder(), arguments=arguments)
+    obeyed = [layer for layer in layers if manifest.repository_leads or layer.name not in REPOSITORY]
+    for layer in obeyed:
+        for name in layer.leading:
+            if nonessential and manifest.launch.is_telemetry(name):
+                continue
+            place = "" if is_key(manifest, name) else " of its `env`"
+            raise Problem(
+                f"{name} is set in {layer.origin} and would lead the agent past Bailee",
+                where=layer.origin,
+                fix=f"take {name} out{place}{hint}",
+            )
+    for layer, name in undone(manifest, obeyed):
+        raise Problem(
+            f"{name} in {layer.origin} sets back what is switched off elsewhere",
+            where=layer.origin,
+            fix=f"take {name} out of its `env`{hint}",
+        )
     return layers
 
 

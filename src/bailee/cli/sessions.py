@@ -23,7 +23,9 @@ def sessions() -> None:
 
 @sessions.command(name="list")
 @click.option("--account", help="Only this account's.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="How many at most."
+)
 @with_home
 @with_json
 def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:

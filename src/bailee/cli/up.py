@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bailee.home import home_directory
+from bailee.cli.options import with_home
 
 
 @click.command()
@@ -12,7 +12,7 @@ from bailee.home import home_directory
 @click.option(
     "--port", default=8787, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
 )
-@click.option("--home", type=click.Path(path_type=Path), help="Where state is kept. [default: BAILEE_HOME]")
+@with_home
 @click.option(
     "--tls-certificate", type=click.Path(path_type=Path), help="PEM certificate chain to serve TLS with."
 )
@@ -39,7 +39,10 @@ from bailee.home import home_directory
     is_flag=True,
     help="Declare that the upstream, by your agreement with it, retains nothing.",
 )
-def up(home: Path | None, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
+@click.option(
+    "--while-used", is_flag=True, help="End once no `bailee run` uses it; so `bailee run` starts it."
+)
+def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
     """Start the service and serve until interrupted.
 
     The only line on standard output is the URL, once requests are answered. Credentials for the upstream
@@ -57,7 +60,7 @@ def up(home: Path | None, upstream: str, upstream_zero_data_retention: bool, **o
 
     kind, _, url = upstream.partition("=")
     configuration = Configuration(
-        home=(home or home_directory()).absolute(),
+        home=home,
         upstream=kind,
         upstream_url=url,
         zero_data_retention=upstream_zero_data_retention,

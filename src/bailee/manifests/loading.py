@@ -1,7 +1,7 @@
 """Reading manifests. A manifest that says too little or contradicts the specification is refused whole."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,25 +34,54 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How `bailee run` gives this agent an environment that points at the service.
+    """How `bailee run` gives this agent an environment that points at the service, and what it refuses.
 
-    In values, `{url}` stands for the service's URL and `{key}` for a key made for the run.
+    In values, `{url}` stands for the service's URL and `{key}` for a key made for the run. In lists of
+    names a `*` at the end stands for any ending.
 
     Attributes:
         commands: the file names by which the agent is known.
-        remove: variables taken out: credentials and destinations that would lead past the service.
+        remove: variables taken out of the environment: credentials, selectors and destinations that would
+            lead past the service. In a settings file they are refused.
+        remove_for: for each provider, the variables taken out where the service itself reaches the model
+            through it: then these credentials are the operator's own.
+        leading: variables that stay in the environment, where they are harmless beside what is set, and are
+            refused in a settings file, which overrides what is set: proxies, their exemptions, certificates.
+        leading_keys: keys of a settings file, besides `env`, that are refused: programs that give credentials
+            or headers, and addresses to sign in at.
+        settings_options: options of the agent that take settings, as JSON or as the name of a file.
         environment: for each provider, the variables set.
-        telemetry_removed: variables taken out with the same aim.
         telemetry: variables set so that exports, where the user switched them on, reach the service.
+        telemetry_removed, telemetry_keys: variables and keys that would lead exports elsewhere, treated like
+            `remove` and `leading_keys`.
         essential_only: variables set unless the user asks otherwise; they stop what the service cannot hold.
     """
 
     commands: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    remove_for: dict[Provider, tuple[str, ...]] = {}
+    leading: tuple[str, ...] = ()
+    leading_keys: tuple[str, ...] = ()
+    settings_options: tuple[str, ...] = ()
     environment: dict[Provider, dict[str, str]] = {}
     telemetry: dict[str, str] = {}
     telemetry_removed: tuple[str, ...] = ()
+    telemetry_keys: tuple[str, ...] = ()
     essential_only: dict[str, str] = {}
+
+    def is_telemetry(self, name: str) -> bool:
+        """Tell whether a variable or a settings key leads the agent's telemetry, and nothing else."""
+        return name in self.telemetry or name in self.telemetry_keys or is_among(name, self.telemetry_removed)
+
+    def is_leading(self, name: str) -> bool:
+        """Tell whether a variable in a settings file would lead data, or a credential, past the service."""
+        set_here = {variable for table in self.environment.values() for variable in table}
+        return name in set_here or is_among(name, (*self.remove, *self.leading)) or self.is_telemetry(name)
+
+
+def is_among(name: str, listed: Iterable[str]) -> bool:
+    """Tell whether a name is in a list, in which a `*` at the end stands for any ending."""
+    return any(name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in listed)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """The data-usage page of a manifest as Markdown. Its tables are answers of `decide`, not a second telling."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
 from bailee.manifests.loading import EVERYTHING_OFF, Manifest
@@ -45,6 +45,7 @@ def page(manifest: Manifest, diagram: str) -> str:
         _retention(manifest),
         _switches(manifest),
         _settings(manifest),
+        _launch(manifest),
         _cloud(manifest),
         _details(manifest),
     )
@@ -204,6 +205,12 @@ def _switches(manifest: Manifest) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
+    leads = (
+        f"{manifest.title} itself lets a repository's file choose a destination and a provider: `bailee run` "
+        "refuses to start with such a file, and `bailee explain` tells it."
+        if manifest.repository_leads
+        else "They cannot choose a destination or a provider."
+    )
     yield "## Settings files, and who may loosen"
     yield ""
     rows = []
@@ -212,20 +219,45 @@ def _settings(manifest: Manifest) -> Iterator[str]:
         rows.append((file.layer, f"`{file.path}`{moved}"))
     yield from _table(("Layer", "File"), rows)
     yield ""
-    leads = (
-        f"{manifest.title} lets them choose a destination, though: `bailee explain` says so, and "
-        "`bailee run` refuses to start with such a file."
-        if manifest.repository_leads
-        else "They cannot choose a destination or a provider."
-    )
     yield from _prose(
         "Layers only tighten: whichever asks for the flow to be off or for the shorter time prevails, so "
         "their order does not matter and none can undo another. A repository's files (project, local) can "
-        f"switch collection off, never on. {leads} Only a managed "
-        "file or the user's own file can keep the local session cache longer than 30 days. A file that "
+        f"switch collection off, never on. {leads} Only a managed file "
+        "or the user's own file can keep the local session cache longer than 30 days. A file that "
         "cannot be read or understood is an error that names the file, the key and the fix; nothing is "
         "decided without it."
     )
+
+
+def _launch(manifest: Manifest) -> Iterator[str]:
+    launch = manifest.launch
+    yield "## Under `bailee run`"
+    yield ""
+    yield from _prose("A `*` stands for any ending.")
+    yield ""
+    rows = [("taken out of the environment", _names(launch.remove))]
+    for provider, names in launch.remove_for.items():
+        rows.append((f"taken out where the upstream is {PROVIDER_NAMES[provider]}", _names(names)))
+    for provider, table in launch.environment.items():
+        rows.append((f"set, for {PROVIDER_NAMES[provider]}", _assignments(table)))
+    if launch.essential_only:
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.essential_only)))
+    if launch.telemetry:
+        rows.append(("taken out, unless `--nonessential` is given", _names(launch.telemetry_removed)))
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.telemetry)))
+    refused = (*launch.leading, *launch.leading_keys, *launch.telemetry_keys)
+    if refused:
+        what = "refused in a settings file, as is all of the above that differs from what is set"
+        rows.append((what, _names(refused)))
+    yield from _table(("What is done", "Variables and keys"), rows)
+
+
+def _names(names: Sequence[str]) -> str:
+    return " ".join(f"`{name}`" for name in names)
+
+
+def _assignments(table: Mapping[str, str]) -> str:
+    return " ".join(f"`{name}={value}`" for name, value in table.items())
 
 
 def _cloud(manifest: Manifest) -> Iterator[str]:

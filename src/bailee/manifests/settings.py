@@ -5,19 +5,25 @@ default: nobody can know what it meant to forbid.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bailee.manifests.loading import Manifest, SettingsFile
+from bailee.manifests.loading import Launch, Manifest, SettingsFile
 from bailee.policy.flows import FlowId
 from bailee.policy.layers import OWNER, REPOSITORY, Layer, LayerName
 from bailee.policy.periods import LONGEST_DAYS, Period
 from bailee.policy.problems import Problem
-from bailee.policy.switches import SELECTORS
+from bailee.policy.switches import FALSE, SELECTORS
+from bailee.sizes import tell_size
 
 CACHE_KEY = "cleanupPeriodDays"
 SURVEY_KEY = "feedbackSurveyRate"
+LARGEST = (
+    16_000_000  # bytes; settings have a few thousand, the state that Claude Code writes itself up to millions
+)
 
 
 def read_layers(
@@ -25,14 +31,16 @@ def read_layers(
     *,
     environment: Mapping[str, str],
     directory: Path,
+    arguments: Sequence[str] = (),
     root: Path = Path("/"),
 ) -> tuple[Layer, ...]:
-    """Read the environment and every settings file of an agent.
+    """Read the environment, every settings file of an agent, and the settings on its command line.
 
     Args:
         manifest: the agent's manifest; it says where the files lie and which names count.
         environment: the environment variables of the process.
         directory: the working folder, where a project's files lie.
+        arguments: the agent's own arguments.
         root: what absolute paths are below; `/` but in tests.
 
     Raises:
@@ -50,10 +58,23 @@ def read_layers(
     for path, name in places:
         if name in REPOSITORY and path.absolute() in owned:
             continue
-        layer = read_layer(path, name, manifest)
+        layer = read_layer(path, name, manifest, environment)
         if layer is not None:
             layers.append(layer)
+    for option, value in _settings_given(arguments, manifest.launch):
+        settings = _understand(value, option) if value.lstrip().startswith("{") else _parse(directory / value)
+        if settings is not None:
+            layers.append(_layer(settings, LayerName.COMMAND_LINE, option, manifest, environment))
     return tuple(layers)
+
+
+def _settings_given(arguments: Sequence[str], launch: Launch) -> Iterator[tuple[str, str]]:
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in launch.settings_options:
+            following = arguments[place + 1] if place + 1 < len(arguments) else ""
+            if found := value if equals else following:
+                yield option, found
 
 
 def locate(
@@ -88,7 +109,9 @@ def _home(environment: Mapping[str, str]) -> Path:
     return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
 
 
-def read_layer(path: Path, name: LayerName, manifest: Manifest) -> Layer | None:
+def read_layer(
+    path: Path, name: LayerName, manifest: Manifest, environment: Mapping[str, str]
+) -> Layer | None:
     """Read one settings file; None if it is not there.
 
     Raises:
@@ -96,27 +119,56 @@ def read_layer(path: Path, name: LayerName, manifest: Manifest) -> Layer | None:
             cannot be understood.
     """
     settings = _parse(path)
-    if settings is None:
-        return None
+    return None if settings is None else _layer(settings, name, str(path), manifest, environment)
+
+
+def _layer(
+    settings: dict[str, Any],
+    name: LayerName,
+    origin: str,
+    manifest: Manifest,
+    environment: Mapping[str, str],
+) -> Layer:
     off: dict[str, str] = {}
     cache = None
     if CACHE_KEY in settings and CACHE_KEY in manifest.setting_keys:
-        cache = _cache_period(settings[CACHE_KEY], f"{path}: {CACHE_KEY}")
+        cache = _cache_period(settings[CACHE_KEY], f"{origin}: {CACHE_KEY}")
     if SURVEY_KEY in settings and SURVEY_KEY in manifest.setting_keys:
-        rate = _survey_rate(settings[SURVEY_KEY], f"{path}: {SURVEY_KEY}")
+        rate = _survey_rate(settings[SURVEY_KEY], f"{origin}: {SURVEY_KEY}")
         off = {} if rate else {str(FlowId.SURVEY): SURVEY_KEY}
+    variables = _variables(settings.get("env", {}), manifest, f"{origin}: env")
+    launch = manifest.launch
+    leading = [
+        variable
+        for variable, value in variables.items()
+        if launch.is_leading(variable)
+        and _meaning(variable, value) != _meaning(variable, environment.get(variable))
+    ]
+    leading += [key for key in (*launch.leading_keys, *launch.telemetry_keys) if settings.get(key)]
     return Layer(
         name=name,
-        origin=str(path),
-        variables=_variables(settings.get("env", {}), manifest, f"{path}: env"),
+        origin=origin,
+        variables={
+            variable: value for variable, value in variables.items() if variable in manifest.variables
+        },
         off=off,
         cache=cache,
+        leading=tuple(sorted(leading)),
     )
+
+
+def _meaning(name: str, value: str | None) -> str:
+    """Return a value as it is compared: a selector that is false selects as little as one that is unset."""
+    return "" if value is None or (name in SELECTORS and value.strip().lower() in FALSE) else value
 
 
 def _parse(path: Path) -> dict[str, Any] | None:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # A pipe without a writer would hold us for ever; opened like this it is there at once, and refused.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = file.read(LARGEST + 1) if is_regular else b""
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as fault:
@@ -125,29 +177,42 @@ def _parse(path: Path) -> dict[str, Any] | None:
             where=str(path),
             fix="let this user read it, or remove it",
         ) from fault
+    if not is_regular:
+        raise Problem("the settings file is no regular file", where=str(path), fix="remove it")
+    if len(content) > LARGEST:
+        raise Problem(
+            f"the settings file is larger than {tell_size(LARGEST)}",
+            where=str(path),
+            fix="mend it, or remove it",
+        )
+    try:
+        return _understand(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as fault:
         raise Problem(
             f"the settings file is not UTF-8 text (byte {fault.start})",
             where=str(path),
             fix="save it as UTF-8, or remove it",
         ) from fault
+
+
+def _understand(text: str, where: str) -> dict[str, Any]:
     try:
         settings = json.loads(text, object_pairs_hook=_once)
     except _RepeatedKeyError as fault:
-        raise Problem(f"the key {fault} stands twice", where=f"{path}: {fault}", fix="keep one") from None
+        raise Problem(f"the key {fault} stands twice", where=f"{where}: {fault}", fix="keep one") from None
     except json.JSONDecodeError as fault:
         raise Problem(
-            f"the settings file is not JSON: {fault.msg}",
-            where=f"{path}: line {fault.lineno}, column {fault.colno}",
-            fix="mend it, or remove it",
+            f"the settings are not JSON: {fault.msg}",
+            where=f"{where}: line {fault.lineno}, column {fault.colno}",
+            fix="mend them, or remove them",
         ) from None
     except (ValueError, RecursionError) as fault:  # a number of thousands of digits; brackets without end
         raise Problem(
-            f"the settings file cannot be understood: {fault}", where=str(path), fix="mend it, or remove it"
+            f"the settings cannot be understood: {fault}", where=where, fix="mend them, or remove them"
         ) from None
     if not isinstance(settings, dict):
         raise Problem(
-            "the settings file is not a JSON object", where=f"{path}: top level", fix='write {"env": {...}}'
+            "the settings are not a JSON object", where=f"{where}: top level", fix='write {"env": {...}}'
         )
     return settings
 
@@ -169,16 +234,16 @@ def _variables(env: object, manifest: Manifest, where: str) -> dict[str, str]:
     if not isinstance(env, dict):
         raise Problem("env is not an object", where=where, fix='write "env": {"NAME": "value"}')
     variables = {}
-    for name in manifest.variables & env.keys():
-        value = env[name]
+    for name, value in env.items():
+        if not (name in manifest.variables or manifest.launch.is_leading(name)):
+            continue
         if isinstance(value, bool):
             value = "true" if value else "false"  # as text, so `false` switches off like any other value
         elif isinstance(value, int | float):
             value = str(value)
         if not isinstance(value, str):
             raise Problem(f"{name} is not text", where=f"{where}.{name}", fix=f'write "{name}": "1"')
-        if value:
-            variables[name] = value
+        variables[name] = value
     return variables
 
 
@@ -200,19 +265,43 @@ def _survey_rate(value: object, where: str) -> float:
     raise Problem(f"{json.dumps(value)} is not a rate", where=where, fix="give a number from 0 to 1")
 
 
-def notices(manifest: Manifest, layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Return, in words, where a repository's files would lead the data, and whether the agent lets them."""
+def undone(manifest: Manifest, layers: Sequence[Layer]) -> tuple[tuple[Layer, str], ...]:
+    """Return the switches that another layer has thrown and a settings file sets back, with its layer.
+
+    The policy does not loosen for it, but the agent reads the file last and sends again.
+    """
+    switches = {switch.name: switch for flow in manifest.flows for switch in flow.switches}
     found = []
     for layer in layers:
-        if layer.name not in REPOSITORY:
-            continue
-        for name in sorted(layer.variables):
-            if name in SELECTORS or name in manifest.destination_variables:
-                outcome = (
-                    f"leads {manifest.title} elsewhere: take it out, or start the agent with `bailee run`, "
-                    "which refuses such a file"
-                    if manifest.repository_leads
-                    else "is ignored: a repository's file may not choose a destination"
-                )
-                found.append(f"{layer.origin}: env.{name} {outcome}")
+        for name in sorted(switches.keys() & layer.variables.keys()):
+            others = [other for other in layers if switches[name].is_thrown(other.variables)]
+            if layer.name is not LayerName.ENVIRONMENT and others and layer not in others:
+                found.append((layer, name))
     return tuple(found)
+
+
+def notices(manifest: Manifest, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return, in words, where settings files would lead the data, and whether the agent lets them.
+
+    Of the owner's own files only what the answer does not follow anyway.
+    """
+    refusal = "take it out, or start the agent with `bailee run`, which refuses such a file"
+    followed = frozenset(SELECTORS) | manifest.destination_variables
+    found = []
+    for layer in layers:
+        is_repository = layer.name in REPOSITORY
+        for name in layer.leading:
+            place = f"{layer.origin}: {name if is_key(manifest, name) else f'env.{name}'}"
+            if is_repository and not manifest.repository_leads:
+                found.append(f"{place} is ignored: a repository's file may not choose a destination")
+            elif is_repository or name not in followed:
+                found.append(f"{place} leads {manifest.title} elsewhere: {refusal}")
+    for layer, name in undone(manifest, layers):
+        if layer.name not in REPOSITORY or manifest.repository_leads:
+            found.append(f"{layer.origin}: env.{name} sets back what is switched off elsewhere: {refusal}")
+    return tuple(found)
+
+
+def is_key(manifest: Manifest, name: str) -> bool:
+    """Tell whether what leads is a settings key, not a variable under `env`."""
+    return name in (*manifest.launch.leading_keys, *manifest.launch.telemetry_keys)

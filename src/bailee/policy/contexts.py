@@ -129,11 +129,12 @@ def describe(assignments: Sequence[str], *, where: str = "--as") -> Context:
         place = f"{where} {assignment}"
         if not equals:
             raise Problem(f"{assignment!r} says no value", where=place, fix=f"write {where} {key}=VALUE")
-        if key in said or key.removeprefix("env.") in variables:
+        is_variable = key.startswith("env.") and len(key) > len("env.")
+        if key in said or (is_variable and key.removeprefix("env.") in variables):
             raise Problem(f"{key} is given twice", where=place, fix="give it once")
-        if key.startswith("env.") and len(key) > len("env."):
+        if is_variable:
             variables[key.removeprefix("env.")] = value
-        elif key in KEYS and key != "env.NAME":
+        elif key in KEYS:
             said[key] = value
         else:
             raise Problem(f"unknown key {key!r}", where=place, fix=f"use one of {', '.join(KEYS)}")

@@ -49,6 +49,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
         off: flows that it stops otherwise than by a variable: flow id to the settings key that says so.
         retention: the longest time that the service may hold records; None if it does not say.
         cache: the longest time that sessions cached on the machine may be kept; None if it does not say.
+        leading: what in it leads data, or a credential, elsewhere than the environment does: names of
+            variables and of settings keys, never their values.
     """
 
     name: LayerName
@@ -57,3 +59,4 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     off: Mapping[str, str] = {}
     retention: Period | None = None
     cache: Period | None = None
+    leading: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         upstream_url: another address of the upstream; needed for `compatible`.
         upstream_credential: how a `compatible` upstream is given its key: x-api-key, bearer or none.
         zero_data_retention: the operator's declaration that the upstream, as configured, retains nothing.
+        while_used: end once no `bailee run` uses the service.
     """
 
     home: Path
@@ -37,6 +38,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     upstream_certificate: Path | None = None
     upstream_certificate_key: Path | None = None
     zero_data_retention: bool = False
+    while_used: bool = False
 
 
 def check(configuration: Configuration) -> Configuration:
@@ -86,7 +88,7 @@ def check(configuration: Configuration) -> Configuration:
             fix="write --upstream compatible=https://HOST",
         )
     if configuration.upstream_url:
-        origin = parse_origin(configuration.upstream_url, where="--upstream")
+        origin = read_origin(configuration.upstream_url)
         if origin.scheme == "http" and not is_loopback(origin.host):
             raise Problem(
                 f"conversations would cross to {origin.host} in clear, and the upstream's key with them",
@@ -114,6 +116,30 @@ def check(configuration: Configuration) -> Configuration:
     return configuration
 
 
+def read_origin(url: str) -> Origin:
+    """Read the URL of `--upstream`.
+
+    Raises:
+        Problem: it is no http:// or https:// URL in printable ASCII, or carries credentials.
+    """
+    if not _is_plain(url):
+        raise Problem(
+            f"{url!r} is not a URL",
+            where="--upstream",
+            fix="write https://HOST, with what is beyond ASCII encoded",
+        )
+    return parse_origin(url, where="--upstream")
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether a URL can be used as it stands; else each exchange would fail, and not the start."""
+    try:
+        urlsplit(url)
+    except ValueError:  # brackets that are not an IPv6 address
+        return False
+    return url.isascii() and url.isprintable() and " " not in url
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address to listen on can be reached from this machine only."""
     if host == "localhost":
@@ -137,7 +163,7 @@ def make_upstream(
     """
     declared = configuration.zero_data_retention
     url = configuration.upstream_url
-    origin = parse_origin(url, where="--upstream") if url else None
+    origin = read_origin(url) if url else None
     match configuration.upstream:
         case "rehearsal":
             from bailee.flows.messages.upstreams.compatible import Compatible
@@ -241,7 +267,7 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
             fix="give an http:// or https:// URL; SOCKS is not supported",
         )
     try:
-        is_address = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+        is_address = _is_plain(proxy) and bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
     except ValueError:
         is_address = False
     if not is_address:

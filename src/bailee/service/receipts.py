@@ -1,6 +1,6 @@
 """The receipt of a run: what went where, how much of it, kept how long, trainable or not, how to erase it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -8,11 +8,14 @@ import sqlalchemy as sa
 
 from bailee.manifests import Manifest
 from bailee.policy.contexts import Context
-from bailee.policy.decisions import Decision, decide
+from bailee.policy.decisions import Decision, Effect, decide
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
-from bailee.sizes import tell_size
+from bailee.sizes import tell_count, tell_size
 from bailee.vault import tables
 from bailee.vault.reader import Exchange, list_exchanges
+
+WIDTH = 110
 
 
 class FlowReceipt(msgspec.Struct, frozen=True):
@@ -22,6 +25,7 @@ class FlowReceipt(msgspec.Struct, frozen=True):
         outcomes: how many exchanges ended in which state.
         stored_bytes: size of the sealed records; 0 where no content is kept.
         expires_on: the day that begins with the records gone; None if nothing is kept, or without end.
+        retention_rules, training_rules: the rules that decided how long it is kept and whether it may train.
     """
 
     flow: str
@@ -37,6 +41,8 @@ class FlowReceipt(msgspec.Struct, frozen=True):
     expires_on: date | None
     trainable: bool
     decided_by: str
+    retention_rules: list[str]
+    training_rules: list[str]
 
 
 class OtherFlow(msgspec.Struct, frozen=True):
@@ -52,11 +58,15 @@ class RunReceipt(msgspec.Struct, frozen=True):
     """The receipt of one `bailee run`.
 
     Attributes:
+        agent: the agent whose manifest declares it; None for a command that no manifest declares.
+        command: the file name of what was run.
+        other_flows: what the manifest declares besides; of a command that no manifest declares, nothing.
         enforced: whether anything but the environment keeps the agent to its declared flows.
         exit_status: the command's own.
     """
 
-    agent: str
+    agent: str | None
+    command: str
     account: str
     upstream: str
     started: str
@@ -72,8 +82,8 @@ def make_receipt(
     engine: sa.Engine,
     *,
     key_id: str,
-    agent: str,
-    manifest: Manifest,
+    command: str,
+    manifest: Manifest | None,
     context: Context,
     account: str,
     upstream: str,
@@ -83,6 +93,8 @@ def make_receipt(
     """Make the receipt of what was sent with one key.
 
     Args:
+        command: the file name of what was run.
+        manifest: the agent's; None for a command that no manifest declares.
         context: the agent's own context: provider and the layers of its settings and environment.
     """
     exchanges = list_exchanges(engine, key=key_id)
@@ -93,15 +105,16 @@ def make_receipt(
     for text, decision in decided.items():
         flows.append(_flow(engine, decision, [one for one in exchanges if one.decision == text]))
     sessions = list(dict.fromkeys(exchange.session for exchange in exchanges))
-    passed = {flow.flow for flow in flows}
+    passed = {flow.flow for flow in flows} | {FlowId.MESSAGES}  # model traffic passes here or nowhere we know
     others = []
-    for flow in manifest.flows:
+    for flow in manifest.flows if manifest else ():
         if flow.id not in passed:
             decision = decide(flow, context)
             destination = flow.destinations[context.provider]
             others.append(OtherFlow(flow.id, decision.allowed, decision.decided_by, destination))
     return RunReceipt(
-        agent=agent,
+        agent=manifest.agent if manifest else None,
+        command=command,
         account=account,
         upstream=upstream,
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
@@ -136,7 +149,13 @@ def _flow(engine: sa.Engine, decision: Decision, exchanges: Sequence[Exchange]) 
         expires_on=retention.expires_on(written) if kept else None,
         trainable=decision.terms.trainable,
         decided_by=decision.decided_by,
+        retention_rules=_rules(decision, Effect.RETAINS),
+        training_rules=_rules(decision, Effect.TRAINS, Effect.FORBIDS_TRAINING),
     )
+
+
+def _rules(decision: Decision, *effects: Effect) -> list[str]:
+    return [rule.id for rule in decision.rules if rule.effect in effects]
 
 
 def _stored_bytes(engine: sa.Engine, exchanges: Sequence[int]) -> int:
@@ -152,35 +171,56 @@ def _stored_bytes(engine: sa.Engine, exchanges: Sequence[int]) -> int:
 
 
 def tell_receipt(receipt: RunReceipt) -> list[str]:
-    """Write a receipt in lines for a person."""
-    lines = [f"Receipt: {receipt.agent} for {receipt.account}, {receipt.started}"]
+    """Write a receipt in lines of at most WIDTH characters, but for names that are longer, for a person."""
+    lines = [f"Receipt: {receipt.agent or receipt.command} for {receipt.account}, {receipt.started}"]
     for flow in receipt.flows:
-        ends = ", ".join(f"{count} {state}" for state, count in sorted(flow.outcomes.items()))
-        lines.append(
-            f"  {flow.flow} -> {flow.destination}: {flow.exchanges} exchanges ({ends}), "
-            f"{tell_size(flow.sent_bytes)} sent, {tell_size(flow.received_bytes)} received, "
-            f"{flow.input_tokens} tokens in, {flow.output_tokens} out"
-        )
-        if flow.expires_on is not None:
-            kept = (
-                f"kept {flow.retention}, until {flow.expires_on}, encrypted, {tell_size(flow.stored_bytes)}"
-            )
-        elif flow.stored_bytes:
-            kept = f"kept {flow.retention}, encrypted, {tell_size(flow.stored_bytes)}"
-        else:
-            kept = "no content kept"
-        trains = "may train models" if flow.trainable else "does not train models"
-        lines.append(f"    {kept}; {trains}; decided by {flow.decided_by}")
-    if not receipt.flows:
-        lines.append("  nothing passed the service")
+        lines += _tell_flow(flow)
+    if not any(flow.flow == FlowId.MESSAGES for flow in receipt.flows):
+        lines.append("  messages: nothing passed the service")
     stopped = [flow for flow in receipt.other_flows if not flow.allowed]
     left = [flow for flow in receipt.other_flows if flow.allowed]
     for reason in dict.fromkeys(flow.decided_by for flow in stopped):
-        told = ", ".join(flow.flow for flow in stopped if flow.decided_by == reason)
-        lines.append(f"  switched off by {reason}: {told}")
+        told = [flow.flow for flow in stopped if flow.decided_by == reason]
+        lines += _list(f"switched off by {reason}:", told)
     if left:
-        told = ", ".join(f"{flow.flow} -> {flow.destination}" for flow in left)
-        lines.append(f"  declared, allowed, not through the service: {told}")
+        lines.append("  declared, allowed, not through the service:")
+        lines += [f"    {flow.flow} -> {flow.destination}" for flow in left]
+    if receipt.agent is None:
+        lines.append(f"  no manifest declares {receipt.command}: what it sends besides is not known here")
     lines.append("  not enforced: what an agent sends past its environment is not in this receipt")
     lines.extend(f"  erase: {command}" for command in receipt.erase)
     return lines
+
+
+def _tell_flow(flow: FlowReceipt) -> Iterator[str]:
+    ends = ", ".join(f"{count} {state}" for state, count in sorted(flow.outcomes.items()))
+    amounts = [
+        f"{tell_size(flow.sent_bytes)} sent",
+        f"{tell_size(flow.received_bytes)} received",
+        f"{tell_count(flow.input_tokens, 'token')} in",
+        f"{flow.output_tokens} out",
+    ]
+    count = tell_count(flow.exchanges, "exchange")
+    yield from _list(f"{flow.flow} -> {flow.destination}:", [f"{count} ({ends})", *amounts])
+    because = f"({', '.join(flow.retention_rules)})"
+    if flow.expires_on is None and not flow.stored_bytes:
+        yield f"    no content kept {because}"
+    else:
+        until = [f"until {flow.expires_on}"] if flow.expires_on else []
+        kept = [f"kept {flow.retention} {because}", *until, "encrypted", tell_size(flow.stored_bytes)]
+        yield from _list("", kept, indent="    ")
+    trains = "may train models" if flow.trainable else "does not train models"
+    yield f"    {trains} ({', '.join(flow.training_rules)}); decided by {flow.decided_by}"
+
+
+def _list(start: str, parts: Sequence[str], *, indent: str = "  ") -> Iterator[str]:
+    """Write parts after a beginning, none of them broken, into as few lines as they fit."""
+    line = indent + start
+    for place, part in enumerate(parts):
+        more = part + ("," if place < len(parts) - 1 else "")
+        joint = " " if line.strip() else ""
+        if line.strip() and len(line) + len(joint) + len(more) > WIDTH:
+            yield line
+            line, joint = indent + "  ", ""
+        line += joint + more
+    yield line

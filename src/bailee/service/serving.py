@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import resource
 import secrets
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -30,7 +31,8 @@ from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
-from bailee.service.running import FILE_NAME, find_running
+from bailee.service.running import FILE_NAME, LOCK_NAME, Running, find_running
+from bailee.service.runs import sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
 from bailee.vault.health import check_retention, watch_work
@@ -38,6 +40,9 @@ from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
 GRACE_SECONDS = 10
+LOCK_SECONDS = 1.0
+# How long the key of a `bailee run` that was killed stays in force, and its service up.
+SWEEP_SECONDS = 1.0
 
 
 def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
@@ -52,7 +57,12 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
     check(configuration)
     # Conversations pass through this process: no core file may hold one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Problem(
+            "the home is no folder", where=f"--home {configuration.home}", fix="name a folder"
+        ) from None
     with lock_home(configuration.home):
         uvloop.run(_serve(configuration, os.environ, announce))
 
@@ -64,21 +74,33 @@ def lock_home(home: Path) -> Any:
     Raises:
         Problem: another service holds it.
     """
-    descriptor = os.open(home / "service.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _is_locked(descriptor):
             other = find_running(home)
-            detail = f": {other.url}, process {other.pid}" if other else ""
-            raise Problem(
-                f"another service is running on this home{detail}",
-                where=str(home),
-                fix="stop it, or give this one another --home",
-            ) from None
+            # Who only looks whether a service runs holds the lock for a moment too.
+            if other is not None or time.monotonic() > deadline:
+                detail = f": {other.url}, process {other.pid}" if other else ""
+                raise Problem(
+                    f"another service is running on this home{detail}",
+                    where=str(home),
+                    fix="stop it, or give this one another --home",
+                )
+            time.sleep(0.01)
+        # A killed service left its own behind; with the lock held it would be believed.
+        (home / FILE_NAME).unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _serve(
@@ -132,8 +154,13 @@ async def _serve(
         url = _url(configuration, listener)
         # What is left behind by a kill is told from a running service by its lock, not by this file.
         state = configuration.home / FILE_NAME
-        server.on_ready = partial(_publish, state, url, upstream.name, announce)
+        running = Running(
+            url, os.getpid(), upstream.name, configuration.upstream_url, configuration.while_used
+        )
+        server.on_ready = partial(_publish, state, running, announce)
         stack.callback(state.unlink, missing_ok=True)
+        sweeping = asyncio.create_task(_sweep(configuration, state, server))
+        stack.callback(sweeping.cancel)
         await server.serve(sockets=[listener])
 
 
@@ -171,12 +198,23 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _publish(state: Path, url: str, upstream: str, announce: Callable[[str], None]) -> None:
+def _publish(state: Path, running: Running, announce: Callable[[str], None]) -> None:
     temporary = state.with_suffix(".new")
-    with open(temporary, "w", opener=_open_private) as file:
-        json.dump({"url": url, "pid": os.getpid(), "upstream": upstream}, file)
+    with open(temporary, "wb", opener=_open_private) as file:
+        file.write(msgspec.json.encode(running))
     temporary.replace(state)
-    announce(url)
+    announce(running.url)
+
+
+async def _sweep(configuration: Configuration, state: Path, server: uvicorn.Server) -> None:
+    """Revoke the keys of killed runs while serving; end a private service when none is left."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        if not configuration.while_used:
+            await asyncio.to_thread(sweep, configuration.home)
+        elif await asyncio.to_thread(withdraw, configuration.home, state):
+            server.should_exit = True
+            return
 
 
 def _settings(configuration: Configuration, application: Starlette, gateway: Gateway) -> uvicorn.Config:

@@ -184,7 +184,8 @@ def read_session(
     """Open a session's segments and give its exchanges' content, in the order they began.
 
     Args:
-        today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet, unless
+        today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet,
+        unless
             a legal hold keeps it.
 
     Raises:
