@@ -50,12 +50,15 @@ class SweeperState(msgspec.Struct, frozen=True):
 
 def read_clocks() -> Clocks:
     """Read both clocks; sources: clock_gettime(2), CLOCK_BOOTTIME; random(4), boot_id."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        boot_ms = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000)
-    except (OSError, AttributeError):  # another system than Linux: nothing to compare with
-        boot_id, boot_ms = "", 0
-    return Clocks(int(time.time() * 1000), boot_id, boot_ms)
+    except OSError:
+        clock = None
+    now_ms = int(time.time() * 1000)
+    if clock is None:  # another system than Linux: nothing to compare with
+        return Clocks(now_ms, "", 0)
+    return Clocks(now_ms, boot_id, int(time.clock_gettime(clock) * 1000))
 
 
 def tell_jump(before: SweeperState | None, now: Clocks) -> str:

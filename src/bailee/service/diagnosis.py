@@ -1,0 +1,102 @@
+"""Looks a home over: what cannot be opened, what does not verify, what waits, and what to do about it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+import sqlalchemy.exc
+
+from bailee.accounts.tables import outbox as accounts_outbox
+from bailee.ledger.log import FOLDER
+from bailee.ledger.storage import DirectoryTiles
+from bailee.ledger.verification import verify_ledger
+from bailee.policy.problems import Problem
+from bailee.service.running import find_running
+from bailee.sizes import tell_count
+from bailee.vault import tables
+from bailee.vault.custody import Custody, open_custody
+from bailee.vault.health import check_retention
+from bailee.vault.holds import list_holds
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one look found.
+
+    Attributes:
+        check: what was looked at.
+        is_well: whether nobody has to do anything.
+        told: what was found, in words.
+        fix: what to do; empty if nothing.
+    """
+
+    check: str
+    is_well: bool
+    told: str
+    fix: str = ""
+
+
+def examine(home: Path) -> list[Finding]:
+    """Look a home over; nothing is changed but what opening it changes."""
+    if not home.is_dir():
+        told = f"there is nothing in {home} yet"
+        return [Finding("home", True, told, "begin with: bailee run -- claude, or bailee up")]
+    try:
+        custody = open_custody(home)
+    except (Problem, OSError) as fault:
+        fix = fault.fix if isinstance(fault, Problem) else ""
+        return [Finding("home", False, str(fault), fix)]
+    try:
+        return [Finding("home", True, f"{home} opens: accounts, vault, keystore, ledger"), *_look(custody)]
+    except (sqlalchemy.exc.SQLAlchemyError, Problem) as fault:
+        return [Finding("home", False, str(getattr(fault, "orig", None) or fault))]
+    finally:
+        custody.close()
+
+
+def _look(custody: Custody) -> Iterator[Finding]:
+    running = find_running(custody.home)
+    yield Finding(
+        "service",
+        True,
+        f"runs at {running.url}, upstream {running.upstream}" if running else "does not run",
+        "" if running else "without it nothing is swept by itself: bailee up, or bailee retention sweep",
+    )
+    health = check_retention(custody.vault, custody.keystore, custody.now_ms())
+    last = "never" if health.silence_seconds is None else f"{health.silence_seconds:.0f} s ago"
+    due = f"a key is due for {health.lag_seconds:.0f} s" if health.lag_seconds else "nothing is due"
+    yield Finding("retention", not health.alarms, f"swept {last}, {due}")
+    for alarm in health.alarms:
+        yield Finding("retention", False, alarm)
+    yield _look_at_ledger(custody)
+    waiting = _count_waiting(custody)
+    yield Finding(
+        "entries for the ledger",
+        True,
+        f"{waiting} waiting",
+        "the next sweep moves them" if waiting else "",
+    )
+    with custody.vault.connect() as connection:
+        holds = list_holds(connection, tables.holds.c.released_ms.is_(None))
+    yield Finding("legal holds", True, f"{tell_count(len(holds), 'hold')} in force")
+
+
+def _look_at_ledger(custody: Custody) -> Finding:
+    verification = verify_ledger(DirectoryTiles(custody.home / FOLDER), custody.log.verifier)
+    if verification.verified and verification.checkpoint is not None:
+        return Finding("ledger", True, f"verifies, {verification.checkpoint.size} entries")
+    faults = "; ".join(f"{fault.path}: {fault.what}" for fault in verification.faults[:3])
+    return Finding("ledger", False, f"does not verify: {faults}", "see: bailee ledger verify")
+
+
+def _count_waiting(custody: Custody) -> int:
+    outboxes = (
+        (custody.directory.engine, accounts_outbox),
+        (custody.vault, tables.vault_outbox),
+        (custody.keystore.engine, tables.keystore_outbox),
+    )
+    total = 0
+    for engine, outbox in outboxes:
+        with engine.connect() as connection:
+            total += connection.execute(sa.select(sa.func.count()).select_from(outbox)).scalar_one()
+    return total
