@@ -159,8 +159,8 @@ class Exchange:
         relayed = select_response_headers(headers)
         lines = to_lines(relayed)
         self._response_headers = lines if self._keep else b""
-        self._usage = UsageReader(find(relayed, b"content-encoding"))
         content_type = find(relayed, b"content-type")
+        self._usage = UsageReader(content_type, find(relayed, b"content-encoding"))
         self._is_stream = content_type.startswith(b"text/event-stream")
         if content_type.startswith(b"application/vnd.amazon.eventstream"):
             self._boundary = MessageBoundary()
