@@ -20,6 +20,8 @@ from bailee.flows.messages.codings import Undecodable, open_decoder
 # message_start is the first event; message_delta, with the final counts, is one of the last.
 HEAD_BYTES = 8192
 TAIL_BYTES = 8192
+# Events are put together this much at a time: doing it for each of them took longer than parsing.
+STRETCH_BYTES = 32 * 1024
 # An answer in JSON is parsed whole. The longest a model can write is a sixth of this.
 LONGEST_JSON_BYTES = 4 * 1024 * 1024
 # What one read of a socket may become: 15 ms of unpacking, and far beyond what answers compress to.
@@ -95,16 +97,16 @@ class UsageReader:
         content_encoding: the answer's; it is taken off for reading.
     """
 
-    __slots__ = ("_decode", "_head", "_is_lost", "_is_stream", "_is_wrapped", "_message", "_size", "_tail")
+    __slots__ = ("_decode", "_head", "_held", "_is_lost", "_is_stream", "_is_wrapped", "_limit", "_pieces")
 
     def __init__(self, content_type: bytes = b"", content_encoding: bytes = b"") -> None:
         self._is_wrapped = content_type.startswith(b"application/vnd.amazon.eventstream")
         self._is_stream = self._is_wrapped or content_type.startswith(b"text/event-stream")
+        self._limit = STRETCH_BYTES if self._is_stream else LONGEST_JSON_BYTES
         self._is_lost = False
         self._head = b""
-        self._tail = b""
-        self._message: list[bytes] = []
-        self._size = 0
+        self._pieces: list[bytes] = []
+        self._held = 0
         try:
             self._decode = open_decoder(content_encoding, LONGEST_PIECE_BYTES)
         except Undecodable:
@@ -120,29 +122,33 @@ class UsageReader:
             except Undecodable:
                 self._lose()
                 return
-        self._size += len(data)
-        if self._is_stream:
-            if len(self._head) < HEAD_BYTES:
-                self._head += data[: HEAD_BYTES - len(self._head)]
-            self._tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
-        elif self._size <= LONGEST_JSON_BYTES:
-            self._message.append(data)
-        else:
-            self._lose()
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > self._limit:
+            self._trim()
 
     def read(self) -> Usage:
         """Return what the answer said so far."""
-        if self._is_lost:
-            return Usage()
+        text = b"".join(self._pieces)
         if not self._is_stream:
-            message = _read_one(_message_decoder, b"".join(self._message))
+            message = _read_one(_message_decoder, text)
             return _tell(message, None) if message else Usage()
-        start = next(_read_events(_start_decoder, b"message_start", self._events(self._head)), None)
-        tail = self._tail
-        if self._size > TAIL_BYTES and not self._is_wrapped:
+        head, tail = self._head or text[:HEAD_BYTES], text[-TAIL_BYTES:]
+        if tail != text or self._head:
             tail = tail[tail.find(b"\n") + 1 :]  # it begins within a line
+        start = next(_read_events(_start_decoder, b"message_start", self._events(head)), None)
         end = next(_read_events(_end_decoder, b"message_delta", reversed(self._events(tail))), None)
         return _tell(start.message if start else _Message(), end)
+
+    def _trim(self) -> None:
+        """Keep the two ends of a stream, and nothing of a message that is too long."""
+        if not self._is_stream:
+            self._lose()
+            return
+        text = b"".join(self._pieces)
+        self._head = self._head or text[:HEAD_BYTES]
+        self._pieces = [text[-TAIL_BYTES:]]
+        self._held = TAIL_BYTES
 
     def _events(self, stream: bytes) -> list[bytes]:
         if self._is_wrapped:
@@ -152,7 +158,7 @@ class UsageReader:
     def _lose(self) -> None:
         self._is_lost = True
         self._decode = None
-        self._message = []
+        self._pieces = []
 
 
 def _tell(message: _Message, end: _End | None) -> Usage:

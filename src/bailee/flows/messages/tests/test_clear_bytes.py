@@ -129,7 +129,7 @@ def test_the_search_finds_what_a_model_wrote_among_the_facts(tmp_path: Path) -> 
         "import re\n"
         "from bailee.flows.messages import usage\n"
         "def read(self):\n"
-        "    text = b''.join(self._message)\n"
+        "    text = b''.join(self._pieces)\n"
         '    return usage.Usage(*[found.decode() for found in re.findall(b\'"model":"([a-z_]+)"\', text)])\n'
         "usage.UsageReader.read = read\n"
     )
