@@ -17,6 +17,7 @@ class RefusalKind(Enum):
     UNAUTHENTICATED = (401, "authentication_error")
     FORBIDDEN = (403, "permission_error")
     TOO_LARGE = (413, "request_too_large")
+    HEAD_TOO_LARGE = (431, "invalid_request_error")
     UPSTREAM = (502, "api_error")
     UNAVAILABLE = (503, "api_error")
     OVERLOADED = (529, "overloaded_error")
@@ -39,6 +40,7 @@ _REASONS = {
     401: b"Unauthorized",
     403: b"Forbidden",
     413: b"Content Too Large",
+    431: b"Request Header Fields Too Large",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     529: b"Overloaded",

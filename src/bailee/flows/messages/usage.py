@@ -134,7 +134,7 @@ class UsageReader:
             message = _read_one(_message_decoder, text)
             return _tell(message, None) if message else Usage()
         head, tail = self._head or text[:HEAD_BYTES], text[-TAIL_BYTES:]
-        if tail != text or self._head:
+        if (tail != text or self._head) and not self._is_wrapped:
             tail = tail[tail.find(b"\n") + 1 :]  # it begins within a line
         start = next(_read_events(_start_decoder, b"message_start", self._events(head)), None)
         end = next(_read_events(_end_decoder, b"message_delta", reversed(self._events(tail))), None)

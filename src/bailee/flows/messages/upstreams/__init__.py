@@ -78,12 +78,15 @@ def parse_origin(url: str, *, where: str) -> Origin:
     Raises:
         Problem: another scheme, no host, user information or a query in the URL.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+    except ValueError:  # brackets that do not close, or a port that is no number
+        parts, port = urlsplit(""), None
+    # What may stand in a request's head: RFC 3986 knows no other characters, and names beyond ASCII are
+    # written in punycode and percent signs.
+    is_written = url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}')
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not is_written:
         raise Problem(f"{url!r} is not an http:// or https:// URL", where=where, fix="give scheme and host")
     if parts.username is not None or parts.query or parts.fragment:
         raise Problem(
