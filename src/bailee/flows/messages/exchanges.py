@@ -109,22 +109,18 @@ class Exchange:
         gateway.active.add(self)
         try:
             gateway.recording.begin(self._begin(), self._decided)
-        except RecorderGone as gone:
-            self.stop(str(gone))
-            return
-        try:
             target, headers = await gateway.upstream.authorize(self._request)
             connection = await gateway.pool.acquire()
             if self.is_over:  # the agent hung up meanwhile
                 connection.abort()
                 return
             self._send(connection, target, headers)
+        except RecorderGone as gone:
+            self.stop(str(gone))
         except (Problem, UpstreamFailed) as failure:
             self.receive_failure(UpstreamFailed(str(failure)))
-        except (
-            Exception
-        ) as error:  # whatever it is, the agent must not wait; the text may hold what is not ours
-            self.receive_failure(UpstreamFailed(f"the request could not be sent: {type(error).__name__}"))
+        except Exception as error:
+            self._fail(error)
 
     def _begin(self) -> Begin:
         request = self._request
@@ -268,7 +264,12 @@ class Exchange:
         except UpstreamFailed as failure:
             self.receive_failure(failure)
         except Exception as error:
-            self.receive_failure(UpstreamFailed(f"the request could not be sent: {type(error).__name__}"))
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell the agent of a fault nobody thought of, by its kind alone: its text may hold anything."""
+        self._drop_upstream()
+        self.receive_failure(UpstreamFailed(f"the request could not be sent: {type(error).__name__}"))
 
     # The agent's end.
 
@@ -294,7 +295,10 @@ class Exchange:
     # Time and the recorder.
 
     def tick(self, now: float) -> None:
-        """Ping an agent that Bedrock leaves in silence; give up on an upstream or a recorder that is silent."""
+        """Ping an agent that Bedrock leaves in silence; give up on what stays silent.
+
+        That is an upstream in its answer, or a recorder that should have made it durable.
+        """
         silence = now - self._heard
         if self._durable is not None and silence > DURABLE_SECONDS:
             self._durable.remove_done_callback(self._complete)

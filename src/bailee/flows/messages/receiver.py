@@ -60,7 +60,7 @@ class MessagesProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: parse, and bound what is held of what is no body.
 
-        Heads, trailers and the lengths of chunks stay in the parser until they are whole, and it has no limit.
+        Heads, trailers and lengths of chunks stay in the parser until they are whole, and it has no limit.
         """
         if self._is_ignoring:
             return
@@ -136,7 +136,7 @@ class MessagesProtocol(HttpToolsProtocol):
         self._is_in_lane = True
         self._lane_cycle = _Cycle(keep_alive=keep_alive)
         self.cycle = self._lane_cycle  # type: ignore[assignment]
-        # Before anything is looked up: what was decided by older consents must not look newer than their change.
+        # Before anything is looked up: what older consents decided must not look newer than their change.
         started_ms = self._gateway.now_ms()
         if self._admit(wire, started_ms) is not None:
             self._incoming = _Incoming(wire, started_ms)

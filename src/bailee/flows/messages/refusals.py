@@ -35,6 +35,8 @@ class Refusal(msgspec.Struct, frozen=True):
         return self.kind.value[0]
 
 
+# Tells our answer from an upstream's with the same status.
+REFUSED_HEADER = "x-bailee-refused"
 _REASONS = {
     400: b"Bad Request",
     401: b"Unauthorized",
@@ -59,8 +61,7 @@ def render(refusal: Refusal, wire: Wire, *, keep_alive: bool) -> bytes:
         b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
-        # Tells our answer from an upstream's with the same status.
-        b"x-bailee-refused: " + error_type.encode(),
+        REFUSED_HEADER.encode() + b": " + error_type.encode(),
     ]
     if refusal.kind in (RefusalKind.OVERLOADED, RefusalKind.UNAVAILABLE):
         lines.append(b"retry-after: 1")
