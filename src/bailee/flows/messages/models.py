@@ -26,8 +26,8 @@ from bailee.vault.tables import State
 ANSWER_SECONDS = 2.5
 MAX_LIST_BYTES = 4 * 1024 * 1024
 LIST_PATH = "/v1/models"
-# All that crosses of such a request, so that nothing said in it leaves under another name: a model's id, these
-# parameters, and headers of the API.
+# All that crosses of such a request, so that nothing else leaves in its name: a model's id, these parameters
+# and the API's own headers.
 _MODEL = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}")
 _PARAMETERS = ("limit", "after_id", "before_id")
 _HEADERS = b"anthropic-"
@@ -70,6 +70,7 @@ def make_routes(gateway: Gateway) -> list[Route]:
         )
         gateway.recording.begin(begin, decided)
         selected = [(name, value) for name, value in headers if name.lower().startswith(_HEADERS)]
+        selected.append((b"User-Agent", b"bailee"))  # some front ends refuse who names none
         response = await _forward(gateway, Request(b"GET", target, selected, b"", Wire.MESSAGES))
         state = State.UPSTREAM_FAILED if REFUSED_HEADER in response.headers else State.COMPLETE
         nothing = (None, None, None, None, None, None, b"", b"")
