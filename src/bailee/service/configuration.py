@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bailee.flows.messages.upstreams import Origin, Upstream, parse_origin
+from bailee.flows.messages.upstreams import Origin, Upstream, is_written, parse_origin
 from bailee.policy.problems import Problem
 
 UPSTREAMS = ("anthropic", "bedrock", "vertex", "compatible", "rehearsal")
@@ -241,7 +241,7 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
             fix="give an http:// or https:// URL; SOCKS is not supported",
         )
     try:
-        is_address = bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+        is_address = is_written(proxy) and bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
     except ValueError:
         is_address = False
     if not is_address:

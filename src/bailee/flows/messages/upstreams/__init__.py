@@ -72,6 +72,14 @@ class Upstream(Protocol):
         ...
 
 
+def is_written(url: str) -> bool:
+    """Tell whether a URL holds only what may stand in a request's head.
+
+    RFC 3986 knows no other characters; names beyond ASCII are written in punycode and percent signs.
+    """
+    return url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}')
+
+
 def parse_origin(url: str, *, where: str) -> Origin:
     """Read an `http://` or `https://` URL into an Origin.
 
@@ -83,10 +91,7 @@ def parse_origin(url: str, *, where: str) -> Origin:
         port = parts.port
     except ValueError:  # brackets that do not close, or a port that is no number
         parts, port = urlsplit(""), None
-    # What may stand in a request's head: RFC 3986 knows no other characters, and names beyond ASCII are
-    # written in punycode and percent signs.
-    is_written = url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}')
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not is_written:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not is_written(url):
         raise Problem(f"{url!r} is not an http:// or https:// URL", where=where, fix="give scheme and host")
     if parts.username is not None or parts.query or parts.fragment:
         raise Problem(
