@@ -74,7 +74,7 @@ REFUSED = {
     },
     **{
         f"a proxy like {proxy}": (
-            ["--upstream", "compatible=http://x"],
+            ["--upstream", "compatible=http://127.0.0.1:9"],
             {"BAILEE_UPSTREAM_KEY": "k", "HTTP_PROXY": proxy},
             "HTTP_PROXY",
         )

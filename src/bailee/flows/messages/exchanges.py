@@ -335,6 +335,7 @@ class Exchange:
         self.is_over = True
         self._gateway.active.discard(self)
         usage = self._usage.read() if self._usage else Usage()
+        self._usage = None
         durable = self._gateway.recording.finish(
             Finish(
                 exchange=self.id,

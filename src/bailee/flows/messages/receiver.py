@@ -28,6 +28,10 @@ from bailee.vault.frames import Decided
 _RESET = struct.pack("ii", 1, 0)
 
 
+# Whose request it is, what was decided, in both forms, and its session.
+_Admission = tuple[Principal, Decision, Decided, str]
+
+
 class _Cycle:
     """What uvicorn's protocol asks of the request in hand, for a request of the lane."""
 
@@ -138,8 +142,10 @@ class MessagesProtocol(HttpToolsProtocol):
         self.cycle = self._lane_cycle  # type: ignore[assignment]
         # Before anything is looked up: what older consents decided must not look newer than their change.
         started_ms = self._gateway.now_ms()
-        if self._admit(wire, started_ms) is not None:
-            self._incoming = _Incoming(wire, started_ms)
+        token = read_key(self._headers)
+        admission = self._admit(token, wire, started_ms)
+        if admission is not None:
+            self._incoming = _Incoming(token, admission, wire, started_ms)
         if self._incoming is not None and self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -164,23 +170,29 @@ class MessagesProtocol(HttpToolsProtocol):
             super().on_message_complete()
         elif self._incoming is not None:
             incoming, self._incoming = self._incoming, None
-            # An upload may take minutes: what was revoked, switched on or broken meanwhile counts.
-            admitted = self._admit(incoming.wire, incoming.started_ms)
-            if admitted is None:
+            admission = self._admit_again(incoming)
+            if admission is None:
                 return
             request = incoming.to_request(self.url, self._headers)
-            exchange = self._exchange = Exchange(self._gateway, self, *admitted, request, incoming.started_ms)
+            exchange = self._exchange = Exchange(
+                self._gateway, self, *admission, request, incoming.started_ms
+            )
             task = self.loop.create_task(exchange.run())
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    def _admit(self, wire: Wire, started_ms: int) -> "tuple[Principal, Decision, Decided, str] | None":
-        """Authenticate and decide, before a byte of the body is read and again once it is whole.
-
-        Returns whose request it is, what was decided and its session; None if the agent was refused.
-        """
+    def _admit_again(self, incoming: "_Incoming") -> _Admission | None:
+        """Look again once the body is whole: uploads take up to minutes, and what changed meanwhile counts."""
         gateway = self._gateway
-        principal = gateway.keys.authenticate(read_key(self._headers))
+        principal = gateway.keys.authenticate(incoming.token)
+        if principal == incoming.admission[0] and gateway.recording.is_ready:
+            return incoming.admission
+        return self._admit(incoming.token, incoming.wire, incoming.started_ms)
+
+    def _admit(self, token: bytes, wire: Wire, started_ms: int) -> _Admission | None:
+        """Authenticate and decide; None if the agent was refused."""
+        gateway = self._gateway
+        principal = gateway.keys.authenticate(token)
         if principal is None:
             text = "no valid key. Send one from `bailee keys create` as x-api-key or Authorization: Bearer."
             self._refuse(Refusal(RefusalKind.UNAUTHENTICATED, text), wire)
@@ -299,7 +311,9 @@ class MessagesProtocol(HttpToolsProtocol):
 class _Incoming:
     """A request that was admitted and is still arriving."""
 
-    def __init__(self, wire: Wire, started_ms: int) -> None:
+    def __init__(self, token: bytes, admission: _Admission, wire: Wire, started_ms: int) -> None:
+        self.token = token
+        self.admission = admission
         self.wire = wire
         self.started_ms = started_ms
         self._fragments: list[bytes] = []

@@ -54,6 +54,8 @@ class Usage(msgspec.Struct, frozen=True):
     stop_reason: str | None = None
 
 
+_DATA = b"data:"
+_NEWLINE = ord("\n")
 _T = TypeVar("_T")
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=10**12)] | None
 
@@ -136,8 +138,15 @@ class UsageReader:
         head, tail = self._head or text[:HEAD_BYTES], text[-TAIL_BYTES:]
         if (tail != text or self._head) and not self._is_wrapped:
             tail = tail[tail.find(b"\n") + 1 :]  # it begins within a line
-        start = next(_read_events(_start_decoder, b"message_start", self._events(head)), None)
-        end = next(_read_events(_end_decoder, b"message_delta", reversed(self._events(tail))), None)
+        first: Iterator[bytes]
+        last: Iterator[bytes]
+        if self._is_wrapped:
+            first = map(_unwrap, _WRAPPED.findall(head))
+            last = map(_unwrap, reversed(_WRAPPED.findall(tail)))
+        else:
+            first, last = _find_data(head), _find_data_backwards(tail)
+        start = next(_read_events(_start_decoder, b"message_start", first), None)
+        end = next(_read_events(_end_decoder, b"message_delta", last), None)
         return _tell(start.message if start else _Message(), end)
 
     def _trim(self) -> None:
@@ -149,11 +158,6 @@ class UsageReader:
         self._head = self._head or text[:HEAD_BYTES]
         self._pieces = [text[-TAIL_BYTES:]]
         self._held = TAIL_BYTES
-
-    def _events(self, stream: bytes) -> list[bytes]:
-        if self._is_wrapped:
-            return [_unwrap(event) for event in _WRAPPED.findall(stream)]
-        return [line[5:] for line in stream.split(b"\n") if line.startswith(b"data:")]
 
     def _lose(self) -> None:
         self._is_lost = True
@@ -175,6 +179,26 @@ def _tell(message: _Message, end: _End | None) -> Usage:
         _later(last.cache_creation_input_tokens, first.cache_creation_input_tokens),
         None if stop is None else stop if stop in STOP_REASONS else "other",
     )
+
+
+def _find_data(stream: bytes) -> Iterator[bytes]:
+    """Give what stands in the data lines of a stream of events, the first one first."""
+    end = -1
+    while (start := stream.find(_DATA, end + 1)) != -1:
+        end = stream.find(b"\n", start)
+        end = len(stream) if end == -1 else end
+        if start == 0 or stream[start - 1] == _NEWLINE:
+            yield stream[start + len(_DATA) : end]
+
+
+def _find_data_backwards(stream: bytes) -> Iterator[bytes]:
+    """Give what stands in the data lines of a stream of events, the last one first."""
+    end = len(stream)
+    while end >= 0:
+        start = stream.rfind(b"\n", 0, end) + 1
+        if stream.startswith(_DATA, start):
+            yield stream[start + len(_DATA) : end]
+        end = start - 1
 
 
 def _later(last: int | None, first: int | None) -> int | None:

@@ -138,13 +138,7 @@ def test_the_check_of_uploads_can_fail(tmp_path: Path) -> None:
     """Negative control: a gateway that asks only once lets the request through."""
     changes = (
         "from bailee.flows.messages.receiver import MessagesProtocol\n"
-        "admit = MessagesProtocol._admit\n"
-        "known = {}\n"
-        "def admit_once(self, wire, started_ms):\n"
-        "    if started_ms not in known:\n"
-        "        known[started_ms] = admit(self, wire, started_ms)\n"
-        "    return known[started_ms]\n"
-        "MessagesProtocol._admit = admit_once\n"
+        "MessagesProtocol._admit_again = lambda self, incoming: incoming.admission\n"
     )
     with open_gate(tmp_path, changes=changes) as opened:
         assert revoke_during_upload(opened) == 200
