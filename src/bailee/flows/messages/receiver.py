@@ -182,7 +182,7 @@ class MessagesProtocol(HttpToolsProtocol):
             task.add_done_callback(self.tasks.discard)
 
     def _admit_again(self, incoming: "_Incoming") -> _Admission | None:
-        """Look again once the body is whole: uploads take up to minutes, and what changed meanwhile counts."""
+        """Look again once the body is whole: uploads take minutes, and what changed meanwhile counts."""
         gateway = self._gateway
         principal = gateway.keys.authenticate(incoming.token)
         if principal == incoming.admission[0] and gateway.recording.is_ready:
