@@ -85,13 +85,15 @@ def test_every_variable_read_is_documented() -> None:
 
 def test_limits_told_are_the_limits() -> None:
     """The figures of `docs/configuration.md` are the constants of the code."""
-    from bailee.flows.messages import connections, gateway
+    from bailee.flows.messages import connections, exchanges, gateway
     from bailee.service import serving
     from bailee.vault import recording
 
     text = (ROOT / "docs" / "configuration.md").read_text()
     for told in (
         f"| a request's body | {gateway.MAX_BODY_BYTES // 2**20} MiB |",
+        f"| a request's headers | {gateway.MAX_HEAD_BYTES // 1024} KiB |",
+        f"| an answer whose record does not become durable | {exchanges.DURABLE_SECONDS:g} s |",
         f"| an upstream's silence | {gateway.SILENCE_SECONDS:g} s |",
         f"| a connection to the upstream | {connections.CONNECT_SECONDS:g} s |",
         f"| handed to the recorder and not yet taken | {recording.OUTSTANDING_BYTES // 2**20} MiB |",

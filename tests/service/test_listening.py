@@ -65,23 +65,22 @@ REFUSED = {
         {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "socks5://127.0.0.1:1"},
         "SOCKS is not supported",
     ),
-    "half an address": (["--upstream", "compatible=http://[::1"], {"BAILEE_UPSTREAM_KEY": "k"}, "not a URL"),
-    "a space": (["--upstream", "compatible=http://a b"], {"BAILEE_UPSTREAM_KEY": "k"}, "not a URL"),
-    "beyond ASCII": (
-        ["--upstream", "compatible=https://x/\u00e9"],
-        {"BAILEE_UPSTREAM_KEY": "k"},
-        "not a URL",
-    ),
-    "a proxy without a port": (
-        ["--upstream", "compatible=https://x"],
-        {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "http://a:notaport"},
-        "HTTPS_PROXY",
-    ),
-    "a proxy with a space": (
-        ["--upstream", "compatible=https://x"],
-        {"BAILEE_UPSTREAM_KEY": "k", "HTTPS_PROXY": "http://a b:1"},
-        "HTTPS_PROXY",
-    ),
+    **{
+        f"a URL like {url}": (
+            ["--upstream", f"compatible={url}"],
+            {"BAILEE_UPSTREAM_KEY": "k"},
+            "http:// or https://",
+        )
+        for url in ("http://a b", "http://x/\u00e9", "http://[::1", "http://x:0", "http://x:port")
+    },
+    **{
+        f"a proxy like {proxy}": (
+            ["--upstream", "compatible=http://127.0.0.1:9"],
+            {"BAILEE_UPSTREAM_KEY": "k", "HTTP_PROXY": proxy},
+            "HTTP_PROXY",
+        )
+        for proxy in ("http://127.0.0.1:port", "127.0.0.1:port", "http://a b:1", "http://[::1", "http://x:0")
+    },
     "no certificate file": (
         ["--upstream", "rehearsal", "--tls-certificate", "none.pem", "--tls-key", "none.pem"],
         {},

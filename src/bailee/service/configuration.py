@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bailee.flows.messages.upstreams import Origin, Upstream, parse_origin
+from bailee.flows.messages.upstreams import Origin, Upstream, is_written, parse_origin
 from bailee.policy.problems import Problem
 
 UPSTREAMS = ("anthropic", "bedrock", "vertex", "compatible", "rehearsal")
@@ -88,7 +88,7 @@ def check(configuration: Configuration) -> Configuration:
             fix="write --upstream compatible=https://HOST",
         )
     if configuration.upstream_url:
-        origin = read_origin(configuration.upstream_url)
+        origin = parse_origin(configuration.upstream_url, where="--upstream")
         if origin.scheme == "http" and not is_loopback(origin.host):
             raise Problem(
                 f"conversations would cross to {origin.host} in clear, and the upstream's key with them",
@@ -116,30 +116,6 @@ def check(configuration: Configuration) -> Configuration:
     return configuration
 
 
-def read_origin(url: str) -> Origin:
-    """Read the URL of `--upstream`.
-
-    Raises:
-        Problem: it is no http:// or https:// URL in printable ASCII, or carries credentials.
-    """
-    if not _is_plain(url):
-        raise Problem(
-            f"{url!r} is not a URL",
-            where="--upstream",
-            fix="write https://HOST, with what is beyond ASCII encoded",
-        )
-    return parse_origin(url, where="--upstream")
-
-
-def _is_plain(url: str) -> bool:
-    """Tell whether a URL can be used as it stands; else each exchange would fail, and not the start."""
-    try:
-        urlsplit(url)
-    except ValueError:  # brackets that are not an IPv6 address
-        return False
-    return url.isascii() and url.isprintable() and " " not in url
-
-
 def is_loopback(host: str) -> bool:
     """Tell whether an address to listen on can be reached from this machine only."""
     if host == "localhost":
@@ -163,7 +139,7 @@ def make_upstream(
     """
     declared = configuration.zero_data_retention
     url = configuration.upstream_url
-    origin = read_origin(url) if url else None
+    origin = parse_origin(url, where="--upstream") if url else None
     match configuration.upstream:
         case "rehearsal":
             from bailee.flows.messages.upstreams.compatible import Compatible
@@ -267,7 +243,7 @@ def find_proxy(origin: Origin, environment: Mapping[str, str]) -> str | None:
             fix="give an http:// or https:// URL; SOCKS is not supported",
         )
     try:
-        is_address = _is_plain(proxy) and bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
+        is_address = is_written(proxy) and bool(urlsplit(proxy).hostname) and urlsplit(proxy).port != 0
     except ValueError:
         is_address = False
     if not is_address:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bailee.flows.messages.upstreams import parse_origin
 from bailee.policy.problems import Problem
-from bailee.service.configuration import read_origin
 from bailee.service.running import Running, find_running, is_held
 from bailee.service.runs import Run, deciding, sweep
 
@@ -52,9 +52,9 @@ def running_service(home: Path, upstream: str | None) -> Iterator[tuple[Running,
 
 def _check_upstream(found: Running, upstream: str) -> None:
     kind, _, url = upstream.partition("=")
-    if (kind, read_origin(url) if url else None) == (
+    if (kind, parse_origin(url, where="--upstream") if url else None) == (
         found.upstream,
-        read_origin(found.upstream_url) if found.upstream_url else None,
+        parse_origin(found.upstream_url, where="--upstream") if found.upstream_url else None,
     ):
         return
     place = f" at {found.upstream_url}" if found.upstream_url else ""

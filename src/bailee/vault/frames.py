@@ -75,6 +75,16 @@ class Finish(msgspec.Struct, frozen=True, tag="f", array_like=True):
     data: bytes
 
 
+class Again(msgspec.Struct, frozen=True, tag="a", array_like=True):
+    """An exchange that an earlier recorder was given and did not say was durable, from request to end.
+
+    The recorder writes it unless it is there, and answers as for `Finish`.
+    """
+
+    begin: Begin
+    finish: Finish
+
+
 class Committed(msgspec.Struct, frozen=True, tag="c", array_like=True):
     """Exchanges whose end is durable, and how many bytes of frames were taken in since the last answer."""
 
@@ -88,7 +98,7 @@ class Failed(msgspec.Struct, frozen=True, tag="x", array_like=True):
     reason: str
 
 
-Frame = Decided | Begin | Part | Finish
+Frame = Decided | Begin | Part | Finish | Again
 Answer = Committed | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.database.engines import truncate_log
 from bailee.policy.problems import Problem
 from bailee.vault import tables
-from bailee.vault.frames import Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
+from bailee.vault.frames import Again, Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
 from bailee.vault.store import open_keys, open_vault
 from bailee.vault.writer import VaultWriter
 
@@ -74,7 +75,7 @@ def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[
             for body in buffer.feed(data):
                 frame = frame_decoder.decode(body)
                 writer.take(frame)
-                has_end = has_end or isinstance(frame, Finish)
+                has_end = has_end or isinstance(frame, Finish | Again)
         taken += batch
         if has_end or taken >= BATCH_BYTES:
             answer(channel, Committed(writer.commit(), taken))
@@ -86,6 +87,17 @@ def close_out(writer: VaultWriter) -> None:
     for exchange in writer.open_exchanges:
         writer.take(interruption(exchange))
     writer.commit()
+
+
+def prove_writing(vault: sa.Engine) -> None:
+    """Write one page durably: opening a database and marking nothing in it succeed on a full disk too.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: it cannot be written.
+    """
+    with vault.connect() as connection:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {version}")
 
 
 def interruption(exchange: int) -> Finish:
@@ -135,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         vault = open_vault(options.home)
         keystore = open_keys(options.home)
         writer = VaultWriter(vault, keystore, os.urandom)
+        prove_writing(vault)
         writer.interrupt_open()
         answer(channel, Committed([], 0))
 

@@ -13,6 +13,7 @@ import msgspec
 from bailee.policy.decisions import Decision
 from bailee.policy.problems import Problem
 from bailee.vault.frames import (
+    Again,
     Begin,
     Committed,
     Decided,
@@ -24,11 +25,25 @@ from bailee.vault.frames import (
     answer_decoder,
     encode,
 )
+from bailee.vault.tables import State
 
 # Beyond this much handed over and not yet taken in, requests are refused instead of queued: memory
 # stays bounded, and an agent told to come back does so, where one kept waiting times out.
 OUTSTANDING_BYTES = 32 * 1024 * 1024
 RESTART_SECONDS = 1.0
+
+
+class _Unsettled(msgspec.Struct):
+    """An exchange whose end is not durable yet, as far as it was handed over.
+
+    Attributes:
+        sent: how much had been sent to the recorder with its request.
+    """
+
+    begin: Begin
+    decided: Decided
+    sent: int
+    finish: Finish | None = None
 
 
 class RecorderGone(Exception):
@@ -37,6 +52,10 @@ class RecorderGone(Exception):
 
 class Recording(asyncio.Protocol):
     """A running recorder, restarted when it ends.
+
+    Requests that a recorder was given and did not make durable are given to the next one, marked as
+    interrupted, before anything else may begin: so what was sent upstream is on record, and a disk that is
+    still full is not tried with another request.
 
     Attributes:
         is_ready: whether exchanges may begin.
@@ -51,9 +70,12 @@ class Recording(asyncio.Protocol):
         self.fault = ""
         self.on_gone: Callable[[], None] = lambda: None
         self._home = home
-        self._outstanding = 0
+        self._sent = self._taken = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._told: set[bytes] = set()
+        self._unsettled: dict[int, _Unsettled] = {}
+        self._is_greeted = False
+        self._again: set[int] = set()
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -64,7 +86,7 @@ class Recording(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """Whether another exchange may begin now."""
-        return self.is_ready and self._outstanding < OUTSTANDING_BYTES
+        return self.is_ready and self._sent - self._taken < OUTSTANDING_BYTES
 
     @property
     def process_id(self) -> int | None:
@@ -85,6 +107,7 @@ class Recording(asyncio.Protocol):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
             ours.setblocking(False)
             self._started = loop.create_future()
+            self._is_greeted = False
             descriptor = theirs.fileno()
             command = [
                 "-m",
@@ -112,14 +135,23 @@ class Recording(asyncio.Protocol):
             await self._process.wait()
 
     def begin(self, frame: Begin, decided: Decided) -> None:
-        """Hand over a request, and the decision it rests on if the recorder has not heard of it."""
-        if decided.digest not in self._told:
-            self._told.add(decided.digest)
-            self._send(decided)
+        """Hand over a request, and the decision it rests on if the recorder has not heard of it.
+
+        Raises:
+            RecorderGone: there is no recorder that can take it.
+        """
+        if not self.is_ready:
+            raise RecorderGone(self.fault or "the recorder is starting")
+        self._tell(decided)
         self._send(frame)
+        self._unsettled[frame.exchange] = _Unsettled(frame, decided, self._sent)
 
     def part(self, frame: Part) -> None:
-        """Hand over the next bytes of an answer."""
+        """Hand over the next bytes of an answer.
+
+        Raises:
+            RecorderGone: there is no recorder that can take them.
+        """
         self._send(frame)
 
     def finish(self, frame: Finish) -> "asyncio.Future[None]":
@@ -133,6 +165,8 @@ class Recording(asyncio.Protocol):
             future.set_exception(RecorderGone(self.fault))
             return future
         self._waiting[frame.exchange] = future
+        if unsettled := self._unsettled.get(frame.exchange):
+            unsettled.finish = frame
         self._send(frame)
         return future
 
@@ -187,11 +221,16 @@ class Recording(asyncio.Protocol):
         nothing = (None, None, None, None, None, None, b"", b"")
         self.finish(Finish(exchange, state, reason, status, None, 0, 0, *nothing)).add_done_callback(_notice)
 
+    def _tell(self, decided: Decided) -> None:
+        if decided.digest not in self._told:
+            self._told.add(decided.digest)
+            self._send(decided)
+
     def _send(self, frame: Frame) -> None:
         if self._transport is None:
-            return
+            raise RecorderGone(self.fault)
         data = encode(frame)
-        self._outstanding += len(data)
+        self._sent += len(data)
         self._transport.write(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -203,22 +242,39 @@ class Recording(asyncio.Protocol):
         for body in self._buffer.feed(data):
             match answer_decoder.decode(body):
                 case Committed(exchanges, taken):
-                    self._outstanding -= taken
-                    if not self.is_ready and self._started and not self._started.done():
-                        self.is_ready, self.fault = True, ""
-                        self._started.set_result(None)
+                    self._taken += taken
                     for exchange in exchanges:
+                        self._unsettled.pop(exchange, None)
                         future = self._waiting.pop(exchange, None)
                         if future and not future.done():
                             future.set_result(None)
+                    if not self.is_ready:
+                        self._go_on(exchanges)
                 case Failed(reason):
                     self.fault = reason
+
+    def _go_on(self, durable: list[int]) -> None:
+        """Give a new recorder what the last one may have lost; once that is durable, exchanges may begin."""
+        if not self._is_greeted:
+            self._is_greeted = True
+            self._again = set(self._unsettled)
+            for unsettled in self._unsettled.values():
+                self._tell(unsettled.decided)
+                self._send(Again(unsettled.begin, _interrupt(unsettled)))
+                unsettled.sent = self._sent
+        self._again.difference_update(durable)
+        if not self._again and self._started and not self._started.done():
+            self.is_ready, self.fault = True, ""
+            self._started.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the event loop when the recorder is gone; a new one is started after a pause."""
         self.is_ready = False
         self._transport = None
-        self._outstanding = 0
+        # A request that was taken is durable, and marked by the next recorder if it is still there. Giving it
+        # again would bring back what was erased meanwhile.
+        self._unsettled = {id: one for id, one in self._unsettled.items() if one.sent > self._taken}
+        self._sent = self._taken = 0
         self._told.clear()
         self._buffer = FrameBuffer()
         self.fault = self.fault or "the recorder ended"
@@ -249,6 +305,21 @@ def decided_of(decision: Decision) -> Decided:
     """Return a decision as it is recorded: its digest names it, its text explains it, its terms bind."""
     body = msgspec.json.encode(decision)
     return Decided(hashlib.sha256(body).digest(), body.decode(), decision.terms)
+
+
+def _interrupt(unsettled: _Unsettled) -> Finish:
+    """Return the end of an exchange whose recorder ended before it was durable.
+
+    Parts of its answer went with the recorder, so that nothing of it is told; the agent has not got its end.
+    """
+    finish = unsettled.finish
+    if finish is not None and finish.state == State.REFUSED:
+        return finish
+    reason = "the recorder ended before the answer was on record"
+    nothing = (None, None, None, None, None, None, b"", b"")
+    if finish is None:
+        return Finish(unsettled.begin.exchange, State.INTERRUPTED, reason, None, None, 0, 0, *nothing)
+    return msgspec.structs.replace(finish, state=State.INTERRUPTED, reason=reason, headers=b"", data=b"")
 
 
 def _notice(durable: "asyncio.Future[None]") -> None:

@@ -21,7 +21,7 @@ from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
 from bailee.vault.ceilings import cover_late
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
-from bailee.vault.frames import Begin, Decided, Finish, Frame, Part
+from bailee.vault.frames import Again, Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
 
 SEGMENTS_IN_MEMORY_BYTES = 16 * 1024 * 1024
@@ -119,6 +119,8 @@ class VaultWriter:
                 self._finish(frame)
             case Decided():
                 self._decide(frame)
+            case Again():
+                self._take_again(frame)
 
     def commit(self) -> list[int]:
         """Make all that was taken in durable and return the exchanges that ended with it.
@@ -272,9 +274,20 @@ class VaultWriter:
             self._held_bytes += segment.blocks.retained_bytes - before
             self._record(segment, frame.exchange, tables.Kind.REQUEST, pack(content))
 
+    def _take_again(self, frame: Again) -> None:
+        id = frame.begin.exchange
+        with self._engine.connect() as connection:
+            query = sa.select(tables.exchanges.c.id).where(tables.exchanges.c.id == id)
+            is_there = connection.execute(query).first() is not None
+        if is_there:
+            self._durable.append(id)
+        else:
+            self._begin(frame.begin)
+            self._finish(frame.finish)
+
     def _part(self, frame: Part) -> None:
-        exchange = self._open[frame.exchange]
-        if exchange.is_erased:
+        exchange = self._open.get(frame.exchange)
+        if exchange is None or exchange.is_erased:
             return
         if exchange.segment is None:
             raise Problem("content came for an exchange that keeps none", where="recorder")
@@ -286,7 +299,9 @@ class VaultWriter:
             exchange.data, exchange.size = [], 0
 
     def _finish(self, frame: Finish) -> None:
-        exchange = self._open.pop(frame.exchange)
+        exchange = self._open.pop(frame.exchange, None)
+        if exchange is None:
+            return
         if exchange.segment is not None:
             content = ResponseContent(frame.headers, b"".join([*exchange.data, frame.data]))
             self._record(exchange.segment, frame.exchange, tables.Kind.RESPONSE, pack(content))

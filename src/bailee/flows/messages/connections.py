@@ -22,13 +22,16 @@ IDLE_CONNECTIONS = 256
 # a connection that is picked up again has rarely been closed at the other end.
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 15.0
+# A connection that was closed while it was idle says so within a round trip. What closes later has taken the
+# request, may have worked on it and will bill for it: sending that again is the agent's to decide.
+STALE_SECONDS = 0.05
 
 
 class UpstreamFailed(Exception):
     """The upstream could not be reached, or ended its answer before it was whole.
 
     Attributes:
-        is_stale: a connection that had been kept alive turned out to be closed, before any byte of an answer.
+        is_stale: a connection that had been kept alive turned out to be closed when the request was sent.
     """
 
     def __init__(self, reason: str, *, is_stale: bool = False) -> None:
@@ -63,8 +66,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._fragments: list[bytes] = []
         self._headers: Headers = []
         self._reason = b""
+        self._status = 0
+        self._sent_at = 0.0
         self._has_bytes = False
-        self._is_head_due = self._is_whole = self._ends_with_connection = self._is_kept_alive = False
+        self._has_head = self._is_head_due = False
+        self._is_whole = self._ends_with_connection = self._is_kept_alive = False
         self.is_used = False
         self.idle_since = 0.0
 
@@ -78,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert self._transport is not None
         self._receiver = receiver
         self._has_bytes = False
+        self._sent_at = time.monotonic()
         self._transport.write(head + body)
 
     def abort(self) -> None:
@@ -111,8 +118,11 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}")
-            return
+            if not self._is_whole:
+                self._fail(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}")
+                return
+            # The answer is whole, and what follows it in the same read is not of it.
+            self._is_kept_alive = False
         self._hand_on()
 
     def eof_received(self) -> None:
@@ -126,7 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_whole = True
             self._hand_on()
             return
-        is_stale = self.is_used and not self._has_bytes
+        is_stale = self.is_used and not self._has_bytes and time.monotonic() - self._sent_at < STALE_SECONDS
         detail = f": {error}" if error else ""
         self._fail(f"the upstream closed the connection before its answer was whole{detail}", is_stale)
 
@@ -141,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert receiver is not None
         if self._is_head_due:
             self._is_head_due = False
-            receiver.receive_head(self._parser.get_status_code(), self._reason, self._headers)
+            receiver.receive_head(self._status, self._reason, self._headers)
         fragments, self._fragments = self._fragments, []
         if not (fragments or self._is_whole):
             return
@@ -159,7 +169,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        self._headers, self._reason = [], b""
+        if self._is_whole:
+            raise UpstreamFailed("bytes that nobody asked for")  # the parser stops, and tells `data_received`
+        self._headers, self._reason, self._has_head = [], b"", False
 
     def on_status(self, reason: bytes) -> None:
         """Called by the parser."""
@@ -167,11 +179,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
-        self._headers.append((name, value))
+        if not self._has_head:  # else it is a trailer, which may be left out (RFC 9110 section 6.5.1)
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        status = self._parser.get_status_code()
+        self._has_head = True
+        status = self._status = self._parser.get_status_code()
         if status < 200:
             return  # RFC 9110 section 15.2: an interim answer; the final one follows
         self._is_head_due = True
@@ -185,7 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        if self._parser.get_status_code() >= 200:
+        if self._status >= 200:
             self._is_whole = True
             # Only here does the parser know: once it is done with a message it says no for any.
             self._is_kept_alive = self._parser.should_keep_alive()

@@ -4,17 +4,19 @@ Everything here is text that an agent or a model wrote, and so may be hostile: c
 made visible before a terminal sees them.
 """
 
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from bailee.characters import make_visible
+from bailee.flows.messages.codings import Undecodable, open_decoder
 from bailee.sealing.content import Content
 from bailee.vault.reader import Transcript
 
 LINE_LENGTH = 160
+# Ten times the longest answer a model can write.
+LONGEST_BODY_BYTES = 64 * 1024 * 1024
 
 
 def read_conversation(transcript: Transcript) -> Iterator[str]:
@@ -47,30 +49,18 @@ def _since_last_answer(messages: list[Any]) -> list[dict[str, Any]]:
 
 
 def decode_body(headers: Content, body: Content) -> bytes:
-    """Return a body with its content encoding taken off; as it is, if that fails."""
+    """Return a body with its content encoding taken off; as it is, if that fails or it would be too long."""
     encoding = b""
     for line in headers.reveal().split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-encoding":
-            encoding = value.strip().lower()
+            encoding = value
     data = body.reveal()
     try:
-        if encoding in (b"gzip", b"x-gzip"):
-            return zlib.decompressobj(47).decompress(data)
-        if encoding == b"deflate":
-            return zlib.decompressobj(15).decompress(data)
-        if encoding == b"zstd":
-            import zstandard
-
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-        if encoding == b"br":
-            import brotli
-
-            decoded: bytes = brotli.Decompressor().process(data)
-            return decoded
-    except Exception:  # each library has an error of its own; the bytes as they came are shown instead
+        decode = open_decoder(encoding, LONGEST_BODY_BYTES)
+        return decode(data) if decode else data
+    except Undecodable:
         return data
-    return data
 
 
 def _tell_message(role: str, content: object) -> Iterator[str]:

@@ -20,16 +20,26 @@ from bailee.flows.messages.usage import Usage, UsageReader
 from bailee.policy.decisions import Decision
 from bailee.policy.problems import Problem
 from bailee.vault.frames import Begin, Decided, Finish, Part
+from bailee.vault.recording import RecorderGone
 from bailee.vault.tables import State
 
 # Small enough that a killed gateway loses little, large enough that 200 events make few frames.
 PART_BYTES = 32 * 1024
 PART_SECONDS = 0.25
 _LAST_EVENT = b"event: message_stop"
+# How long the end of an answer waits for its record. Committing takes 2 ms, and SQLite itself waits 10 s for
+# another process; a recorder that takes longer stands still.
+DURABLE_SECONDS = 30.0
 
 
 class Agent(Protocol):
-    """The agent's end of an exchange."""
+    """The agent's end of an exchange.
+
+    Attributes:
+        takes_chunks: it speaks HTTP/1.1; to another nothing may be sent in chunks (RFC 9112 section 6.1).
+    """
+
+    takes_chunks: bool
 
     def write(self, data: bytes) -> None:
         """Send bytes of the response."""
@@ -52,7 +62,8 @@ class Exchange:
     """Receives the upstream's answer on behalf of one agent's request.
 
     Attributes:
-        is_over: nothing more happens: the record is handed over and the agent has its answer, or is gone.
+        is_over: nothing more comes in: the record is handed over, and the agent has its answer but for its
+            end, or is gone.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Exchange:
         decided: Decided,
         session: str,
         request: Request,
+        started_ms: int,
     ) -> None:
         self.is_over = False
         self._gateway = gateway
@@ -73,11 +85,10 @@ class Exchange:
         self._session = session
         self._request = request
         self._keep = not decision.terms.retention.is_none
-        self._started_ms = gateway.now_ms()
+        self._started_ms = started_ms
         self._started = self._heard = self._handed_on = time.monotonic()
-        self.id = gateway.new_exchange(self._started_ms)
+        self.id = gateway.new_exchange(started_ms)
         self._connection: UpstreamConnection | None = None
-        self._is_recorded = False
         self._is_paused = False
         self._status: int | None = None
         self._first_byte_ms: int | None = None
@@ -90,23 +101,26 @@ class Exchange:
         self._part: list[bytes] = []
         self._part_bytes = 0
         self._held: list[bytes] = []
+        self._durable: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Record the request, then send it; the answer comes in through the receiving methods."""
         gateway = self._gateway
         gateway.active.add(self)
-        request = self._request
-        gateway.recording.begin(self._begin(), self._decided)
         try:
-            target, headers = await gateway.upstream.authorize(request)
+            gateway.recording.begin(self._begin(), self._decided)
+            target, headers = await gateway.upstream.authorize(self._request)
             connection = await gateway.pool.acquire()
+            if self.is_over:  # the agent hung up meanwhile
+                connection.abort()
+                return
+            self._send(connection, target, headers)
+        except RecorderGone as gone:
+            self.stop(str(gone))
         except (Problem, UpstreamFailed) as failure:
             self.receive_failure(UpstreamFailed(str(failure)))
-            return
-        if self.is_over:  # the agent hung up meanwhile
-            connection.abort()
-            return
-        self._send(connection, target, headers)
+        except Exception as error:
+            self._fail(error)
 
     def _begin(self) -> Begin:
         request = self._request
@@ -159,12 +173,13 @@ class Exchange:
         relayed = select_response_headers(headers)
         lines = to_lines(relayed)
         self._response_headers = lines if self._keep else b""
-        self._usage = UsageReader(find(relayed, b"content-encoding"))
         content_type = find(relayed, b"content-type")
+        self._usage = UsageReader(content_type, find(relayed, b"content-encoding"))
         self._is_stream = content_type.startswith(b"text/event-stream")
-        if content_type.startswith(b"application/vnd.amazon.eventstream"):
+        is_unframed = status not in (204, 304) and not find(relayed, b"content-length")
+        if is_unframed and content_type.startswith(b"application/vnd.amazon.eventstream"):
             self._boundary = MessageBoundary()
-        self._chunked = status not in (204, 304) and not find(relayed, b"content-length")
+        self._chunked = is_unframed and self._agent.takes_chunks
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         self._agent.write(
             b"HTTP/1.1 %d %s\r\n%s%sx-bailee-exchange: %x\r\n\r\n" % (status, reason, lines, framing, self.id)
@@ -186,7 +201,9 @@ class Exchange:
             self._connection = None
         self._relay(data, is_whole)
         if is_whole:
-            self._finish(State.COMPLETE, None).add_done_callback(self._complete)
+            durable = self._durable = self._finish(State.COMPLETE, None)
+            self._gateway.active.add(self)  # until its record is durable, which `tick` watches
+            durable.add_done_callback(self._complete)
         elif self._part_bytes >= PART_BYTES or (self._part and now - self._handed_on > PART_SECONDS):
             self._handed_on = now
             self._gateway.recording.part(Part(self.id, b"".join(self._part)))
@@ -210,6 +227,7 @@ class Exchange:
             self._agent.write(b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data)
 
     def _complete(self, durable: "asyncio.Future[None]") -> None:
+        self._gateway.active.discard(self)
         if durable.cancelled() or durable.exception() is not None:
             self._agent.break_off()
             return
@@ -228,7 +246,7 @@ class Exchange:
         self._connection = None
         if failure.is_stale:
             task = asyncio.get_running_loop().create_task(self._send_again())
-            task.add_done_callback(lambda done: done.exception())
+            self._task = task  # the loop alone would not keep it
             return
         if self._status is None:
             self._agent.refuse(Refusal(RefusalKind.UPSTREAM, f"{failure}."))
@@ -239,13 +257,19 @@ class Exchange:
     async def _send_again(self) -> None:
         try:
             connection = await self._gateway.pool.acquire(fresh=True)
+            if self.is_over:
+                connection.abort()
+            else:
+                self._send(connection, *self._outgoing)
         except UpstreamFailed as failure:
             self.receive_failure(failure)
-            return
-        if self.is_over:
-            connection.abort()
-        else:
-            self._send(connection, *self._outgoing)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell the agent of a fault nobody thought of, by its kind alone: its text may hold anything."""
+        self._drop_upstream()
+        self.receive_failure(UpstreamFailed(f"the request could not be sent: {type(error).__name__}"))
 
     # The agent's end.
 
@@ -271,10 +295,17 @@ class Exchange:
     # Time and the recorder.
 
     def tick(self, now: float) -> None:
-        """Ping an agent that Bedrock leaves in silence; give up on an upstream that stays silent."""
+        """Ping an agent that Bedrock leaves in silence; give up on what stays silent.
+
+        That is an upstream in its answer, or a recorder that should have made it durable.
+        """
+        silence = now - self._heard
+        if self._durable is not None and silence > DURABLE_SECONDS:
+            self._durable.remove_done_callback(self._complete)
+            self._gateway.active.discard(self)
+            self._agent.break_off()
         if self.is_over or self._is_paused:
             return
-        silence = now - self._heard
         if silence > SILENCE_SECONDS:
             self._drop_upstream()
             self.receive_failure(UpstreamFailed(f"the upstream was silent for {SILENCE_SECONDS:g} s"))
@@ -304,6 +335,7 @@ class Exchange:
         self.is_over = True
         self._gateway.active.discard(self)
         usage = self._usage.read() if self._usage else Usage()
+        self._usage = None
         durable = self._gateway.recording.finish(
             Finish(
                 exchange=self.id,
@@ -336,9 +368,9 @@ def record_refusal(
     session: str,
     path: str,
     refusal: Refusal,
+    started_ms: int,
 ) -> None:
     """Record that a request was refused, and why; nothing of its content."""
-    started_ms = gateway.now_ms()
     gateway.recording.note(
         exchange=gateway.new_exchange(started_ms),
         account=principal.account_id,

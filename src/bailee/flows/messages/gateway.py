@@ -20,6 +20,8 @@ from bailee.vault.recording import Recording, decided_of
 
 # The Messages API takes 32 MB; Bedrock 20 MB. What is larger would be refused there anyway.
 MAX_BODY_BYTES = 40 * 1024 * 1024
+# Agents send 2 KB of headers; whoever has no key may make us hold this much.
+MAX_HEAD_BYTES = 64 * 1024
 SILENCE_SECONDS = 600.0
 # Agents give up after 300 s without a byte; the Messages API pings, Bedrock does not.
 PING_SECONDS = 15.0

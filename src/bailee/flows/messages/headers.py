@@ -18,6 +18,8 @@ HOP_BY_HOP = frozenset(
 )
 # The key is ours and stops here; the upstream gets credentials of its own from its module.
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-bailee-key"})
+# How a key begins (`accounts.keys`).
+_KEY_START = b"bailee_"
 _REPLACED = frozenset({b"host", b"content-length", b"expect"})
 _OURS = frozenset({b"x-bailee-session"})
 _NOT_FORWARDED = HOP_BY_HOP | CREDENTIALS | _REPLACED | _OURS
@@ -44,15 +46,16 @@ def find(headers: Headers, name: bytes) -> bytes:
 
 
 def read_key(headers: Headers) -> bytes:
-    """Return the key an agent presents: `x-api-key`, `Authorization: Bearer` or `x-bailee-key`.
+    """Return the key an agent presents: `x-bailee-key`, `x-api-key` or `Authorization: Bearer`.
 
-    The last is for agents that fill the other two themselves, as for Bedrock. Nothing if none is given.
+    The first is for agents that fill the other two themselves, as for Bedrock. Of several the one that has
+    the form of ours counts: an SDK may add a key of its user's own. Nothing if none is given.
     """
     found = {name.lower(): value for name, value in headers if name.lower() in CREDENTIALS}
-    if key := found.get(b"x-bailee-key") or found.get(b"x-api-key"):
-        return key
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
+    bearer = token.strip() if scheme.lower() == b"bearer" else b""
+    keys = [key for key in (found.get(b"x-bailee-key"), found.get(b"x-api-key"), bearer) if key]
+    return next((key for key in keys if key.startswith(_KEY_START)), keys[0] if keys else b"")
 
 
 def to_lines(headers: Headers) -> bytes:
@@ -61,7 +64,6 @@ def to_lines(headers: Headers) -> bytes:
 
 
 def _connection_options(headers: Headers) -> frozenset[bytes]:
-    for name, value in headers:
-        if name.lower() == b"connection":
-            return frozenset(option.strip().lower() for option in value.split(b","))
-    return frozenset()
+    """Return the headers that `Connection` names; there may be several lines of it (RFC 9110 section 5.3)."""
+    lines = [value for name, value in headers if name.lower() == b"connection"]
+    return frozenset([option.strip().lower() for line in lines for option in line.split(b",")])

@@ -17,6 +17,7 @@ class RefusalKind(Enum):
     UNAUTHENTICATED = (401, "authentication_error")
     FORBIDDEN = (403, "permission_error")
     TOO_LARGE = (413, "request_too_large")
+    HEAD_TOO_LARGE = (431, "invalid_request_error")
     UPSTREAM = (502, "api_error")
     UNAVAILABLE = (503, "api_error")
     OVERLOADED = (529, "overloaded_error")
@@ -34,11 +35,14 @@ class Refusal(msgspec.Struct, frozen=True):
         return self.kind.value[0]
 
 
+# Tells our answer from an upstream's with the same status.
+REFUSED_HEADER = "x-bailee-refused"
 _REASONS = {
     400: b"Bad Request",
     401: b"Unauthorized",
     403: b"Forbidden",
     413: b"Content Too Large",
+    431: b"Request Header Fields Too Large",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     529: b"Overloaded",
@@ -57,8 +61,7 @@ def render(refusal: Refusal, wire: Wire, *, keep_alive: bool) -> bytes:
         b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
-        # Tells our answer from an upstream's with the same status.
-        b"x-bailee-refused: " + error_type.encode(),
+        REFUSED_HEADER.encode() + b": " + error_type.encode(),
     ]
     if refusal.kind in (RefusalKind.OVERLOADED, RefusalKind.UNAVAILABLE):
         lines.append(b"retry-after: 1")

@@ -1,26 +1,46 @@
-"""What an answer says about itself: model, tokens, why it stopped. Counts only, never its text.
+"""What an answer says about itself: model, tokens, why it stopped. Facts only, never its text.
 
-Source: Messages API reference, `message_start` and `message_delta` events and the `usage` object.
+They are stored in clear, so they are read where the API puts them and nowhere else: from the top level of a
+whole message or event, by name and type. What a model wrote stands deeper, or within a string, whatever it
+looks like; and of an answer in JSON that was cut off nothing is read.
+
+Source: Messages API reference, the message object, `message_start` and `message_delta` events and the
+`usage` object; Bedrock's `chunk` event (`eventstream.py`).
 """
 
 import re
-import zlib
 from binascii import a2b_base64
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from typing import Annotated, TypeVar
 
 import msgspec
+
+from bailee.flows.messages.codings import Undecodable, open_decoder
 
 # message_start is the first event; message_delta, with the final counts, is one of the last.
 HEAD_BYTES = 8192
 TAIL_BYTES = 8192
-# A whole answer in JSON is read at its two ends as well: model first, usage last.
-_FIELD = re.compile(
-    rb'"(input_tokens|output_tokens|cache_read_input_tokens|cache_creation_input_tokens)"\s*:\s*(\d{1,12})'
+# Events are put together this much at a time: doing it for each of them took longer than parsing.
+STRETCH_BYTES = 32 * 1024
+# An answer in JSON is parsed whole. The longest a model can write is a sixth of this.
+LONGEST_JSON_BYTES = 4 * 1024 * 1024
+# What one read of a socket may become: 15 ms of unpacking, and far beyond what answers compress to.
+LONGEST_PIECE_BYTES = 4 * 1024 * 1024
+# Messages API reference, "Stop reasons"; a value that is not among them is told as `other`.
+STOP_REASONS = frozenset(
+    {
+        "end_turn",
+        "max_tokens",
+        "stop_sequence",
+        "tool_use",
+        "pause_turn",
+        "refusal",
+        "model_context_window_exceeded",
+    }
 )
-_MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9._:/@-]{1,128})"')
+_MODEL = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
 # Bedrock's streams carry each event as base64 in an event of their own (InvokeModelWithResponseStream).
 _WRAPPED = re.compile(rb'\{"bytes":"([A-Za-z0-9+/]+={0,2})"')
-_STOP = re.compile(rb'"stop_reason"\s*:\s*"([a-z_]{1,40})"')
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -34,86 +54,173 @@ class Usage(msgspec.Struct, frozen=True):
     stop_reason: str | None = None
 
 
+_DATA = b"data:"
+_NEWLINE = ord("\n")
+_T = TypeVar("_T")
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=10**12)] | None
+
+
+class _Counts(msgspec.Struct):
+    input_tokens: _Count = None
+    output_tokens: _Count = None
+    cache_read_input_tokens: _Count = None
+    cache_creation_input_tokens: _Count = None
+
+
+class _Delta(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _Message(msgspec.Struct):
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: _Counts | None = None
+
+
+class _Start(msgspec.Struct, tag="message_start"):
+    message: _Message
+
+
+class _End(msgspec.Struct, tag="message_delta"):
+    delta: _Delta | None = None
+    usage: _Counts | None = None
+
+
+_message_decoder = msgspec.json.Decoder(_Message)
+_start_decoder = msgspec.json.Decoder(_Start)
+_end_decoder = msgspec.json.Decoder(_End)
+
+
 class UsageReader:
-    """Keeps the first and the last few kilobytes of an answer, and reads the counts out of them."""
+    """Keeps what the facts stand in: the two ends of a stream, or the whole of a message.
 
-    __slots__ = ("_decode", "_head", "_tail")
+    Args:
+        content_type: the answer's; streams are told from messages by it.
+        content_encoding: the answer's; it is taken off for reading.
+    """
 
-    def __init__(self, content_encoding: bytes = b"") -> None:
-        self._decode = _decoder(content_encoding)
+    __slots__ = ("_decode", "_head", "_held", "_is_lost", "_is_stream", "_is_wrapped", "_limit", "_pieces")
+
+    def __init__(self, content_type: bytes = b"", content_encoding: bytes = b"") -> None:
+        self._is_wrapped = content_type.startswith(b"application/vnd.amazon.eventstream")
+        self._is_stream = self._is_wrapped or content_type.startswith(b"text/event-stream")
+        self._limit = STRETCH_BYTES if self._is_stream else LONGEST_JSON_BYTES
+        self._is_lost = False
         self._head = b""
-        self._tail = b""
+        self._pieces: list[bytes] = []
+        self._held = 0
+        try:
+            self._decode = open_decoder(content_encoding, LONGEST_PIECE_BYTES)
+        except Undecodable:
+            self._lose()
 
     def feed(self, data: bytes) -> None:
-        """Take in the next bytes of the answer."""
+        """Take in the next bytes of the answer; one that does not decode is relayed all the same."""
+        if self._is_lost:
+            return
         if self._decode is not None:
-            data = self._decode(data)
-        if len(self._head) < HEAD_BYTES:
-            self._head += data[: HEAD_BYTES - len(self._head)]
-        self._tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
+            try:
+                data = self._decode(data)
+            except Undecodable:
+                self._lose()
+                return
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > self._limit:
+            self._trim()
 
     def read(self) -> Usage:
         """Return what the answer said so far."""
-        counts: dict[bytes, int] = {}
-        head, tail = _unwrap(self._head), _unwrap(self._tail)
-        for text in (head, tail):
-            # Later counts replace earlier ones: message_delta's are cumulative.
-            counts |= {name: int(count) for name, count in _usage_fields(text)}
-        model = _MODEL.search(head)
-        stops = _STOP.findall(tail)
-        return Usage(
-            model[1].decode() if model else None,
-            counts.get(b"input_tokens"),
-            counts.get(b"output_tokens"),
-            counts.get(b"cache_read_input_tokens"),
-            counts.get(b"cache_creation_input_tokens"),
-            stops[-1].decode() if stops else None,
-        )
+        text = b"".join(self._pieces)
+        if not self._is_stream:
+            message = _read_one(_message_decoder, text)
+            return _tell(message, None) if message else Usage()
+        head, tail = self._head or text[:HEAD_BYTES], text[-TAIL_BYTES:]
+        if (tail != text or self._head) and not self._is_wrapped:
+            tail = tail[tail.find(b"\n") + 1 :]  # it begins within a line
+        first: Iterator[bytes]
+        last: Iterator[bytes]
+        if self._is_wrapped:
+            first = map(_unwrap, _WRAPPED.findall(head))
+            last = map(_unwrap, reversed(_WRAPPED.findall(tail)))
+        else:
+            first, last = _find_data(head), _find_data_backwards(tail)
+        start = next(_read_events(_start_decoder, b"message_start", first), None)
+        end = next(_read_events(_end_decoder, b"message_delta", last), None)
+        return _tell(start.message if start else _Message(), end)
+
+    def _trim(self) -> None:
+        """Keep the two ends of a stream, and nothing of a message that is too long."""
+        if not self._is_stream:
+            self._lose()
+            return
+        text = b"".join(self._pieces)
+        self._head = self._head or text[:HEAD_BYTES]
+        self._pieces = [text[-TAIL_BYTES:]]
+        self._held = TAIL_BYTES
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        self._decode = None
+        self._pieces = []
 
 
-def _unwrap(text: bytes) -> bytes:
-    wrapped = _WRAPPED.findall(text)
-    if not wrapped:
-        return text
+def _tell(message: _Message, end: _End | None) -> Usage:
+    """Put the facts together; the counts of message_delta are cumulative and replace the first."""
+    model = message.model
+    first = message.usage or _Counts()
+    last = end.usage if end and end.usage else first
+    stop = end.delta.stop_reason if end and end.delta else message.stop_reason
+    return Usage(
+        model if model is not None and _MODEL.fullmatch(model) else None,
+        _later(last.input_tokens, first.input_tokens),
+        _later(last.output_tokens, first.output_tokens),
+        _later(last.cache_read_input_tokens, first.cache_read_input_tokens),
+        _later(last.cache_creation_input_tokens, first.cache_creation_input_tokens),
+        None if stop is None else stop if stop in STOP_REASONS else "other",
+    )
+
+
+def _find_data(stream: bytes) -> Iterator[bytes]:
+    """Give what stands in the data lines of a stream of events, the first one first."""
+    end = -1
+    while (start := stream.find(_DATA, end + 1)) != -1:
+        end = stream.find(b"\n", start)
+        end = len(stream) if end == -1 else end
+        if start == 0 or stream[start - 1] == _NEWLINE:
+            yield stream[start + len(_DATA) : end]
+
+
+def _find_data_backwards(stream: bytes) -> Iterator[bytes]:
+    """Give what stands in the data lines of a stream of events, the last one first."""
+    end = len(stream)
+    while end >= 0:
+        start = stream.rfind(b"\n", 0, end) + 1
+        if stream.startswith(_DATA, start):
+            yield stream[start + len(_DATA) : end]
+        end = start - 1
+
+
+def _later(last: int | None, first: int | None) -> int | None:
+    return first if last is None else last
+
+
+def _read_events(decoder: "msgspec.json.Decoder[_T]", name: bytes, events: Iterable[bytes]) -> Iterator[_T]:
+    """Give the events of one type; what is cut off, or of another type, is none."""
+    for event in events:
+        if name in event and (read := _read_one(decoder, event)) is not None:
+            yield read
+
+
+def _read_one(decoder: "msgspec.json.Decoder[_T]", text: bytes) -> _T | None:
     try:
-        return b"".join(map(a2b_base64, wrapped))
+        return decoder.decode(text)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _unwrap(event: bytes) -> bytes:
+    try:
+        return a2b_base64(event)
     except ValueError:
         return b""
-
-
-def _usage_fields(text: bytes) -> list[tuple[bytes, bytes]]:
-    """Find the counts that stand in `usage` objects, not those of a tool's text that happens to name them."""
-    fields: list[tuple[bytes, bytes]] = []
-    at = text.find(b'"usage"')
-    while at != -1:
-        fields += _FIELD.findall(text, at, at + 1024)
-        at = text.find(b'"usage"', at + 7)
-    return fields
-
-
-def _decoder(content_encoding: bytes) -> Callable[[bytes], bytes] | None:
-    """Return a decoder that never raises: an answer that does not decode is relayed all the same."""
-    name = content_encoding.strip().lower()
-    if name in (b"", b"identity"):
-        return None
-    decode: Callable[[bytes], bytes]
-    if name in (b"gzip", b"x-gzip", b"deflate"):
-        decode = zlib.decompressobj(47 if b"gzip" in name else 15).decompress
-    elif name == b"zstd":
-        import zstandard
-
-        decode = zstandard.ZstdDecompressor().decompressobj().decompress
-    elif name == b"br":
-        import brotli
-
-        decode = brotli.Decompressor().process
-    else:
-        return lambda data: b""
-
-    def decode_or_nothing(data: bytes) -> bytes:
-        try:
-            return decode(data)
-        except Exception:  # each library has an error of its own, and none of them matters here
-            return b""
-
-    return decode_or_nothing

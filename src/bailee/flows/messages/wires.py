@@ -17,9 +17,18 @@ class Wire(StrEnum):
 
 
 _MESSAGES = re.compile(rb"/v1/messages(/count_tokens)?/?")
-_BEDROCK = re.compile(rb"/model/[^/]+/(invoke|invoke-with-response-stream|count-tokens)")
+# One segment of a path, and no dot segment, encoded or not: what it stands for would be another path there
+# (RFC 3986 section 6.2.2).
+_SEGMENT = rb"(?!(?:\.|%2[eE]){1,2}/)[^/]+"
+_BEDROCK = re.compile(rb"/model/" + _SEGMENT + rb"/(invoke|invoke-with-response-stream|count-tokens)")
 _VERTEX = re.compile(
-    rb"(/v1|/v1beta1)?/projects/[^/]+/locations/[^/]+/publishers/[^/]+/models/[^/]+:(rawPredict|streamRawPredict)"
+    rb"(/v1|/v1beta1)?/projects/"
+    + _SEGMENT
+    + rb"/locations/"
+    + _SEGMENT
+    + rb"/publishers/"
+    + _SEGMENT
+    + rb"/models/[^/]+:(rawPredict|streamRawPredict)"
 )
 
 

@@ -1,16 +1,19 @@
 """Who is let through: keys, zero data retention, formats; and the shape of a refusal."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bailee.accounts.directory import Kind, open_directory
 from bailee.accounts.keys import create_key, revoke_key
+from bailee.flows.messages.wires import Wire, recognize_wire
 from bailee.policy.plans import Plan
-from counterparts.agents import Agent, exchange, prompt
+from counterparts.agents import Agent, Answer, exchange, prompt
 from counterparts.answers import whole_answer
 from counterparts.gates import Gate, open_gate
 from counterparts.holdings import find_bytes, read_exchanges
@@ -34,6 +37,26 @@ def test_a_key_is_taken_in_every_form_agents_use(gate: Gate, form: str) -> None:
     with ask_with(gate, form.format(gate.key)) as agent:
         visit = gate.upstream.accept()
         visit.read_request()
+        visit.send(whole_answer("in"))
+        assert agent.read_answer().status == 200
+        visit.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("x-api-key: sk-ant-another", "Authorization: Bearer {}"),
+        ("x-api-key: {}", "Authorization: Bearer another"),
+        ("x-bailee-key: {}", "x-api-key: another", "Authorization: Basic YTpi"),
+    ],
+)
+def test_a_key_of_another_beside_ours_does_not_matter(gate: Gate, headers: tuple[str, ...]) -> None:
+    """An SDK that finds a key in its user's environment sends that one too; neither reaches the upstream."""
+    with ask_with(gate, *[header.format(gate.key) for header in headers]) as agent:
+        visit = gate.upstream.accept()
+        head, _ = visit.read_request()
+        assert b"another" not in head
+        assert gate.key.encode() not in head
         visit.send(whole_answer("in"))
         assert agent.read_answer().status == 200
         visit.close()
@@ -87,12 +110,155 @@ def test_a_key_revoked_by_another_process_is_refused(gate: Gate) -> None:
         assert agent.read_answer().status == 401
 
 
-def switch_on_zero_retention(home: Path) -> str:
+def revoke_during_upload(gate: Gate) -> int:
+    """Send a head, revoke the key, send the body, and return the status of the answer."""
+    directory = open_directory(gate.home)
+    key, secret = create_key(directory, directory.ensure_default().name)
+    body = prompt(CANARY, stream=False)
+    with gate.connect(secret) as agent:
+        agent.socket.sendall(agent.head(len(body), "slow-upload") + body[:10])
+        time.sleep(0.2)
+        revoke_key(directory, key.id)
+        directory.engine.dispose()
+        agent.socket.sendall(body[10:])
+        with contextlib.suppress(TimeoutError):
+            visit = gate.upstream.accept(1.0)
+            visit.read_request()
+            visit.send(whole_answer("late"))
+        return agent.read_answer().status
+
+
+def test_a_key_revoked_during_an_upload_is_refused(gate: Gate) -> None:
+    """What was in force as the request began does not let through what is whole only after it ended."""
+    assert revoke_during_upload(gate) == 401
+    assert read_exchanges(gate.home, "slow-upload") == []
+
+
+def test_the_check_of_uploads_can_fail(tmp_path: Path) -> None:
+    """Negative control: a gateway that asks only once lets the request through."""
+    changes = (
+        "from bailee.flows.messages.receiver import MessagesProtocol\n"
+        "MessagesProtocol._admit_again = lambda self, incoming: incoming.admission\n"
+    )
+    with open_gate(tmp_path, changes=changes) as opened:
+        assert revoke_during_upload(opened) == 200
+
+
+def test_zero_retention_switched_on_during_an_upload_counts(tmp_path: Path) -> None:
+    """Content that was on its way as an organization switched is not forwarded, nor kept."""
+    with open_gate(tmp_path) as opened:
+        directory = open_directory(opened.home)
+        directory.add("zoe", Plan.ENTERPRISE, organization="zeros")
+        _, secret = create_key(directory, "zoe")
+        body = prompt(CANARY)
+        with opened.connect(secret) as agent:
+            agent.socket.sendall(agent.head(len(body), "switched") + body[:10])
+            time.sleep(0.2)
+            directory.decide_for_organization("zeros", Kind.ZDR, given=True, by="zoe")
+            directory.engine.dispose()
+            agent.socket.sendall(body[10:])
+            assert agent.read_answer().status == 403
+        assert not opened.upstream.has_visitor()
+        wait_for("the refusal in the record", lambda: read_exchanges(opened.home, "switched"))
+        (held,) = read_exchanges(opened.home, "switched")
+        assert (held.state, held.is_kept) == ("refused", False)
+
+
+def test_an_exchange_starts_with_its_head(gate: Gate) -> None:
+    """It is dated before the key is looked up, so that what older consents decided never looks newer."""
+    body = prompt("slowly", stream=False)
+    with gate.connect() as agent:
+        agent.socket.sendall(agent.head(len(body), "dated"))
+        time.sleep(0.2)
+        middle_ms = time.time() * 1000
+        time.sleep(0.2)
+        agent.socket.sendall(body)
+        visit = gate.upstream.accept()
+        visit.read_request()
+        visit.send(whole_answer("x"))
+        assert agent.read_answer().status == 200
+        visit.close()
+    (held,) = read_exchanges(gate.home, "dated")
+    assert held.started_ms < middle_ms
+
+
+def ask_for_models(gate: Gate, key: str, target: str) -> Answer:
+    """Ask for the list of models, with a header of the API and one that is none of it."""
+    with gate.connect() as agent:
+        lines = [f"GET {target} HTTP/1.1", "Host: a", f"x-api-key: {key}", "anthropic-version: 2023-06-01"]
+        agent.socket.sendall("\r\n".join([*lines, f"X-Note: {CANARY}", f"Cookie: {CANARY}", "", ""]).encode())
+        with contextlib.suppress(TimeoutError):
+            visit = gate.upstream.accept(0.5)
+            while b"\r\n\r\n" not in visit.received:
+                visit.received += visit.socket.recv(65536)
+            visit.send(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Got: yes\r\n\r\n{"data":[]}')
+            assert CANARY.encode() not in visit.received
+            assert b"anthropic-version: 2023-06-01\r\n" in visit.received
+            visit.close()
+        return agent.read_answer()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/models/../files",
+        "/v1/models/..",
+        "/v1/models/%2e%2e/files",
+        "/v1/models/%2e%2e%2ffiles",
+        "/v1/models/a/b",
+        "/v1/models/a%20b",
+        "/v1/models/",
+        "/v1/models?limit=what%20was%20said",
+        "/v1/models?limit=" + "a" * 200,
+    ],
+)
+def test_the_list_of_models_is_no_way_elsewhere(gate: Gate, target: str) -> None:
+    """A path that leads out of the list, or more than an id or a number, reaches no upstream."""
+    assert ask_for_models(gate, gate.key, target).status in (400, 404)
+
+
+@pytest.mark.parametrize("target", ["/v1/models?limit=5&q=" + CANARY, "/v1/models/claude-x:1"])
+def test_the_list_of_models_is_on_record(gate: Gate, target: str) -> None:
+    """It is asked for with what the API knows and no more, under a decision, and noted without content."""
+    session = "key-" + gate.key.split("_")[1]
+    before = len(read_exchanges(gate.home, session))
+    assert ask_for_models(gate, gate.key, target).headers["x-got"] == "yes"
+    wait_for("the note", lambda: len(read_exchanges(gate.home, session)) > before)
+    held = read_exchanges(gate.home, session)[-1]
+    assert (held.state, held.status, held.is_kept, held.path) == ("complete", 200, False, "/v1/models")
+    assert not find_bytes(gate.home, CANARY.encode())
+
+
+def test_zero_retention_holds_for_the_list_of_models(gate: Gate) -> None:
+    """With an upstream that is not declared to retain nothing, this is refused like any other request."""
+    secret = switch_on_zero_retention(gate.home, "models")
+    answer = ask_for_models(gate, secret, "/v1/models?limit=5")
+    assert (answer.status, answer.error[0]) == (403, "permission_error")
+    session = "key-" + secret.split("_")[1]
+    wait_for("the refusal in the record", lambda: read_exchanges(gate.home, session))
+
+
+def test_the_check_of_the_list_can_fail(tmp_path: Path) -> None:
+    """Negative control: with refusals taken out, the list is asked for."""
+    changes = "from bailee.flows.messages.gateway import Gateway\nGateway.refuse = lambda *arguments: None\n"
+    with open_gate(tmp_path, changes=changes) as opened:
+        secret = switch_on_zero_retention(opened.home)
+        assert ask_for_models(opened, secret, "/v1/models?limit=5").status == 200
+
+
+@pytest.mark.parametrize("target", ["/model/../invoke", "/model/%2e%2E/invoke", "/model/./invoke"])
+def test_a_dot_segment_is_no_model(target: str) -> None:
+    """What stands for another path there is no path of model traffic here."""
+    assert recognize_wire(target.encode()) is None
+    assert recognize_wire(target.replace("/.", "/a.").replace("/%", "/a%").encode()) is Wire.BEDROCK
+
+
+def switch_on_zero_retention(home: Path, name: str = "zeros") -> str:
     """Make an organization with zero data retention, and a key of its admin."""
     directory = open_directory(home)
-    directory.add("zoe", Plan.ENTERPRISE, organization="zeros")
-    directory.decide_for_organization("zeros", Kind.ZDR, given=True, by="zoe")
-    _, secret = create_key(directory, "zoe")
+    directory.add(f"zoe-{name}", Plan.ENTERPRISE, organization=name)
+    directory.decide_for_organization(name, Kind.ZDR, given=True, by=f"zoe-{name}")
+    _, secret = create_key(directory, f"zoe-{name}")
     directory.engine.dispose()
     return secret
 

@@ -7,14 +7,21 @@ from pathlib import Path
 from counterparts.agents import prompt
 from counterparts.answers import STREAM_HEAD, stream_end, stream_start, stream_text, whole_answer
 from counterparts.gates import Gate, open_gate
-from counterparts.holdings import find_bytes, read_exchanges, read_transcripts
+from counterparts.holdings import find_bytes, read_exchanges, read_transcripts, wait_until_ended
 from counterparts.upstreams import chunk
 from counterparts.waiting import wait_for
 
 ASKED = "canary-asked-4f1d"
 ANSWERED = "canary-answered-93be"
 IN_HEADER = "canary-header-77aa"
-PIECES = [piece.encode() for piece in (ASKED, ANSWERED, IN_HEADER)]
+IN_TOOL = "canary_in_a_tool"
+PIECES = [piece.encode() for piece in (ASKED, ANSWERED, IN_HEADER, IN_TOOL)]
+# The input of a tool that looks like an answer's facts, which are stored in clear; cut off before those come.
+CUT = (
+    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{"content":[{"type":'
+    b'"tool_use","id":"t","name":"x","input":{"model":"%b","stop_reason":"%b","usage":{"input_tokens":777}}}]'
+    % (IN_TOOL.encode(), IN_TOOL.encode())
+)
 
 
 def live_through_everything(gate: Gate) -> None:
@@ -39,6 +46,7 @@ def live_through_everything(gate: Gate) -> None:
         visit.read_request()
         visit.send(ANSWERED.encode() + b"\r\n\r\n")
         agent.read_answer()
+    cut_off(gate)
     with gate.connect("wrong-key") as agent:
         agent.ask("no-key", prompt(ASKED), sent)
         agent.read_answer()
@@ -64,6 +72,19 @@ def live_through_everything(gate: Gate) -> None:
         os.kill(gate.service.recorder, signal.SIGQUIT)  # would leave a core file where that is allowed
         gate.service.process.send_signal(signal.SIGQUIT)
         gate.service.process.wait()
+
+
+def cut_off(gate: Gate, key: str | None = None) -> None:
+    """Let an answer end in the middle of a tool's input."""
+    with gate.connect(key) as agent:
+        agent.ask("cut", prompt(ASKED, stream=False))
+        visit = gate.upstream.accept()
+        visit.read_request()
+        visit.send(CUT)
+        agent.read_until(CUT[-5:])
+        visit.close()
+        assert not agent.read_answer().is_whole
+    wait_until_ended(gate.home, "cut")
 
 
 def test_nothing_is_in_clear_on_disk(tmp_path: Path) -> None:
@@ -98,8 +119,23 @@ def test_the_search_finds_what_is_in_clear(tmp_path: Path) -> None:
         visit.read_request()
         visit.send(whole_answer(ANSWERED))
         agent.read_answer()
-    for piece in PIECES:
-        assert find_bytes(opened.home, piece), piece
+    for piece in (ASKED, ANSWERED, IN_HEADER):
+        assert find_bytes(opened.home, piece.encode()), piece
+
+
+def test_the_search_finds_what_a_model_wrote_among_the_facts(tmp_path: Path) -> None:
+    """Negative control: with facts sought in all of an answer's bytes, a tool's input is found in clear."""
+    changes = (
+        "import re\n"
+        "from bailee.flows.messages import usage\n"
+        "def read(self):\n"
+        "    text = b''.join(self._pieces)\n"
+        '    return usage.Usage(*[found.decode() for found in re.findall(b\'"model":"([a-z_]+)"\', text)])\n'
+        "usage.UsageReader.read = read\n"
+    )
+    with open_gate(tmp_path, changes=changes) as opened:
+        cut_off(opened)
+        assert find_bytes(opened.home, IN_TOOL.encode())
 
 
 def test_keys_are_not_recorded(tmp_path: Path) -> None:

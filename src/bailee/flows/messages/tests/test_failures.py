@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bailee.vault.custody import open_custody
+from bailee.vault.reader import list_sessions
 from counterparts.agents import Agent, exchange, prompt
 from counterparts.answers import STREAM_HEAD, stream_end, stream_start, stream_text, whole_answer
 from counterparts.gates import Gate, open_gate
@@ -208,22 +210,135 @@ def test_a_killed_recorder_stops_what_it_cannot_record(own_gate: Gate) -> None:
         assert answer.headers["retry-after"] == "1"
     assert not own_gate.upstream.has_visitor()
     wait_for("another recorder", lambda: own_gate.service.find_recorder() not in (None, killed))
-
-    def is_back() -> bool:
-        with own_gate.connect() as agent:
-            agent.ask("back", prompt("x", stream=False))
-            try:
-                visit = own_gate.upstream.accept(0.5)
-            except TimeoutError:
-                return False
-            visit.read_request()
-            visit.send(whole_answer("recorded again"))
-            whole = agent.read_answer().is_whole
-            visit.close()
-            return whole
-
-    wait_for("requests to be taken again", is_back)
+    wait_for("requests to be taken again", lambda: is_back(own_gate))
     assert read_exchanges(own_gate.home, "unrecorded")[0].state == "interrupted"
+
+
+def lose_a_request(gate: Gate, session: str) -> None:
+    """Let the upstream have a request of which the recorder has written nothing, kill that, and wait."""
+    gate.service.stop_recorder()
+    with gate.connect() as agent:
+        agent.ask(session, prompt(CANARY))
+        visit = gate.upstream.accept()
+        visit.read_request()
+        killed = gate.service.kill_recorder()
+        assert agent.read_answer().status == 503
+        visit.wait_for_end()
+    wait_for("another recorder", lambda: gate.service.find_recorder() not in (None, killed))
+    wait_for("requests to be taken again", lambda: is_back(gate))
+
+
+def is_back(gate: Gate) -> bool:
+    """Tell whether requests are forwarded and recorded."""
+    with gate.connect() as agent:
+        agent.ask("back", prompt("x", stream=False))
+        try:
+            visit = gate.upstream.accept(0.5)
+        except TimeoutError:
+            return False
+        visit.read_request()
+        visit.send(whole_answer("recorded again"))
+        whole = agent.read_answer().is_whole
+        visit.close()
+        return whole
+
+
+def test_what_was_forwarded_is_on_record_though_its_recorder_died(own_gate: Gate) -> None:
+    """A recorder killed before its first write: the next one is given the request, marked as interrupted."""
+    lose_a_request(own_gate, "lost")
+    (held,) = read_exchanges(own_gate.home, "lost")
+    assert (held.state, held.is_kept) == ("interrupted", True)
+    assert held.reason == "the recorder ended before the answer was on record"
+    assert CANARY.encode() in read_transcripts(own_gate.home)[held.id].request.reveal()
+    assert "Traceback" not in own_gate.service.errors
+
+
+def test_the_check_of_lost_requests_can_fail(tmp_path: Path) -> None:
+    """Negative control: a service that forgets what its recorder had not written leaves no trace of it."""
+    changes = (
+        "from bailee.vault.recording import Recording\n"
+        "go_on = Recording._go_on\n"
+        "def forget(self, durable):\n"
+        "    self._unsettled.clear()\n"
+        "    go_on(self, durable)\n"
+        "Recording._go_on = forget\n"
+    )
+    with open_gate(tmp_path, changes=changes) as opened:
+        lose_a_request(opened, "lost")
+        assert read_exchanges(opened.home, "lost") == []
+
+
+def erase_and_kill(gate: Gate) -> bool:
+    """Erase a session in mid-stream, kill the recorder, and tell whether anything of it came back."""
+    with gate.connect() as agent:
+        visit = begin(gate, agent, "erased")
+        wait_for("the request on disk", lambda: read_exchanges(gate.home, "erased"))
+        custody = open_custody(gate.home)
+        (account,) = {one.account for one in list_sessions(custody.vault) if one.id == "erased"}
+        custody.erase_session(account, "erased", by="test")
+        custody.close()
+        gate.service.kill_recorder()
+        assert not agent.read_answer().is_whole
+        visit.wait_for_end()
+    wait_for("requests to be taken again", lambda: is_back(gate))
+    return bool(read_exchanges(gate.home, "erased"))
+
+
+def test_what_was_erased_does_not_come_back_with_the_next_recorder(own_gate: Gate) -> None:
+    """What was on disk, and is no longer, was erased: it is not given to the next recorder."""
+    assert not erase_and_kill(own_gate)
+
+
+def test_the_check_of_what_comes_back_can_fail(tmp_path: Path) -> None:
+    """Negative control: a service that gives everything again brings the session back."""
+    changes = (
+        "from bailee.vault.recording import Recording\n"
+        "hand_over = Recording.begin\n"
+        "def begin(self, frame, decided):\n"
+        "    hand_over(self, frame, decided)\n"
+        "    self._unsettled[frame.exchange].sent = 2**60\n"
+        "Recording.begin = begin\n"
+    )
+    with open_gate(tmp_path, changes=changes) as opened:
+        assert erase_and_kill(opened)
+
+
+def test_nothing_is_forwarded_while_there_is_no_recorder(own_gate: Gate) -> None:
+    """A request that was admitted is refused if the recorder is gone once its body is whole."""
+    body = prompt(CANARY)
+    with own_gate.connect() as agent:
+        agent.socket.sendall(agent.head(len(body), "gap"))
+        time.sleep(0.2)
+        own_gate.service.kill_recorder()
+        time.sleep(0.2)
+        agent.socket.sendall(body)
+        answer = agent.read_answer()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "cannot be recorded" in answer.error[1]
+    assert not own_gate.upstream.has_visitor()
+    wait_for("requests to be taken again", lambda: is_back(own_gate))
+    assert "Traceback" not in own_gate.service.errors
+
+
+def test_a_recorder_that_stands_still_ends_the_wait(tmp_path: Path) -> None:
+    """An answer whose record does not become durable is broken off after a while; here after a second."""
+    changes = (
+        "from bailee.flows.messages import exchanges, gateway\n"
+        "exchanges.DURABLE_SECONDS = 1.0\n"
+        "gateway.TICK_SECONDS = 0.2\n"
+    )
+    with open_gate(tmp_path, changes=changes) as opened:
+        opened.service.stop_recorder()
+        try:
+            with opened.connect() as agent:
+                visit = begin(opened, agent, "still")
+                visit.send(chunk(stream_end()) + b"0\r\n\r\n")
+                agent.socket.settimeout(10)
+                assert not agent.read_answer().is_whole
+                visit.close()
+        finally:
+            opened.service.continue_recorder()
+        assert wait_until_ended(opened.home, "still").state == "complete"
 
 
 def test_a_recorder_that_falls_behind_turns_requests_away(tmp_path: Path) -> None:
@@ -277,32 +392,27 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
                         pass
                 except OSError:
                     pass
+            asked = os.urandom(300_000)
             with opened.connect() as agent:
-                agent.ask("full", os.urandom(300_000))
+                agent.ask("full", asked)
                 visit = opened.upstream.accept()
                 visit.read_request()
                 visit.send(STREAM_HEAD + chunk(BEGUN + stream_end()) + b"0\r\n\r\n")
                 assert not agent.read_answer().is_whole
                 visit.close()
-            with opened.connect() as agent:
-                agent.ask("refused", prompt("x"))
-                assert agent.read_answer().status == 503
-            filler.unlink()
-
-            def is_back() -> bool:
+            # No recorder that is started meanwhile, one a second, lets a request through to be lost.
+            until = time.monotonic() + 3.5
+            while time.monotonic() < until:
                 with opened.connect() as agent:
-                    agent.ask("after", prompt("x", stream=False))
-                    try:
-                        visit = opened.upstream.accept(0.5)
-                    except TimeoutError:
-                        return False
-                    visit.read_request()
-                    visit.send(whole_answer("room again"))
-                    whole = agent.read_answer().is_whole
-                    visit.close()
-                    return whole
-
-            wait_for("requests to be taken again", is_back)
+                    agent.ask("refused", prompt("x"))
+                    assert agent.read_answer().status == 503
+                time.sleep(0.1)
+            assert not opened.upstream.has_visitor()
+            filler.unlink()
+            wait_for("requests to be taken again", lambda: is_back(opened))
+            (held,) = read_exchanges(opened.home, "full")
+            assert (held.state, held.request_bytes) == ("interrupted", len(asked))
+            assert read_transcripts(opened.home)[held.id].request.reveal() == asked
             assert read_exchanges(opened.home, "before")[0].state == "complete"
             assert any(CANARY in text for text in texts(opened.home))
     finally:

@@ -72,18 +72,26 @@ class Upstream(Protocol):
         ...
 
 
+def is_written(url: str) -> bool:
+    """Tell whether a URL holds only what may stand in a request's head.
+
+    RFC 3986 knows no other characters; names beyond ASCII are written in punycode and percent signs.
+    """
+    return url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}')
+
+
 def parse_origin(url: str, *, where: str) -> Origin:
     """Read an `http://` or `https://` URL into an Origin.
 
     Raises:
         Problem: another scheme, no host, user information or a query in the URL.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+    except ValueError:  # brackets that do not close, or a port that is no number
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not is_written(url):
         raise Problem(f"{url!r} is not an http:// or https:// URL", where=where, fix="give scheme and host")
     if parts.username is not None or parts.query or parts.fragment:
         raise Problem(
