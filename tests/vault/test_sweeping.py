@@ -24,7 +24,7 @@ from bailee.ledger.verification import verify_ledger
 from bailee.policy.periods import Period, tighten
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
-from bailee.vault import destruction, tables
+from bailee.vault import destruction, sweeping, tables
 from bailee.vault.custody import terms_of
 from bailee.vault.store import VAULT
 from bailee.vault.sweeping import preview, sweep
@@ -73,6 +73,15 @@ def test_held_to_the_day(keeping: Keeping) -> None:
     done = sweep(keeping.custody)
     assert (done.keys_destroyed, done.segments, done.exchanges) == (1, 1, 1)
     assert count(keeping) == {"segments": 0, "records": 0, "exchanges": 0, "keys": 0}
+
+
+def test_control_without_destruction(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: a sweep that destroys no key leaves it all there, past its day."""
+    keeping.record("ada")
+    monkeypatch.setattr(sweeping, "destroy_batch", lambda *arguments, **more: 0)
+    keeping.go_to(DUE)
+    sweep(keeping.custody)
+    assert count(keeping)["keys"] == 1
 
 
 def test_facts_without_content_go_too(keeping: Keeping) -> None:

@@ -29,7 +29,7 @@ def zdr(choice: str, organization: str, admin: str, yes: bool, home: Path, as_js
     it holds at once for what is held already as well: all of it is erased, after a question (--yes answers).
     """
     if choice == "on" and not yes:
-        _confirm_emptying(organization, home)
+        _confirm_emptying(organization, admin, home)
     _decide("zdr", choice, organization, admin, home, as_json)
 
 
@@ -89,18 +89,23 @@ def show(organization: str, home: Path, as_json: bool) -> None:
     click.echo(f"zero data retention {switched[first.zdr]}, partner program {switched[first.dpp]}")
 
 
-def _confirm_emptying(organization: str, home: Path) -> None:
-    """Ask before zero data retention erases what an organization holds; nothing held, nothing asked.
+def _confirm_emptying(organization: str, admin: str, home: Path) -> None:
+    """Ask before zero data retention erases what an organization holds.
+
+    Nothing held, nothing asked; nor is one asked who may not decide, and is refused anyway.
 
     Raises:
         Problem: nobody is there to be asked.
     """
     import sys
 
+    from bailee.accounts.tables import Role
     from bailee.vault.custody import open_custody
     from bailee.vault.erasure import count_account
 
     custody = open_custody(home)
+    if custody.directory.get(admin).role is not Role.ADMIN:
+        return
     members = custody.directory.members(organization)
     held = sum(count_account(custody.vault, member.id).segments for member in members)
     if not held:

@@ -1,0 +1,200 @@
+"""Consents that reach back, holds, erasures, accesses and sweeping, as a person at a terminal has them."""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.test_holdings import Bailee
+from counterparts.holdings import copy_first_home, find_bytes
+from counterparts.services import serving
+from counterparts.waiting import wait_for
+
+HERON = "the heron of turn 1"
+
+
+@pytest.fixture
+def bailee(tmp_path: Path) -> Bailee:
+    """Give the program on a home with ada (pro, training on) and bob (team acme, admin), a session each."""
+    copy_first_home(tmp_path / "state")
+    return Bailee(tmp_path)
+
+
+def ledger(bailee: Bailee) -> list[dict[str, Any]]:
+    return [entry["entry"] for entry in bailee.json("ledger", "show", "--limit", "1000")]
+
+
+def kinds(bailee: Bailee) -> list[str]:
+    return [entry["kind"] for entry in ledger(bailee)]
+
+
+# --- Who reads ---
+
+
+def test_anothers_content_takes_a_reason(bailee: Bailee) -> None:
+    """Without one nothing is opened; with one it is shown, ledgered, and seen by the account holder."""
+    refused = bailee("sessions", "show", "first-session")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--reason" in refused.stderr
+    assert bailee.json("privacy", "show", "--account", "ada")["accesses"] == []
+    assert HERON not in bailee("sessions", "show", "first-session", "--facts").stdout
+    assert HERON in bailee("sessions", "show", "first-session", "--reason", "ticket 12").stdout
+    (access,) = bailee.json("privacy", "show", "--account", "ada")["accesses"]
+    assert (access["session"], access["purpose"], access["reason"]) == ("first-session", "show", "ticket 12")
+    assert "ticket 12" in bailee("privacy", "show", "--account", "ada").stdout
+    assert kinds(bailee).count("access") == 1
+
+
+def test_the_account_holder_needs_none(bailee: Bailee) -> None:
+    """A key of the account is enough, and leaves no trace; a key of another account is not."""
+    key = {name: bailee("keys", "create", "--account", name).stdout.strip() for name in ("ada", "bob")}
+    assert HERON in bailee("sessions", "show", "first-session", BAILEE_KEY=key["ada"]).stdout
+    assert bailee("sessions", "show", "first-session", BAILEE_KEY=key["bob"]).returncode == 2
+    assert bailee.json("privacy", "show", "--account", "ada")["accesses"] == []
+
+
+def test_control_without_the_question(bailee: Bailee) -> None:
+    """Control: where everybody is taken for the account holder, the content is shown to anybody, untold."""
+    folder = bailee.folder / "changes"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "from bailee.accounts.directory import Directory\n"
+        "Directory.is_holder = lambda self, account, **who: True\n"
+    )
+    assert HERON in bailee("sessions", "show", "first-session", PYTHONPATH=str(folder)).stdout
+    assert bailee.json("privacy", "show", "--account", "ada")["accesses"] == []
+
+
+# --- Consents ---
+
+
+def test_training_switched_off_is_seen_at_once(bailee: Bailee) -> None:
+    """The session held for five years is held for thirty days, and does not train any more."""
+
+    def held() -> tuple[str, bool]:
+        (session,) = bailee.json("sessions", "list", "--account", "ada")
+        return session["retention"], session["trainable"]
+
+    assert held() == ("5y", True)
+    assert bailee.json("privacy", "training", "off", "--account", "ada")["segments_tightened"] == 1
+    assert held() == ("30d", False)
+    bailee.json("privacy", "training", "on", "--account", "ada")
+    assert held() == ("30d", False)
+    assert kinds(bailee) == ["consent", "tightened", "consent"]
+
+
+def test_limits_of_holders_and_organizations(bailee: Bailee) -> None:
+    """The shortest wish counts, at once; a member who is no admin may not wish for others."""
+    bailee.json("privacy", "retention", "10d", "--account", "bob")
+    bailee.json("org", "retention", "7d", "--org", "acme", "--as", "bob")
+    (session,) = bailee.json("sessions", "list", "--account", "bob")
+    assert session["retention"] == "7d"
+    bailee("accounts", "add", "carl", "--plan", "team", "--org", "acme")
+    assert "no admin" in bailee.refused("org", "retention", "1d", "--org", "acme", "--as", "carl")
+    for wrong in ("", "0", "0d", "-1d", "soon"):
+        assert "retention period" in bailee.refused("privacy", "retention", "--account", "bob", "--", wrong)
+
+
+def test_zero_data_retention_asks_before_it_erases(bailee: Bailee) -> None:
+    """What the organization holds goes with it: nobody there to be asked, it is refused; `--yes` answers."""
+    words = ("org", "zdr", "on", "--org", "acme", "--as", "bob")
+    assert "1 segment of acme would be erased" in bailee.refused(*words)
+    assert bailee.json("org", "show", "acme")["zdr"] is False
+    assert bailee.json(*words, "--yes")["segments_tightened"] == 1
+    assert bailee.json("retention", "sweep")["keys_destroyed"] == 1
+    assert bailee.json("sessions", "list", "--account", "bob") == []
+
+
+def test_a_members_change_is_refused_and_on_record(bailee: Bailee) -> None:
+    """Only an admin decides for an organization; the attempt is in the ledger."""
+    bailee("accounts", "add", "carl", "--plan", "team", "--org", "acme")
+    for kind in ("zdr", "dpp"):
+        assert "admin" in bailee.refused("org", kind, "on", "--org", "acme", "--as", "carl")
+    assert [entry["consent"] for entry in ledger(bailee) if entry["kind"] == "consent_refused"] == [
+        "zdr",
+        "dpp",
+    ]
+
+
+# --- Holds, erasures ---
+
+
+def test_a_hold_from_end_to_end(bailee: Bailee) -> None:
+    """Placed, listed, in the way of an erasure, released, out of the way."""
+    words = ("holds", "place", "--account", "ada", "--session", "first-session", "--reason", "case 7")
+    hold = bailee(*words).stdout.strip()
+    assert hold in bailee("holds", "list").stdout
+    assert "case 7" in bailee.refused("sessions", "erase", "first-session", "--yes")
+    assert "case 7" in bailee.refused("accounts", "erase", "ada", "--yes")
+    assert bailee("holds", "release", hold, "--reason", "settled").returncode == 0
+    assert bailee("holds", "list").stdout == ""
+    assert "settled" not in bailee("ledger", "show").stdout
+    assert bailee("sessions", "erase", "first-session", "--yes").returncode == 0
+
+
+def test_an_account_goes_whole(bailee: Bailee) -> None:
+    """Counted, asked, erased with a receipt that verifies with the public key alone; its name is nowhere."""
+    receipt = bailee.folder / "receipt.json"
+    counted = bailee.json("accounts", "erase", "ada", "--dry-run")
+    assert (counted["segments"], counted["exchanges"]) == (1, 2)
+    assert "--yes" in bailee.refused("accounts", "erase", "ada")
+    assert bailee("accounts", "erase", "ada", "--yes", "--receipt", str(receipt)).returncode == 0
+    key = bailee("ledger", "key").stdout.strip()
+    assert "Verified" in bailee("ledger", "verify", str(receipt), "--key", key).stdout
+    assert "no account" in bailee.refused("accounts", "erase", "ada", "--yes")
+    assert [account["name"] for account in bailee.json("accounts", "list")] == ["bob"]
+    assert find_bytes(bailee.folder / "state", b"first-session", b"heron") == []
+
+
+# --- Sweeping ---
+
+
+def test_a_sweep_by_hand(bailee: Bailee) -> None:
+    """What is due some day is counted ahead, and refused before its day."""
+    ahead = bailee.json("retention", "sweep", "--dry-run", "--as-of", "2040-01-01")
+    assert (ahead["keys_destroyed"], ahead["dry_run"]) == (2, True)
+    assert "has not begun" in bailee.refused("retention", "sweep", "--as-of", "2040-01-01")
+    assert bailee.json("retention", "sweep", "--as-of", "2026-11-24")["keys_destroyed"] == 0
+    status = bailee.json("retention", "status")
+    assert (status["lag_seconds"], status["alarms"]) == (0.0, [])
+    assert len(status["sweepers"]) == 1
+
+
+def test_the_service_sweeps(bailee: Bailee) -> None:
+    """Erasures that died half-way and keys that are due go by themselves, and its metrics say so."""
+    bailee.json("privacy", "retention", "none", "--account", "ada")
+    home = bailee.folder / "state"
+    with serving(home, bailee.folder, "--upstream", "rehearsal") as service:
+
+        def metrics() -> dict[str, float]:
+            with urllib.request.urlopen(f"{service.url}/metrics") as answer:
+                lines = answer.read().decode().splitlines()
+            return {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+
+        wait_for("a sweep", lambda: metrics().get("bailee_retention_keys_destroyed") == 1.0)
+        assert metrics()["bailee_retention_lag_seconds"] == 0.0
+        assert metrics()["bailee_retention_last_success_age_seconds"] < 60
+    assert bailee.json("sessions", "list", "--account", "ada") == []
+    assert [one["id"] for one in bailee.json("sessions", "list")] == ["second-session"]
+
+
+def test_doctor(bailee: Bailee) -> None:
+    """All is well ends with 0; a damaged ledger or a lost key file ends with 1 and is named."""
+    assert bailee("doctor").returncode == 0
+    home = bailee.folder / "state"
+    bailee.json("privacy", "training", "off", "--account", "ada")
+    (bundle,) = (home / "ledger").rglob("entries/000.p/*")
+    whole = bundle.read_bytes()
+    bundle.write_bytes(whole.replace(b"training", b"drainint"))
+    done = bailee("doctor", "--json")
+    assert done.returncode == 1
+    (alarm,) = [one for one in json.loads(done.stdout) if not one["is_well"]]
+    assert "ledger" in alarm["told"]
+    bundle.write_bytes(whole)
+    (home / "keystore" / "kek").rename(home / "kek")
+    lost = bailee("doctor")
+    assert lost.returncode == 1
+    assert "key-encryption key" in lost.stdout
+    assert "Traceback" not in lost.stderr
