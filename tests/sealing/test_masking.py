@@ -80,7 +80,7 @@ def test_text_without_secrets_comes_back_as_it_is(masker: Masker) -> None:
 
 
 def test_names_values_and_pieces(masker: Masker) -> None:
-    """A secret as a name, after a name that tells of it, in lines that are strings of their own, in base64."""
+    """A secret as a name, after a name that tells of it, in lines of their own, in base64."""
     token, pem = SECRETS["github-pat"], SECRETS["private-key"]
     other = f"ghp_{draw(36)}"
     masked = masker.mask_json(msgspec.json.encode({token: 1, other: 2}))

@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 # imports no command: all of them together cost 400 ms, click alone 30 ms.
 COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
+    "dataset": ("bailee.cli.dataset:dataset", "Write out what may train models, and check it again later."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
     "holds": ("bailee.cli.holds:holds", "Keep what the law wants kept, until it is released."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
