@@ -29,9 +29,9 @@ def dataset() -> None:
 def build(out: Path, reason: str, home: Path, as_json: bool) -> None:
     """Build a dataset of what is trainable at this moment, as Parquet with a manifest.
 
-    Only what consent is in force for now, what is not expired or erased, and no more than a legal hold keeps.
-    Secrets found in it are masked and counted. Accounts and sessions are pseudonyms of this build. Interrupted,
-    it goes on when it is run again.
+    Only what a consent in force now covers and what is neither expired nor erased; not what a legal hold
+    alone keeps. Secrets found in it are masked and counted. Accounts and sessions have pseudonyms that hold
+    for this build only. Interrupted, it goes on when it is run again.
     """
     from bailee.flows.messages.conversations import read_messages
     from bailee.sealing.masking import open_masker

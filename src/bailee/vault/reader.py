@@ -207,10 +207,10 @@ def read_session(
         open_segments = connection.execute(query.order_by(table.c.day)).all()
     for _, of_a_day in groupby(open_segments, key=lambda segment: segment.day):
         opened = []
-        for segment in of_a_day:
-            key = keystore.get(segment.id)
+        for found in of_a_day:
+            key = keystore.get(found.id)
             if key is not None:
-                opened.append(_read_segment(engine, segment, SegmentCipher(key, lambda size: b"")))
+                opened.append(_read_segment(engine, found, SegmentCipher(key, lambda size: b"")))
         # Segments of one day differ in their terms, and terms may go back and forth within it.
         yield from heapq.merge(*opened, key=lambda transcript: transcript.exchange)
 

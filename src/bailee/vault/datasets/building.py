@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Account
 from bailee.ledger.entries import commit_segment
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
@@ -79,6 +77,7 @@ class DatasetBuilder:
         self._mask = mask
         self._sessions_in_a_part = sessions_in_a_part
         self._told: set[str] = set()
+        self._names: dict[_Place, str] = {}
         load_arrow()
         self._building = _open_folder(custody, out, check_reason(reason))
 
@@ -297,8 +296,6 @@ class DatasetBuilder:
         if (account, of) not in self._names:
             self._names = {(account, of): self._custody.pseudonyms.name(account, of)[:32]}
         return self._names[account, of]
-
-    _names: dict[tuple[str, str], str] = {}
 
 
 def _open_folder(custody: Custody, out: Path, reason: str) -> Building:

@@ -105,7 +105,7 @@ def judge(segment: Any, standing: Standing | None, today: date) -> Why | None:
 
 
 def judge_segments(custody: Custody, wanted: set[bytes]) -> dict[bytes, Judged]:
-    """Judge segments that are known by the ledger's name for them; those the vault does not hold are left out.
+    """Judge segments by the ledger's name for them; those that the vault does not hold are left out.
 
     The whole table of segments is read, for its names are hashes: 1 s for a million.
     """
