@@ -270,20 +270,6 @@ class Directory:
         was = person.dpp if kind is Kind.DPP else person.zdr
         return self._record(organization, kind, given, was=was, granted_by=person.id)
 
-    def list_changes(self, account: Account) -> list[Change]:
-        """Return every consent recorded for an account or its organization, in the order they were."""
-        table = tables.consents
-        query = sa.select(table).where(table.c.subject.in_([account.id, account.organization]))
-        was: dict[tuple[str, str], bool] = {}
-        changes = []
-        with self.engine.connect() as connection:
-            for row in connection.execute(query.order_by(table.c.number)):
-                before = was.get((row.subject, row.kind), False)
-                was[row.subject, row.kind] = row.given
-                change = Change(row.subject, Kind(row.kind), row.given, before, row.granted_by, row.at_ms)
-                changes.append(change)
-        return changes
-
     def limit_account(self, account: str, limit: Period) -> None:
         """Record the longest time an account holder lets records be held; `unlimited` is no wish.
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 import sqlalchemy as sa
 
+from bailee.accounts.consents import list_changes
 from bailee.accounts.directory import Account
 from bailee.accounts.keys import list_keys
 from bailee.policy.problems import Problem
@@ -157,7 +158,7 @@ def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dic
         facts[name] = str(facts[name]) if facts[name] else None
     yield "account", facts
     names = {known.id: known.name for known in custody.directory.all()}
-    for change in custody.directory.list_changes(account):
+    for change in list_changes(custody.directory, account):
         by = names.get(change.granted_by, change.granted_by)
         facts = {"kind": change.kind, "given": change.given, "was": change.was, "by": by}
         scope = "account" if change.subject == account.id else "organization"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from bailee.accounts.consents import list_changes
 from bailee.accounts.directory import Account, Kind
 from bailee.ledger.entries import commit_segment
 from bailee.policy.plans import is_consumer
@@ -73,7 +74,7 @@ def read_standing(custody: Custody, account: Account) -> Standing:
     """Return the standing of an account as its consents are recorded now."""
     basis = Kind.TRAINING if is_consumer(account.plan) else Kind.DPP
     since = 0
-    for change in custody.directory.list_changes(account):
+    for change in list_changes(custody.directory, account):
         if change.kind is basis and change.given is not change.was:
             since = change.at_ms if change.given else 0
     return Standing(basis, terms_of(account).trainable, account.zdr, since)
