@@ -40,7 +40,7 @@ from bailee.vault.holds import check_reason
 from bailee.vault.reader import Transcript, read_session
 
 PURPOSE = "training"
-# Some 10 MB of Parquet: what is lost when a build is interrupted.
+# What is lost when a build is interrupted: 500 sessions of 40 turns are some 55 MB of Parquet, 40 s of work.
 SESSIONS_IN_A_PART = 500
 
 ReadMessages = Callable[[Transcript], Conversation | None]

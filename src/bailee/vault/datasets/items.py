@@ -13,7 +13,7 @@ from bailee.policy.problems import Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What a row group holds at least, in bytes of text: more compresses no better, and has to fit in memory.
+# A row group is written once it has so many characters of text: until then it is in memory.
 GROUP_BYTES = 16 * 1024 * 1024
 BATCH_ROWS = 4096
 

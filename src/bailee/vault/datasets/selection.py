@@ -108,7 +108,7 @@ def judge(segment: Any, standing: Standing | None, today: date) -> Why | None:
 def judge_segments(custody: Custody, wanted: set[bytes]) -> dict[bytes, Judged]:
     """Judge segments by the ledger's name for them; those that the vault does not hold are left out.
 
-    The whole table of segments is read, for its names are hashes: 1 s for a million.
+    The whole table of segments is read, for the names are hashes of ids: cost follows what the vault holds.
     """
     table = tables.segments
     today = custody.today()
