@@ -83,20 +83,22 @@ class Keeping:
             body=body if keep else b"",
         )
 
-    def write(self, admitted: tuple[Decided, Begin]) -> int:
+    def write(self, admitted: tuple[Decided, Begin], answer: bytes = b"answer") -> int:
         """Record an admitted request, and its answer, durably; return the exchange."""
         decided, begin = admitted
         self.writer.take(decided)
         self.writer.take(begin)
-        answer = b"answer" if begin.keep else b""
+        answer = answer if begin.keep else b""
         facts = (200, 1, 2, 6, "claude", 1, 1, 0, 0, "end_turn", b"", answer)
         self.writer.take(Finish(begin.exchange, "complete", None, *facts))
         assert begin.exchange in self.writer.commit()
         return begin.exchange
 
-    def record(self, name: str, session: str = "session-1", body: bytes = b"said") -> int:
+    def record(
+        self, name: str, session: str = "session-1", body: bytes = b"said", answer: bytes = b"answer"
+    ) -> int:
         """Record an exchange of an account, as things stand."""
-        return self.write(self.admit(self.custody.directory.get(name), session, body))
+        return self.write(self.admit(self.custody.directory.get(name), session, body), answer)
 
     def read(self, name: str) -> set[int]:
         """Return the exchanges of an account whose content opens today."""

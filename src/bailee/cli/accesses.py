@@ -42,10 +42,10 @@ def admit(custody: "Custody", account: str, session: str | None, *, purpose: str
     if custody.directory.is_holder(account, user_id=os.getuid(), key=key):
         return
     if reason is None:
+        facts_only = "read the facts only with --facts, " if purpose == "show" else ""
         raise Problem(
             "this is another person's content, and reading it is recorded",
             where="--reason",
-            fix="say why with --reason, read the facts only with --facts, or present a key of the account in "
-            "BAILEE_KEY",
+            fix=f"say why with --reason, {facts_only}or present a key of the account in BAILEE_KEY",
         )
     custody.record_access(account, session, reader=operator(), purpose=purpose, reason=reason)

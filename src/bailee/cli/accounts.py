@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
-from bailee.cli.accesses import operator
+from bailee.cli.accesses import admit, operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.cli.progress import draw_progress
 from bailee.policy.plans import Plan
+from bailee.sizes import tell_count, tell_size
 
 
 @click.group()
@@ -110,6 +112,41 @@ def erase(name: str, dry_run: bool, yes: bool, receipt: Path | None, home: Path,
     erased, proof = custody.erase_account(account, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
     custody.close()
+
+
+@accounts.command()
+@click.argument("name")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="A new or empty folder."
+)
+@with_access
+@with_home
+@with_json
+def export(name: str, out: Path, reason: str | None, home: Path, as_json: bool) -> None:
+    """Write everything held about an account into a folder, readable, with its terms.
+
+    One JSON Lines file per kind, and a README.txt that says what they hold. Interrupted, it goes on when it
+    is run again. Whoever is not the account holder gives a reason, which is ledgered and shown to the account
+    holder.
+    """
+    from bailee.flows.messages.conversations import read_text
+    from bailee.vault.custody import open_custody
+    from bailee.vault.exports import export_account
+
+    custody = open_custody(home)
+    account = custody.directory.get(name)
+    admit(custody, account.id, None, purpose="export", reason=reason)
+    with draw_progress("Exporting") as progress:
+        done = export_account(custody, account, out, read_text=read_text, report=progress)
+    custody.close()
+    if as_json:
+        echo_json({"account": name, "out": str(out), "lines": done.lines, "bytes": done.bytes})
+        return
+    sessions, exchanges = done.lines["sessions"], done.lines["exchanges"]
+    click.echo(
+        f"Exported {name}: {tell_count(sessions, 'session')}, {tell_count(exchanges, 'exchange')}, "
+        f"{tell_size(done.bytes)}. See {out / 'README.txt'}"
+    )
 
 
 def _describe(account: object) -> dict[str, object]:

@@ -1,9 +1,5 @@
 """`bailee ledger`: what was decided, granted and erased, and that nobody altered it since."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -11,6 +7,7 @@ import click
 
 from bailee.characters import make_visible
 from bailee.cli.options import echo_json, with_home, with_json
+from bailee.cli.progress import draw_progress
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
 
 EXIT_NOT_VERIFIED = 1
 MAX_RECEIPT_BYTES = 256 * 1024 * 1024
-PROGRESS_AFTER_SECONDS = 0.5  # what takes less needs no bar, and Rich takes 60 ms to load
 
 
 @click.group()
@@ -147,7 +143,7 @@ def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_
         # The home's own file: not a wrong call but a ledger that is not whole.
         found = Verification(faults=[Fault(problem.what, "verifier")])
     else:
-        with _progress() as progress:
+        with draw_progress("Verifying") as progress:
             found = verify_ledger(DirectoryTiles(directory), verifier, since=since, progress=progress)
     held = found.checkpoint
     if as_json:
@@ -181,36 +177,6 @@ def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_
             )
     if not found.verified:
         raise SystemExit(EXIT_NOT_VERIFIED)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Give a function that draws a bar on the terminal once the work has taken a while."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    begun = time.monotonic()
-    bars: list[Callable[[int, int], None]] = []
-    ends: list[Callable[[], None]] = []
-
-    def report(done: int, total: int) -> None:
-        if not bars and time.monotonic() - begun > PROGRESS_AFTER_SECONDS:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            bar = Progress(console=Console(stderr=True), transient=True)
-            task = bar.add_task("Verifying", total=total)
-            bar.start()
-            bars.append(lambda done, total: bar.update(task, completed=done, total=total))
-            ends.append(bar.stop)
-        for draw in bars:
-            draw(done, total)
-
-    try:
-        yield report
-    finally:
-        for end in ends:
-            end()
 
 
 def _open_log(home: Path) -> "Log":

@@ -115,6 +115,18 @@ class ContentRead(Entry, frozen=True, kw_only=True, tag="access"):
     reason: str
 
 
+class DatasetBuilt(Entry, frozen=True, kw_only=True, tag="dataset"):
+    """A dataset was built; whoever changes it or its manifest afterwards shows, for the digest is another's.
+
+    Attributes:
+        digest: SHA-256 of its manifest, which holds those of its files.
+    """
+
+    digest: str
+    items: int
+    by: str
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
@@ -126,6 +138,7 @@ AnyEntry = (
     | Erased
     | Swept
     | ContentRead
+    | DatasetBuilt
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

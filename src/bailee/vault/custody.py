@@ -20,6 +20,7 @@ from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.ledger.entries import (
     ContentRead,
+    DatasetBuilt,
     Erased,
     HoldPlaced,
     HoldReleased,
@@ -175,6 +176,19 @@ class Custody:
             reason=self.pseudonyms.name(account, f"reason {reason}"),
         )
         self.directory.record_access(account, session, reader=reader, reason=reason, entry=entry)
+        self.settle()
+
+    def record_dataset(self, digest: str, items: int, *, builder: str) -> None:
+        """Record that a dataset was built, by the digest of its manifest."""
+        entry = DatasetBuilt(
+            id=self.draw(),
+            at_ms=self.now_ms(),
+            digest=digest,
+            items=items,
+            by=self.pseudonyms.name(f"operator {builder}"),
+        )
+        with self.vault.begin() as connection:
+            put(connection, tables.vault_outbox, [entry])
         self.settle()
 
     # --- Erasure ---

@@ -179,7 +179,13 @@ def list_exchanges(
 
 
 def read_session(
-    engine: sa.Engine, keystore: Keystore, account: str, session: str, *, today: date
+    engine: sa.Engine,
+    keystore: Keystore,
+    account: str,
+    session: str,
+    *,
+    today: date,
+    segment: int | None = None,
 ) -> Iterator[Transcript]:
     """Open a session's segments and give its exchanges' content, in the order they began.
 
@@ -187,6 +193,7 @@ def read_session(
         today: the UTC day; a segment that has expired is not opened, whether or not its key is gone yet,
         unless
             a legal hold keeps it.
+        segment: the number of the one segment to open; every other stays sealed.
 
     Raises:
         Problem: a record was altered, moved or taken out.
@@ -194,14 +201,16 @@ def read_session(
     table = tables.segments
     is_open = sa.or_(table.c.expires_on.is_(None), table.c.expires_on > today, is_held())
     query = sa.select(table).where(table.c.account == account, table.c.session == session, is_open)
+    if segment is not None:
+        query = query.where(table.c.number == segment)
     with engine.connect() as connection:
         open_segments = connection.execute(query.order_by(table.c.day)).all()
     for _, of_a_day in groupby(open_segments, key=lambda segment: segment.day):
         opened = []
-        for segment in of_a_day:
-            key = keystore.get(segment.id)
+        for found in of_a_day:
+            key = keystore.get(found.id)
             if key is not None:
-                opened.append(_read_segment(engine, segment, SegmentCipher(key, lambda size: b"")))
+                opened.append(_read_segment(engine, found, SegmentCipher(key, lambda size: b"")))
         # Segments of one day differ in their terms, and terms may go back and forth within it.
         yield from heapq.merge(*opened, key=lambda transcript: transcript.exchange)
 

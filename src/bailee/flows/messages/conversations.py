@@ -12,11 +12,24 @@ import msgspec
 from bailee.characters import make_visible
 from bailee.flows.messages.codings import Undecodable, open_decoder
 from bailee.sealing.content import Content
+from bailee.vault.datasets.items import Conversation
 from bailee.vault.reader import Transcript
 
 LINE_LENGTH = 160
 # Ten times the longest answer a model can write.
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
+_NOTHING = msgspec.Raw(b"null")
+
+
+class _Request(msgspec.Struct):
+    """What of a request belongs to the conversation; `metadata`, which names the user, does not."""
+
+    messages: list[msgspec.Raw]
+    system: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
+
+
+_request_decoder = msgspec.json.Decoder(_Request)
 
 
 def read_conversation(transcript: Transcript) -> Iterator[str]:
@@ -46,6 +59,45 @@ def _since_last_answer(messages: list[Any]) -> list[dict[str, Any]]:
             break
         new.insert(0, message)
     return new or [message for message in messages[-1:] if isinstance(message, dict)]
+
+
+def read_text(transcript: Transcript) -> dict[str, bytes]:
+    """Return the content of an exchange for a person to read: content encodings are taken off."""
+    return {
+        "request_headers": transcript.request_headers.reveal(),
+        "request": decode_body(transcript.request_headers, transcript.request),
+        "response_headers": transcript.response_headers.reveal(),
+        "response": decode_body(transcript.response_headers, transcript.response),
+    }
+
+
+def read_messages(transcript: Transcript) -> Conversation | None:
+    """Return an exchange as a conversation; None where it is none, such as a count of tokens or an error.
+
+    An answer that was cut off is told as far as it came.
+    """
+    try:
+        request = _request_decoder.decode(decode_body(transcript.request_headers, transcript.request))
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    answer = decode_body(transcript.response_headers, transcript.response)
+    blocks: object
+    if answer.lstrip().startswith(b"{"):
+        try:
+            message = msgspec.json.decode(answer)
+        except (msgspec.MsgspecError, UnicodeError):
+            return None
+        blocks = message.get("content")
+    else:
+        blocks = _collect_blocks(answer)
+    if not request.messages or not isinstance(blocks, list) or not blocks:
+        return None
+    return Conversation(
+        system=bytes(request.system),
+        tools=bytes(request.tools),
+        messages=[bytes(message) for message in request.messages],
+        answer=msgspec.json.encode(blocks),
+    )
 
 
 def decode_body(headers: Content, body: Content) -> bytes:
@@ -123,6 +175,8 @@ def _collect_blocks(stream: bytes) -> list[dict[str, Any]]:
             delta = event.get("delta") or {}
             if delta.get("type") == "text_delta":
                 blocks[index]["text"] = blocks[index].get("text", "") + delta.get("text", "")
+            elif delta.get("type") == "thinking_delta":
+                blocks[index]["thinking"] = blocks[index].get("thinking", "") + delta.get("thinking", "")
             elif delta.get("type") == "input_json_delta":
                 calls[index] = calls.get(index, "") + delta.get("partial_json", "")
     for index, call in calls.items():
