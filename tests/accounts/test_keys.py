@@ -19,7 +19,7 @@ from counterparts.services import clean_environment
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Directory]:
+def directory(tmp_path: Path, database: str) -> Iterator[Directory]:
     """Give a directory with one consumer."""
     opened = open_directory(tmp_path / "state")
     opened.add("ada", Plan.PRO)

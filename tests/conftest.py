@@ -1,0 +1,40 @@
+"""Each test that asks for a `database` runs twice: with SQLite files, and with PostgreSQL."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from bailee.database.locations import VARIABLE
+from counterparts.databases import Server, draw_name, sharing_server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let tests that look into SQLite's files, marked `sqlite`, run with SQLite only."""
+    if "database" in metafunc.fixturenames:
+        only_files = metafunc.definition.get_closest_marker("sqlite")
+        kinds = ["sqlite"] if only_files else ["sqlite", "postgresql"]
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """Give a PostgreSQL server, the same to all tests of the run."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "") or str(os.getpid())
+    with sharing_server(run) as server:
+        yield server
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Say where the databases of a test's home are, the environment included; gives "sqlite" or "postgresql"."""
+    kind: str = request.param
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if kind == "sqlite":
+        yield kind
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    name = draw_name()
+    monkeypatch.setenv(VARIABLE, server.url(name))
+    yield kind
+    server.drop(name)
