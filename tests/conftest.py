@@ -25,16 +25,29 @@ def postgresql() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def home_name(postgresql: Server) -> Iterator[str]:
+    """Give the name of databases that one test after another may have, each of them empty."""
+    name = draw_name()
+    yield name
+    postgresql.drop(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is set around the tests out of them."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
 @pytest.fixture
 def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Say where the databases of a test's home are, the environment included; gives "sqlite" or "postgresql"."""
+    """Say, in the environment, where the databases of the test's home are: "sqlite" or "postgresql"."""
     kind: str = request.param
-    monkeypatch.delenv(VARIABLE, raising=False)
     if kind == "sqlite":
         yield kind
         return
     server: Server = request.getfixturevalue("postgresql")
-    name = draw_name()
+    name: str = request.getfixturevalue("home_name")
     monkeypatch.setenv(VARIABLE, server.url(name))
     yield kind
-    server.drop(name)
+    server.empty(name)

@@ -24,7 +24,7 @@ def directory(tmp_path: Path, database: str) -> Iterator[Directory]:
     """Give an empty directory."""
     opened = open_directory(tmp_path / "state")
     yield opened
-    opened.engine.dispose()
+    opened.close()
 
 
 @pytest.mark.parametrize("plan", CONSUMERS)

@@ -27,6 +27,19 @@ SETTINGS = (
 )
 STORES = ("accounts", "vault", "keystore", "pseudonyms")
 
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+_EMPTY = """
+DO $$ BEGIN
+    EXECUTE (
+        SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY'
+        FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    );
+END $$
+"""
+
 
 class Server:
     """A running server.
@@ -48,6 +61,13 @@ class Server:
     ) -> "psycopg.Connection[tuple[object, ...]]":
         """Connect as whoever may do everything, each statement a transaction of its own."""
         return psycopg.connect(host=str(self.socket), dbname=database, user=role, autocommit=True)
+
+    def empty(self, name: str) -> None:
+        """Empty a home's databases, whoever is still connected: a tenth of the time of making them anew."""
+        for store in STORES:
+            with contextlib.suppress(psycopg.OperationalError), self.connect(f"{name}_{store}") as connection:
+                connection.execute(_END_OTHERS)
+                connection.execute(_EMPTY)
 
     def drop(self, name: str) -> None:
         """Drop a home's databases, whoever is still connected."""
