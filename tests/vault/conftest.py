@@ -173,6 +173,11 @@ class Vault:
             connection.exec_driver_sql(on)
             connection.commit()
 
+    def check_references(self) -> None:
+        """Check that no row refers to one that is gone, which PostgreSQL lets nobody bring about."""
+        if self.engine.dialect.name == "sqlite":
+            assert not self.rows("PRAGMA foreign_key_check")
+
     def wrapped_keys(self) -> dict[bytes, bytes]:
         """Return what the keystore holds: wrapped keys by segment."""
         with self.keystore.engine.connect() as connection:
