@@ -296,8 +296,12 @@ def open_custody(
         Problem: a database, a key or the ledger cannot be used.
     """
     keystore = open_keys(home)
-    log = open_log(home / FOLDER, create=True)
-    bind(keystore.engine, tables.origins, log.verifier.name, where=str(home / FOLDER))
+    try:
+        log = open_log(home / FOLDER, create=True)
+        bind(keystore.engine, tables.origins, log.verifier.name, where=str(home / FOLDER))
+    except Problem:
+        keystore.close()
+        raise
     return Custody(
         home,
         directory=open_directory(home, clock=clock),
