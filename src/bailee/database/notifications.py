@@ -2,8 +2,8 @@
 
 A notification is sent with its commit and may still be on its way when the one who committed goes on. So each
 look asks the server an empty question, whose answer comes after every notification of a commit before it:
-25 to 50 µs on one machine. A look that only read what has come would take 2 µs, would serve a key some
-microseconds after it was revoked, and would for ever see nothing on a connection that died without a word.
+some 16 µs on one machine. A look that only read what has come would serve a key for a moment after it was
+revoked, and would for ever see nothing on a connection that died without a word.
 """
 
 import contextlib

@@ -27,8 +27,11 @@ def make_routes(gateway: Gateway) -> list[Route]:
 
     async def list_models(request: WebRequest) -> Response:
         headers = list(request.headers.raw)
-        if gateway.keys.authenticate(read_key(headers)) is None:
-            return _error(401, "authentication_error", "no valid key")
+        try:
+            if gateway.keys.authenticate(read_key(headers)) is None:
+                return _error(401, "authentication_error", "no valid key")
+        except Problem as problem:
+            return _error(503, "api_error", problem.what)
         if Wire.MESSAGES not in gateway.upstream.wires:
             return JSONResponse({"data": [], "has_more": False, "first_id": None, "last_id": None})
         target = request.url.path.encode() + (b"?" + request.url.query.encode() if request.url.query else b"")

@@ -19,6 +19,7 @@ from bailee.flows.messages.refusals import Refusal, RefusalKind, render
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.wires import Wire, recognize_wire
 from bailee.policy.decisions import Decision
+from bailee.policy.problems import Problem
 from bailee.vault.frames import Decided
 
 
@@ -107,7 +108,11 @@ class MessagesProtocol(HttpToolsProtocol):
     def _admit(self, wire: Wire) -> "_Incoming | None":
         """Authenticate and decide before a byte of the body is read."""
         gateway = self._gateway
-        principal = gateway.keys.authenticate(read_key(self._headers))
+        try:
+            principal = gateway.keys.authenticate(read_key(self._headers))
+        except Problem as problem:
+            self._refuse(Refusal(RefusalKind.UNAVAILABLE, f"{problem.what}."), wire)
+            return None
         if principal is None:
             text = "no valid key. Send one from `bailee keys create` as x-api-key or Authorization: Bearer."
             self._refuse(Refusal(RefusalKind.UNAUTHENTICATED, text), wire)
