@@ -20,11 +20,11 @@ COMMERCIAL = [plan for plan in Plan if not is_consumer(plan)]
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Directory]:
+def directory(tmp_path: Path, database: str) -> Iterator[Directory]:
     """Give an empty directory."""
     opened = open_directory(tmp_path / "state")
     yield opened
-    opened.engine.dispose()
+    opened.close()
 
 
 @pytest.mark.parametrize("plan", CONSUMERS)

@@ -19,12 +19,12 @@ from counterparts.services import clean_environment
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Directory]:
+def directory(tmp_path: Path, database: str) -> Iterator[Directory]:
     """Give a directory with one consumer."""
     opened = open_directory(tmp_path / "state")
     opened.add("ada", Plan.PRO)
     yield opened
-    opened.engine.dispose()
+    opened.close()
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_a_key_finds_its_account(directory: Directory, ring: KeyRing) -> None:
     assert seen.training is True
 
 
+@pytest.mark.sqlite
 def test_a_secret_is_on_disk_as_a_digest_only(directory: Directory, tmp_path: Path) -> None:
     """The secret's text and its bytes are in no file; its id, which is no secret, is."""
     key, secret = create_key(directory, "ada")

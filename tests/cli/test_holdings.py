@@ -125,10 +125,10 @@ def test_what_no_one_means_is_told_too(bailee: Bailee, tmp_path: Path) -> None:
         assert home[1] in bailee.refused(*words)
 
 
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+@pytest.fixture
+def gate(tmp_path: Path, database: str) -> Iterator[Gate]:
     """Give a service with one recorded session."""
-    with open_gate(tmp_path_factory.mktemp("sessions")) as opened:
+    with open_gate(tmp_path) as opened:
         with opened.connect() as agent:
             exchange(agent, opened.upstream, "kept-one", "what was said")
         yield opened

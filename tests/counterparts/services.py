@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from bailee.database.locations import VARIABLE
 from counterparts.processes import children, process_state
 from counterparts.waiting import DEADLINE_SECONDS, wait_for
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """Return an environment that holds nothing of the one around the tests but the path."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **more}
+    """Return an environment that holds nothing of the one around the tests but the path.
+
+    And where the test's databases are, if it has some on a server.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", VARIABLE) if name in os.environ}
+    return {**kept, "HOME": str(home), "LANG": "C.UTF-8", **more}
 
 
 class Service:

@@ -185,8 +185,8 @@ def test_processes_that_open_a_home_at_once_all_can(tmp_path: Path) -> None:
     assert _count_failures_of_a_race(tmp_path / "new") == 0
     assert _count_failures_of_a_race(copy_first_home(tmp_path / "old")) == 0
     unlocked = (
-        "import contextlib, bailee.database.engines as engines\n"
-        "engines._opening_alone = lambda directory: contextlib.nullcontext()"
+        "import contextlib, bailee.database.sqlite as sqlite\n"
+        "sqlite._opening_alone = lambda directory: contextlib.nullcontext()"
     )
     tries = (
         _count_failures_of_a_race(copy_first_home(tmp_path / f"control-{number}"), unlocked)

@@ -1,9 +1,7 @@
 """A home with a vault and a keystore in real files, and a writer that is led frame by frame."""
 
-import contextlib
 import hashlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ from bailee.policy.periods import Period
 from bailee.vault import tables
 from bailee.vault.frames import Begin, Decided, Finish, Part
 from bailee.vault.reader import read_session
-from bailee.vault.store import KEYSTORE, open_keys, open_vault
+from bailee.vault.store import open_keys, open_vault
 from bailee.vault.writer import VaultWriter
 
 NOON_MS = int(datetime(2026, 5, 4, 12, tzinfo=UTC).timestamp() * 1000)
@@ -161,16 +159,29 @@ class Vault:
 
     def alter(self, statement: str, **values: Any) -> None:
         """Change the vault's database behind everybody's back."""
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        off, on = (
+            ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON")
+            if is_sqlite
+            else ("SET session_replication_role = replica", "SET session_replication_role = origin")
+        )
         with self.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+            connection.exec_driver_sql(off)
+            connection.commit()
             connection.execute(sa.text(statement), values)
             connection.commit()
-            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+            connection.exec_driver_sql(on)
+            connection.commit()
+
+    def check_references(self) -> None:
+        """Check that no row refers to one that is gone, which PostgreSQL lets nobody bring about."""
+        if self.engine.dialect.name == "sqlite":
+            assert not self.rows("PRAGMA foreign_key_check")
 
     def wrapped_keys(self) -> dict[bytes, bytes]:
         """Return what the keystore holds: wrapped keys by segment."""
-        with contextlib.closing(sqlite3.connect(self.home / KEYSTORE / "keys.db")) as connection:
-            return dict(connection.execute("SELECT segment, wrapped FROM keys"))
+        with self.keystore.engine.connect() as connection:
+            return {row.segment: row.wrapped for row in connection.execute(sa.select(tables.keys))}
 
     def segments(self, session: str = SESSION) -> set[bytes]:
         """Return the ids of a session's segments."""
@@ -200,7 +211,7 @@ def make_vault() -> type[Vault]:
 
 
 @pytest.fixture
-def open_home(tmp_path: Path) -> Iterator[Callable[[], Vault]]:
+def open_home(tmp_path: Path, database: str) -> Iterator[Callable[[], Vault]]:
     """Give a function that opens the same home once more, as another process would."""
     opened: list[Vault] = []
 

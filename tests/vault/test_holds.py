@@ -17,7 +17,7 @@ LATE = date(2026, 7, 1)
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Iterator[Keeping]:
+def keeping(tmp_path: Path, database: str) -> Iterator[Keeping]:
     """Give a home with two accounts; ada's two sessions and bob's one are thirty days old and more."""
     opened = Keeping(tmp_path / "home")
     for name in ("ada", "bob"):

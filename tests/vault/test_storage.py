@@ -9,6 +9,9 @@ import zstandard
 
 from bailee.vault.store import KEYSTORE, VAULT
 
+# The sizes are those of SQLite's files.
+pytestmark = pytest.mark.sqlite
+
 if TYPE_CHECKING:
     from vault.conftest import Vault
 

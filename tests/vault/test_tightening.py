@@ -20,7 +20,7 @@ THIRTY_DAYS = ("30d", date(2026, 6, 3), False)
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Iterator[Keeping]:
+def keeping(tmp_path: Path, database: str) -> Iterator[Keeping]:
     """Give a home with a consumer who allows training, and an organization of two."""
     opened = Keeping(tmp_path / "home")
     directory = opened.custody.directory

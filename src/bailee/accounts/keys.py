@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from bailee.accounts import tables
 from bailee.accounts.directory import Account, Directory, digest_secret, open_directory
@@ -135,10 +136,16 @@ class KeyRing:
         """Return whose key this is, or None if it is nobody's or was revoked.
 
         The digest is compared in constant time, and an unknown id costs the same comparison.
+
+        Raises:
+            Problem: the accounts changed and cannot be read: who was known before may not be any more.
         """
         version = self._version()
         if version != self._seen:
-            self._read()
+            try:
+                self._read()
+            except sqlalchemy.exc.SQLAlchemyError:
+                raise Problem("the accounts cannot be read", where="accounts", fix="try again") from None
             self._seen = version
         match = _KEY.fullmatch(token)
         if match is None:

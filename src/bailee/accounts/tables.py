@@ -9,7 +9,17 @@ from bailee.database.stores import Store
 from bailee.ledger.outbox import outbox_table
 
 metadata = sa.MetaData()
-ACCOUNTS = Store("accounts", metadata, Path(__file__).parent / "revisions", "0002")
+ACCOUNTS = Store(
+    "accounts",
+    metadata,
+    Path(__file__).parent / "revisions",
+    "0002",
+    file="accounts.db",
+    watched=tuple(
+        (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
+    ),
+    vacuumed=("accesses", "accounts", "consents", "keys", "organizations"),
+)
 
 
 class Role(StrEnum):
@@ -36,7 +46,7 @@ accounts = sa.Table(
     sa.Column("role", sa.Text, nullable=True),
     sa.Column("retention", sa.Text, nullable=True),
     # The user of this machine who is the account holder, by user id; NULL where only a key tells.
-    sa.Column("user_id", sa.Integer, nullable=True),
+    sa.Column("user_id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=True),
 )
 
 # Append-only; the latest row of a subject and kind is in force.

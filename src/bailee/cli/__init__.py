@@ -89,6 +89,14 @@ def main() -> Any:
     except OSError as error:
         report(Problem(error.strerror or str(error), where=str(error.filename or "")))
         sys.exit(EXIT_FAILURE)
+    except Exception as error:
+        # Known by name: importing SQLAlchemy to know it would cost every command 100 ms. What the database
+        # says follows; the statement and its parameters stay out: they would name sessions.
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        text = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+        report(Problem(f"the database failed: {text}", fix="check that it runs, and try again"))
+        sys.exit(EXIT_FAILURE)
 
 
 def report(problem: Problem) -> None:

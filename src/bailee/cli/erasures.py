@@ -67,8 +67,9 @@ def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | Non
             click.echo(f"Receipt: {receipt} (verify: bailee ledger verify {receipt})", err=True)
     if not erased.is_overwritten:
         click.echo(
-            "Its keys are destroyed, but a process is reading the keystore as it was before: their bytes "
-            "leave the disk once it is done. A running service sees to that.",
+            "Its keys are destroyed, but their bytes stay on the disk for a while: with SQLite until a "
+            "process that reads the keystore as it was before is done, which a running service sees to; with "
+            "PostgreSQL until its write-ahead log is recycled and the space is used again.",
             err=True,
         )
 

@@ -1,202 +1,98 @@
-"""Opens databases: SQLite in WAL mode by default; whatever SQLAlchemy Core reaches is the same code."""
+"""Opens databases: SQLite files in the home by default, PostgreSQL where the environment says so."""
 
-import contextlib
-import fcntl
-import os
-import sqlite3
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
-import sqlalchemy.event
-import sqlalchemy.exc
 
+from bailee.database import sqlite
+from bailee.database.locations import find_server, mark
 from bailee.database.stores import Store
-from bailee.policy.problems import Problem
 
-BUSY_SECONDS = 10
+# PostgreSQL's part is imported where it is used: a home of SQLite files pays nothing for it.
+
+BUSY_SECONDS = sqlite.BUSY_SECONDS
 
 
 def open_database(path: Path, store: Store) -> sa.Engine:
-    """Open, make, or bring up to date an SQLite database that only its owner can read.
+    """Open, make, or bring up to date one database of a home.
 
-    Every commit is synced to disk: an answer is complete for an agent only once its record is durable, and
-    with many exchanges to a transaction the sync costs no more than without (docs/adr/0005). Freed pages are
-    overwritten with zeros.
+    Args:
+        path: where its file is in the home, if it is one: the home is told from it and `store.file`.
 
     Raises:
-        Problem: the file is no database, is damaged, cannot be written, or was made by a newer program.
+        Problem: it is no database, is damaged, cannot be reached or written, was made by a newer program, or
+            is not where the home's databases are.
     """
-    _create_private(path)
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
-    sqlalchemy.event.listen(engine, "connect", partial(_prepare, store))
-    try:
-        with _opening_alone(path.parent):
-            _bring_up_to_date(engine, store)
-    except Problem as problem:
-        engine.dispose()
-        problem.where = problem.where or str(path)
-        raise
-    except sqlalchemy.exc.DatabaseError as error:
-        engine.dispose()
-        raise Problem(
-            f"the database cannot be used: {error.orig}",
-            where=str(path),
-            fix="check the disk and the file's owner, or put the file back from a backup",
-        ) from None
+    home = path.parents[len(Path(store.file).parts) - 1] if store.file else path.parent
+    server = find_server(home)
+    if server is None:
+        return sqlite.open_file(path, store)
+    from bailee.database import postgresql
+
+    sqlite.create_folder(path.parent)
+    engine = postgresql.open_server(server, store)
+    mark(home, server)
     return engine
 
 
-def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
-    with engine.connect() as connection:
-        revision = _read_revision(connection)
-        if revision == store.head:
-            return
-        connection.rollback()
-        # A table that is laid out anew is dropped and renamed; what refers to it means the new one.
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
-        connection.rollback()
-        # The driver itself begins a transaction at the first insert only, too late for tables.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        if revision is None:
-            store.metadata.create_all(connection)
-        elif revision > store.head:
-            raise Problem(
-                f"this database was made by a newer Bailee (revision {revision}, known here {store.head})",
-                fix="run the newer version; nothing was changed",
-            )
-        else:
-            from bailee.database.migrations import upgrade
-
-            upgrade(connection, store, revision)
-        _write_revision(connection, store.head)
-        connection.commit()
-        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-        if revision is not None and store.can_shrink:
-            connection.exec_driver_sql("VACUUM")  # what makes giving back freed pages possible from now on
+def is_shared(engine: sa.Engine) -> bool:
+    """Tell whether other machines may use the database too."""
+    return engine.dialect.name == "postgresql"
 
 
-def _read_revision(connection: sa.Connection) -> str | None:
-    """Return the revision a database is at, or None if it is empty.
+def is_overwriting(engine: sa.Engine) -> bool:
+    """Tell whether deleted bytes are off the disk once `truncate_log` has told so.
 
-    SQLite's own `user_version` holds its number: a table for one word would take two pages.
+    PostgreSQL keeps them in its write-ahead log and in its pages for a while: docs/adr/0009.
     """
-    version: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    return f"{version:04}" if version else None
-
-
-def _write_revision(connection: sa.Connection, revision: str) -> None:
-    connection.exec_driver_sql(f"PRAGMA user_version = {int(revision)}")
-
-
-@contextlib.contextmanager
-def _opening_alone(directory: Path) -> Iterator[None]:
-    """Hold every other process that opens a database in this folder until this one is done.
-
-    A service, its recorder and a command may open a new home in the same moment. SQLite's own locks do not
-    carry that far: switching to WAL fails at once where another holds the file, whatever the busy timeout,
-    and between the look for a table and its making another may make it (39 of 48 processes failed so).
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return not is_shared(engine)
 
 
 def truncate_log(engine: sa.Engine, *, patience: float = BUSY_SECONDS) -> bool:
-    """Move the write-ahead log into the database and empty it; tell whether that was done.
+    """Take what was deleted off the disk as far as the database can; tell whether that was done.
 
-    It is not while somebody reads what stood there before. Until it is done, what was deleted is still in the
-    log, and in the database's own pages.
+    With SQLite, `sqlite.truncate_log`. With PostgreSQL, `postgresql.vacuum`: see `is_overwriting`.
 
     Args:
         patience: how long to wait for readers, in seconds.
     """
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        try:
-            is_busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
-        except sqlalchemy.exc.OperationalError:
-            return False
-        finally:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-    return not is_busy
+    if is_shared(engine):
+        from bailee.database import postgresql
+
+        return postgresql.vacuum(engine)
+    return sqlite.truncate_log(engine, patience=patience)
 
 
 def give_back(engine: sa.Engine, pages: int) -> int:
-    """Give up to so many freed pages back to the file system and return how many bytes that were.
+    """Give freed pages back to the file system, and return how many bytes that were; 0 when none is left.
 
-    In small steps, because the write lock is held meanwhile: 1,000 pages take some 10 ms.
+    Args:
+        pages: at most so many at a time, where the write lock is held meanwhile (SQLite).
     """
-    with engine.connect() as connection:
-        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-        before = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").close()
-        connection.commit()
-        after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    given: int = (before - after) * size
-    return given
+    if is_shared(engine):
+        from bailee.database import postgresql
+
+        return postgresql.give_back(engine)
+    return sqlite.give_back(engine, pages)
 
 
 def watch_changes(engine: sa.Engine) -> Callable[[], int]:
     """Return a function whose number differs once anybody else, in this process or another, has committed.
 
-    SQLite counts the commits of others in `data_version`: one read of shared memory, 2 µs, where asking a
-    table takes 60. The connection behind it never writes, so it sees every commit.
+    With PostgreSQL: has changed one of the tables in the store's `watched`.
     """
-    database = sqlite3.connect(str(engine.url.database), isolation_level=None, timeout=BUSY_SECONDS)
-    return _watch(database.cursor())
+    if is_shared(engine):
+        from bailee.database import notifications
+
+        return notifications.watch_changes(engine)
+    return sqlite.watch_changes(engine)
 
 
 def watch_others(connection: sa.Connection) -> Callable[[], int]:
     """Return a function whose number differs once anybody but this very connection has committed."""
-    return _watch(connection.connection.cursor())
+    if is_shared(connection.engine):
+        from bailee.database import notifications
 
-
-def _watch(cursor: Any) -> Callable[[], int]:
-    def version() -> int:
-        number: int = cursor.execute("PRAGMA data_version").fetchone()[0]
-        return number
-
-    return version
-
-
-def _create_private(path: Path) -> None:
-    # SQLite would make the file by the umask; its log and shared memory take over the file's own mode.
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A file that is there is not opened: closing any descriptor of it drops every POSIX lock that SQLite
-        # holds on it in this process ("How To Corrupt An SQLite Database File", section 2.2).
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        if not path.parent.is_dir():
-            raise Problem(
-                "the database cannot be made: its folder is a file",
-                where=str(path.parent),
-                fix="move the file away, or choose another folder",
-            ) from None
-    except OSError as error:
-        raise Problem(
-            f"the database cannot be made: {error.strerror}",
-            where=str(path),
-            fix="check the folder's owner and the space on the disk",
-        ) from None
-
-
-def _prepare(store: Store, connection: sqlite3.Connection, record: object) -> None:
-    cursor = connection.cursor()
-    # The rest of a record's last page is lost: of a 12-turn session's bytes the usual 4096 took 8.3%, this
-    # takes 7.6%, and 1024 took 6.3% but a quarter of the throughput.
-    cursor.execute(f"PRAGMA page_size = {store.page_bytes}")
-    if store.can_shrink:
-        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA secure_delete = ON")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
-    cursor.close()
+        return notifications.watch_others(connection)
+    return sqlite.watch_others(connection)

@@ -15,7 +15,15 @@ from bailee.database.engines import open_database, truncate_log
 from bailee.database.stores import Store
 
 metadata = sa.MetaData()
-PSEUDONYMS = Store("pseudonyms", metadata, Path(__file__).parent / "revisions", "0001", page_bytes=512)
+PSEUDONYMS = Store(
+    "pseudonyms",
+    metadata,
+    Path(__file__).parent / "revisions",
+    "0001",
+    page_bytes=512,
+    file="keystore/pseudonyms.db",
+    vacuumed=("salts",),
+)
 salts = sa.Table(
     "salts",
     metadata,

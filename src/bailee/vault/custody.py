@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -18,6 +19,8 @@ import sqlalchemy as sa
 
 from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.accounts.tables import outbox as accounts_outbox
+from bailee.database.engines import is_shared
+from bailee.database.leases import Lease, holding
 from bailee.ledger.entries import (
     ContentRead,
     DatasetBuilt,
@@ -30,6 +33,7 @@ from bailee.ledger.entries import (
     decode_entry,
 )
 from bailee.ledger.log import FOLDER, Log, open_log
+from bailee.ledger.origins import bind
 from bailee.ledger.outbox import BATCH, move, put
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
 from bailee.ledger.receipts import make_receipt
@@ -91,10 +95,18 @@ class Custody:
     def tighten(self, account: Account) -> int:
         """Bring what an account holds under the terms in force now; return how many segments changed."""
         ceiling = terms_of(account)
-        with self.vault.connect() as connection:
-            known = read_latest(connection, account.id)
-        if known == ceiling:
+        if self._latest(account) == ceiling:
             return 0
+        with self._alone("tightening"):
+            return self._lower(account, ceiling)
+
+    def _latest(self, account: Account) -> Ceiling | None:
+        with self.vault.connect() as connection:
+            return read_latest(connection, account.id)
+
+    def _lower(self, account: Account, ceiling: Ceiling) -> int:
+        if (known := self._latest(account)) == ceiling:
+            return 0  # another process has just done it
         with self.vault.begin() as connection:
             changed = lower(connection, account.id, ceiling, at_ms=self.now_ms())
             if changed or (known is not None and not is_under(ceiling, known)):
@@ -241,7 +253,7 @@ class Custody:
 
     def settle(self) -> int:
         """Move all entries that wait on to the ledger, and return how many those were."""
-        with _settling_alone(self.home):
+        with self._alone("settling") as keep:
             known: set[str] | None = None
 
             def append(entries: Sequence[bytes]) -> None:
@@ -252,6 +264,7 @@ class Custody:
                     known = set(_read_latest_ids(self.log))
                 fresh = [entry for entry in entries if decode_entry(entry).id not in known]
                 if fresh:
+                    keep()
                     self.log.append(fresh)
 
             moved = move(self.directory.engine, accounts_outbox, append)
@@ -264,6 +277,22 @@ class Custody:
         self.keystore.close()
         self.vault.dispose()
         self.pseudonyms.close()
+
+    @contextlib.contextmanager
+    def _alone(self, work: str) -> Iterator[Callable[[], None]]:
+        """Do some work that nobody else may do meanwhile; gives what tells that it is still so, or raises.
+
+        A lock of the home's own is free as soon as its holder is killed, where a lease has to run out first:
+        it is for nodes that share the databases.
+        """
+        engine = self.keystore.engine
+        if is_shared(engine):
+            holder = f"{socket.gethostname()} {os.getpid()} {self.draw()}"
+            with holding(Lease(engine, tables.leases, work, holder, self._clock)) as lease:
+                yield lease.keep
+            return
+        with _locked(self.home / f"{work}.lock"):
+            yield lambda: None
 
     def _name_session(self, account: str, session: str) -> str:
         return self.pseudonyms.name(account, f"session {session}")
@@ -280,13 +309,20 @@ def open_custody(
     Raises:
         Problem: a database, a key or the ledger cannot be used.
     """
+    keystore = open_keys(home)
+    try:
+        log = open_log(home / FOLDER, create=True)
+        bind(keystore.engine, tables.origins, log.verifier.name, where=str(home / FOLDER))
+    except Problem:
+        keystore.close()
+        raise
     return Custody(
         home,
         directory=open_directory(home, clock=clock),
         vault=open_vault(home),
-        keystore=open_keys(home),
+        keystore=keystore,
         pseudonyms=open_pseudonyms(home / KEYSTORE, random),
-        log=open_log(home / FOLDER, create=True),
+        log=log,
         clock=clock,
         random=random,
     )
@@ -338,8 +374,8 @@ def _read_latest_ids(log: Log) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _settling_alone(home: Path) -> Iterator[None]:
-    descriptor = os.open(home / "settling.lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -64,11 +64,13 @@ def destroy_batch(
     Args:
         today: the UTC day that has begun.
         at_ms: milliseconds since 1970 UTC, for the ledger.
-        which: only these segments.
+        which: only these segments, and all of them: those that another node is at are waited for.
     """
     segments = tables.segments
-    with _claiming(engine, is_due(today) if which is None else sa.and_(is_due(today), which), limit) as claim:
-        connection, due = claim
+    due_ones = is_due(today) if which is None else sa.and_(is_due(today), which)
+    # A recorder that writes into a segment holds up its deletion, and not the destruction of its key.
+    claiming = _claiming(engine, due_ones, limit, skip_locked=which is None, key_share=True)
+    with claiming as (connection, due):
         if not due:
             return 0
         for why, is_erased in (("erased", True), ("expired", False)):
@@ -84,7 +86,8 @@ def destroy_batch(
 def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:
     """Delete the rows of some segments whose keys are destroyed."""
     segments, exchanges, records = tables.segments, tables.exchanges, tables.records
-    with _claiming(engine, segments.c.is_destroyed.is_(True), limit) as (connection, gone):
+    destroyed = segments.c.is_destroyed.is_(True)
+    with _claiming(engine, destroyed, limit, skip_locked=True, key_share=False) as (connection, gone):
         if not gone:
             return Reclaimed(0, 0, 0, 0)
         numbers = [segment.number for segment in gone]
@@ -118,16 +121,21 @@ def forget_facts(engine: sa.Engine, *, before_ms: int, limit: int = 10 * BATCH) 
 
 @contextlib.contextmanager
 def _claiming(
-    engine: sa.Engine, which: sa.ColumnElement[bool], limit: int
+    engine: sa.Engine, which: sa.ColumnElement[bool], limit: int, *, skip_locked: bool, key_share: bool
 ) -> Iterator[tuple[sa.Connection, list[Due]]]:
-    """Give some segments, the one due longest first, and a connection that commits at the end."""
+    """Give some segments, the one due longest first, and a connection that commits at the end.
+
+    Args:
+        skip_locked: leave out those that somebody else has claimed, instead of waiting.
+        key_share: let others write rows that refer to them meanwhile.
+    """
     segments = tables.segments
     is_erased = segments.c.expires_on == tables.ERASED
     columns = [segments.c.number, segments.c.id, segments.c.account, segments.c.session, is_erased]
     query = sa.select(*columns).where(which).order_by(segments.c.expires_on, segments.c.number).limit(limit)
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
-            locked = query.with_for_update(of=segments, skip_locked=True)
+            locked = query.with_for_update(of=segments, skip_locked=skip_locked, key_share=key_share)
             yield connection, [Due(*row) for row in connection.execute(locked)]
         return
     # A transaction that reads first and writes later fails in SQLite as soon as anybody else has written.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 import sqlalchemy as sa
 
-from bailee.database.engines import truncate_log
+from bailee.database.engines import is_overwriting, truncate_log
 from bailee.ledger.entries import Erased
 from bailee.ledger.outbox import put
 from bailee.policy.periods import NONE
@@ -28,7 +28,8 @@ class Erasure(msgspec.Struct, frozen=True):
     Attributes:
         session: None for everything of the account.
         is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
-            reads the keystore as it was before; a running service sees to it once that process is done.
+            reads the keystore as it was before; a running service sees to it once that process is done. With
+            PostgreSQL they never are at once (docs/adr/0009).
     """
 
     account: str
@@ -91,7 +92,7 @@ def erase(
     today = datetime.fromtimestamp(entry.at_ms / 1000, UTC).date()
     while destroy_batch(engine, keystore, today=today, at_ms=entry.at_ms, which=marked):
         pass
-    is_overwritten = keystore.truncate_log()
+    is_overwritten = keystore.truncate_log() and is_overwriting(keystore.engine)
     while reclaim_batch(engine).segments:
         pass
     truncate_log(engine)

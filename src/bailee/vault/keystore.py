@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from bailee.database.engines import BUSY_SECONDS, open_database, truncate_log, watch_others
 from bailee.ledger.entries import tell_destroyed
 from bailee.ledger.outbox import move, put
+from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import KEY_BYTES
 from bailee.sealing.wrapping import KeyWrapper, open_key_file
 from bailee.vault import tables
@@ -125,4 +126,9 @@ def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) 
     engine = open_database(directory / "keys.db", tables.KEYSTORE)
     with engine.connect() as connection:
         is_empty = connection.execute(sa.select(tables.keys.c.segment).limit(1)).first() is None
-    return Keystore(engine, open_key_file(directory / "kek", random, create=is_empty), random)
+    try:
+        wrapper = open_key_file(directory / "kek", random, create=is_empty)
+    except Problem:
+        engine.dispose()
+        raise
+    return Keystore(engine, wrapper, random)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from bailee.database.leases import lease_table
 from bailee.database.stores import Store
+from bailee.ledger.origins import origin_table
 from bailee.ledger.outbox import outbox_table
 
 # Tables without row ids where the key is not a number: a tree of their own for the key would take a page
@@ -20,8 +22,26 @@ vault = sa.MetaData()
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 keystore = sa.MetaData()
 _REVISIONS = Path(__file__).parent / "revisions"
-VAULT = Store("vault", vault, _REVISIONS / "vault", "0002", can_shrink=True)
-KEYSTORE = Store("keystore", keystore, _REVISIONS / "keystore", "0002", page_bytes=1024)
+VAULT = Store(
+    "vault",
+    vault,
+    _REVISIONS / "vault",
+    "0002",
+    can_shrink=True,
+    file="vault/vault.db",
+    # What tightens or erases; every segment that begins would tell all recorders to look again.
+    watched=(("segments", "UPDATE OR DELETE"),),
+)
+KEYSTORE = Store(
+    "keystore",
+    keystore,
+    _REVISIONS / "keystore",
+    "0002",
+    page_bytes=1024,
+    file="keystore/keys.db",
+    watched=(("keys", "DELETE"),),
+    vacuumed=("keys",),
+)
 
 
 class State(StrEnum):
@@ -139,10 +159,10 @@ exchanges = sa.Table(
     sa.Column("status", sa.Integer, nullable=True),
     sa.Column("request_bytes", sa.BigInteger, nullable=False),
     sa.Column("response_bytes", sa.BigInteger, nullable=True),
-    sa.Column("input_tokens", sa.Integer, nullable=True),
-    sa.Column("output_tokens", sa.Integer, nullable=True),
-    sa.Column("cache_read_tokens", sa.Integer, nullable=True),
-    sa.Column("cache_creation_tokens", sa.Integer, nullable=True),
+    sa.Column("input_tokens", _BIG, nullable=True),
+    sa.Column("output_tokens", _BIG, nullable=True),
+    sa.Column("cache_read_tokens", _BIG, nullable=True),
+    sa.Column("cache_creation_tokens", _BIG, nullable=True),
     sa.Column("stop_reason", sa.Text, nullable=True),
     sa.Index("exchanges_by_session", "account", "session"),
 )
@@ -167,6 +187,8 @@ keys = sa.Table(
 )
 
 keystore_outbox = outbox_table(keystore)
+leases = lease_table(keystore)
+origins = origin_table(keystore)
 
 # One row a node: what its sweeper did last.
 sweepers = sa.Table(

@@ -156,9 +156,10 @@ class VaultWriter:
                 ]
                 cover_late(connection, begun)
             self._insert_exchanges(connection, fresh)
+            # Records first: whoever waits here for a segment that is being deleted holds no exchange of it.
+            self._insert_records(connection, self._records)
             if later:
                 connection.execute(_END_EXCHANGE, later)
-            self._insert_records(connection, self._records)
         for segment, _ in self._new_segments:
             segment.is_durable = True
         self._durable += self._ended
@@ -231,10 +232,18 @@ class VaultWriter:
     def _decide(self, frame: Decided) -> None:
         if frame.digest in self._decisions:
             return
+        try:
+            number = self._number(frame)
+        except sa.exc.IntegrityError:
+            number = self._number(frame)  # another node's recorder was the first
+        self._decisions[frame.digest] = (number, frame.terms)
+
+    def _number(self, frame: Decided) -> int:
+        """Return the number of a decision; one that is new is told to the ledger."""
         table = tables.decisions
         query = sa.select(table.c.number).where(table.c.digest == frame.digest)
         with self._connection.begin():
-            number = self._connection.execute(query).scalar_one_or_none()
+            number: int | None = self._connection.execute(query).scalar_one_or_none()
             if number is None:
                 row = {"digest": frame.digest, "body": frame.body}
                 insert = sa.insert(table).returning(table.c.number)
@@ -243,7 +252,7 @@ class VaultWriter:
                     id=self._random(16).hex(), at_ms=int(self._clock() * 1000), digest=frame.digest.hex()
                 )
                 put(self._connection, tables.vault_outbox, [made])
-        self._decisions[frame.digest] = (number, frame.terms)
+        return number
 
     def _begin(self, frame: Begin) -> None:
         if frame.decision not in self._decisions:

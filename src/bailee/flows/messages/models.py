@@ -39,7 +39,10 @@ def make_routes(gateway: Gateway) -> list[Route]:
     async def list_models(request: WebRequest) -> Response:
         headers = list(request.headers.raw)
         started_ms = gateway.now_ms()
-        principal = gateway.keys.authenticate(read_key(headers))
+        try:
+            principal = gateway.keys.authenticate(read_key(headers))
+        except Problem as problem:
+            return _error(503, "api_error", problem.what)
         if principal is None:
             return _error(401, "authentication_error", "no valid key")
         if Wire.MESSAGES not in gateway.upstream.wires:

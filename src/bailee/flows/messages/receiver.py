@@ -22,6 +22,7 @@ from bailee.flows.messages.refusals import Refusal, RefusalKind, render
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.wires import Wire, recognize_wire
 from bailee.policy.decisions import Decision
+from bailee.policy.problems import Problem
 from bailee.vault.frames import Decided
 
 # Closes with a reset (SO_LINGER for no time).
@@ -184,7 +185,11 @@ class MessagesProtocol(HttpToolsProtocol):
     def _admit_again(self, incoming: "_Incoming") -> _Admission | None:
         """Look again once the body is whole: uploads take minutes, and what changed meanwhile counts."""
         gateway = self._gateway
-        principal = gateway.keys.authenticate(incoming.token)
+        try:
+            principal = gateway.keys.authenticate(incoming.token)
+        except Problem as problem:
+            self._refuse(Refusal(RefusalKind.UNAVAILABLE, f"{problem.what}."), incoming.wire)
+            return None
         if principal == incoming.admission[0] and gateway.recording.is_ready:
             return incoming.admission
         return self._admit(incoming.token, incoming.wire, incoming.started_ms)
@@ -192,7 +197,11 @@ class MessagesProtocol(HttpToolsProtocol):
     def _admit(self, token: bytes, wire: Wire, started_ms: int) -> _Admission | None:
         """Authenticate and decide; None if the agent was refused."""
         gateway = self._gateway
-        principal = gateway.keys.authenticate(token)
+        try:
+            principal = gateway.keys.authenticate(token)
+        except Problem as problem:
+            self._refuse(Refusal(RefusalKind.UNAVAILABLE, f"{problem.what}."), wire)
+            return None
         if principal is None:
             text = "no valid key. Send one from `bailee keys create` as x-api-key or Authorization: Bearer."
             self._refuse(Refusal(RefusalKind.UNAUTHENTICATED, text), wire)

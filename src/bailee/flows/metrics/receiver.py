@@ -13,12 +13,13 @@ from bailee.flows.metrics.exports import REJECTED, Malformed, Signal, count
 from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow
 from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
 from bailee.vault.recording import Recording, decided_of
 from bailee.vault.tables import State
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 # google.rpc.Code, which OTLP's errors are told in.
-_INVALID, _DENIED, _UNAUTHENTICATED = 3, 7, 16
+_INVALID, _DENIED, _UNAVAILABLE, _UNAUTHENTICATED = 3, 7, 14, 16
 
 
 class MetricsReceiver:
@@ -57,7 +58,10 @@ class MetricsReceiver:
     async def _receive(self, request: Request, signal: Signal) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         presented = token if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        principal = self._keys.authenticate(presented.strip().encode("latin-1", "replace"))
+        try:
+            principal = self._keys.authenticate(presented.strip().encode("latin-1", "replace"))
+        except Problem as problem:
+            return _error(503, _UNAVAILABLE, problem.what)
         if principal is None:
             return _error(401, _UNAUTHENTICATED, "no valid key. Send one as Authorization: Bearer")
         decision = decide(self._flow, principal.to_context(self._provider))

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Lay the keys out anew, and add the sweepers and the outbox."""
+    """Lay the keys out anew, and add the sweepers, the outbox, the leases and the ledger's origin."""
     op.rename_table("keys", "keys_before")
     op.create_table(
         "keys",
@@ -37,4 +37,16 @@ def upgrade() -> None:
         sa.Column("boot_id", sa.Text, nullable=False),
         sa.Column("boot_ms", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("until_ms", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "origins",
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("origin", sa.Text, nullable=False),
     )
