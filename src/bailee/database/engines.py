@@ -44,7 +44,7 @@ def is_shared(engine: sa.Engine) -> bool:
 def is_overwriting(engine: sa.Engine) -> bool:
     """Tell whether deleted bytes are off the disk once `truncate_log` has told so.
 
-    PostgreSQL keeps them in its write-ahead log and in its pages for a while: docs/adr/0009.
+    PostgreSQL keeps them in its write-ahead log and in its pages for a while: docs/adr/0010.
     """
     return not is_shared(engine)
 

@@ -29,7 +29,7 @@ class Erasure(msgspec.Struct, frozen=True):
         session: None for everything of the account.
         is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
             reads the keystore as it was before; a running service sees to it once that process is done. With
-            PostgreSQL they never are at once (docs/adr/0009).
+            PostgreSQL they never are at once (docs/adr/0010).
     """
 
     account: str

@@ -37,7 +37,7 @@ KEYSTORE = Store(
     keystore,
     _REVISIONS / "keystore",
     "0002",
-    page_bytes=1024,
+    page_bytes=512,
     file="keystore/keys.db",
     watched=(("keys", "DELETE"),),
     vacuumed=("keys",),
