@@ -86,11 +86,11 @@ class Keeping:
     def write(self, admitted: tuple[Decided, Begin], answer: bytes = b"answer") -> int:
         """Record an admitted request, and its answer, durably; return the exchange."""
         decided, begin = admitted
-        self.writer.take(decided)
-        self.writer.take(begin)
+        self.writer.take([decided])
+        self.writer.take([begin])
         answer = answer if begin.keep else b""
         facts = (200, 1, 2, 6, "claude", 1, 1, 0, 0, "end_turn", b"", answer)
-        self.writer.take(Finish(begin.exchange, "complete", None, *facts))
+        self.writer.take([Finish(begin.exchange, "complete", None, *facts)])
         assert begin.exchange in self.writer.commit()
         return begin.exchange
 

@@ -84,28 +84,27 @@ class Vault:
         if decision not in self._terms:
             self.offer(decision, Period.days(30))
         digest = hashlib.sha256(decision.encode()).digest()
-        self.writer.take(Decided(digest, f'{{"decision":"{decision}"}}', self._terms[decision]))
-        self.writer.take(
-            Begin(
-                exchange=exchange,
-                account=account,
-                session=session,
-                key="key-1",
-                decision=digest,
-                flow="messages",
-                keep=keep,
-                started_ms=NOON_MS + exchange if started_ms is None else started_ms,
-                upstream="anthropic",
-                path="/v1/messages",
-                request_bytes=len(body),
-                headers=headers,
-                body=body,
-            )
+        decided = Decided(digest, f'{{"decision":"{decision}"}}', self._terms[decision])
+        begin = Begin(
+            exchange=exchange,
+            account=account,
+            session=session,
+            key="key-1",
+            decision=digest,
+            flow="messages",
+            keep=keep,
+            started_ms=NOON_MS + exchange if started_ms is None else started_ms,
+            upstream="anthropic",
+            path="/v1/messages",
+            request_bytes=len(body),
+            headers=headers,
+            body=body,
         )
+        self.writer.take([decided, begin])
 
     def part(self, exchange: int, data: bytes) -> None:
         """Relay the next bytes of an answer."""
-        self.writer.take(Part(exchange, data))
+        self.writer.take([Part(exchange, data)])
 
     def finish(
         self,
@@ -116,25 +115,24 @@ class Vault:
         state: tables.State = tables.State.COMPLETE,
     ) -> None:
         """End an exchange."""
-        self.writer.take(
-            Finish(
-                exchange=exchange,
-                state=state.value,
-                reason=None,
-                status=200,
-                first_byte_ms=100,
-                duration_ms=200,
-                response_bytes=len(data),
-                model="claude-sonnet-4-5",
-                input_tokens=10,
-                output_tokens=20,
-                cache_read_tokens=0,
-                cache_creation_tokens=0,
-                stop_reason="end_turn",
-                headers=headers,
-                data=data,
-            )
+        finish = Finish(
+            exchange=exchange,
+            state=state.value,
+            reason=None,
+            status=200,
+            first_byte_ms=100,
+            duration_ms=200,
+            response_bytes=len(data),
+            model="claude-sonnet-4-5",
+            input_tokens=10,
+            output_tokens=20,
+            cache_read_tokens=0,
+            cache_creation_tokens=0,
+            stop_reason="end_turn",
+            headers=headers,
+            data=data,
         )
+        self.writer.take([finish])
 
     def record(self, exchange: int, body: bytes, answer: bytes = b"answer", **begin: Any) -> Said:
         """Record an exchange from beginning to end, durably; return what was said."""

@@ -243,7 +243,7 @@ def test_a_record_without_its_decision_is_a_problem(vault: "Vault") -> None:
         1, "a", "s", "k", b"d" * 32, "messages", True, 0, "anthropic", "/v1/messages", 4, b"", b"body"
     )
     with pytest.raises(Problem):
-        vault.writer.take(frame)
+        vault.writer.take([frame])
     vault.writer.commit()
     assert vault.rows("SELECT COUNT(*) FROM records") == [(0,)]
 

@@ -51,6 +51,10 @@ class _Base(msgspec.Struct, frozen=True):
     numbers: "array[int]"
     ends: "array[int]"
 
+    @property
+    def retained_bytes(self) -> int:
+        return len(self.body) + 16 * len(self.numbers)
+
 
 def cut(body: bytes) -> list[bytes]:
     """Cut a body at the starts of its messages, tools and content blocks; the pieces join to the body."""
@@ -84,6 +88,7 @@ class BlockWriter:
 
     def __init__(self, hash_key: bytes) -> None:
         self._hash_key = hash_key
+        self._bases_bytes = 0
         self._numbers: dict[bytes, int] = {}
         self._bases: list[_Base] = []
         self._count = 0  # sequences written
@@ -91,7 +96,7 @@ class BlockWriter:
     @property
     def retained_bytes(self) -> int:
         """Memory held for comparison, in bytes, blocks' names included (about 120 bytes each)."""
-        return sum(len(base.body) + 16 * len(base.numbers) for base in self._bases) + 120 * len(self._numbers)
+        return self._bases_bytes + 120 * len(self._numbers)
 
     def write(self, body: bytes) -> Delta:
         """Tell a body by what is new in it, and remember it."""
@@ -111,13 +116,11 @@ class BlockWriter:
         """Take up a sequence that was written before a restart."""
         for piece in new:
             self._numbers[self._name(piece)] = len(self._numbers)
-        self._bases = self._bases[1 - _BASES :]
-        self._bases.append(_Base(self._count, body, numbers, array("q")))
-        self._count += 1
+        self._add_base(_Base(self._count, body, numbers, array("q")))
 
     def finish_restore(self) -> None:
         """Forget restored bodies whose block ends are not known; the numbers are all that is needed."""
-        self._bases = []
+        self._bases, self._bases_bytes = [], 0
 
     def _name(self, piece: bytes) -> bytes:
         if len(piece) <= _SHORT_BYTES:
@@ -164,10 +167,19 @@ class BlockWriter:
             ends = base.ends[:prefix] + array("q", lengths)
             ends.extend(end + shift for end in base.ends[tail:])
             if 2 * (prefix + suffix) > len(base.numbers):
-                self._bases.remove(base)  # its successor in the same conversation serves as well
-        self._bases = self._bases[1 - _BASES :]
-        self._bases.append(_Base(self._count, body, numbers, ends))
+                self._drop_base(base)  # its successor in the same conversation serves as well
+        self._add_base(_Base(self._count, body, numbers, ends))
+
+    def _add_base(self, base: _Base) -> None:
+        if len(self._bases) == _BASES:
+            self._drop_base(self._bases[0])
+        self._bases.append(base)
+        self._bases_bytes += base.retained_bytes
         self._count += 1
+
+    def _drop_base(self, base: _Base) -> None:
+        self._bases.remove(base)
+        self._bases_bytes -= base.retained_bytes
 
 
 def _whole_suffix(base: _Base, shared: int, length: int, prefix: int) -> tuple[int, int]:

@@ -23,11 +23,10 @@ import sqlalchemy.exc
 from bailee.database.engines import truncate_log
 from bailee.policy.problems import Problem
 from bailee.vault import tables
-from bailee.vault.frames import Again, Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
+from bailee.vault.frames import Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
 from bailee.vault.store import open_keys, open_vault
 from bailee.vault.writer import VaultWriter
 
-RECEIVE_BYTES = 1024 * 1024
 # Bounds a transaction, and so the memory and the wait of the first exchange in it.
 BATCH_BYTES = 8 * 1024 * 1024
 # A request alone is not waited for by anybody; it becomes durable with the next end, or after this long.
@@ -60,32 +59,28 @@ def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[
                 is_idle_done = truncate_logs()
             continue
         is_idle_done = False
-        has_end = False
         batch = 0
         while batch < BATCH_BYTES:
             try:
-                data = channel.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT if batch else 0)
+                count = channel.recv_into(buffer.room(), 0, socket.MSG_DONTWAIT if batch else 0)
             except BlockingIOError:
                 break
-            if not data:
+            if not count:
                 close_out(writer)
                 truncate_logs()
                 return
-            batch += len(data)
-            for body in buffer.feed(data):
-                frame = frame_decoder.decode(body)
-                writer.take(frame)
-                has_end = has_end or isinstance(frame, Finish | Again)
+            batch += count
+            buffer.grow(count)
+            writer.take(map(frame_decoder.decode, buffer.bodies()))
         taken += batch
-        if has_end or taken >= BATCH_BYTES:
+        if writer.is_awaited or taken >= BATCH_BYTES:
             answer(channel, Committed(writer.commit(), taken))
             taken = 0
 
 
 def close_out(writer: VaultWriter) -> None:
     """End what the service left open when it went away."""
-    for exchange in writer.open_exchanges:
-        writer.take(interruption(exchange))
+    writer.take(map(interruption, writer.open_exchanges))
     writer.commit()
 
 

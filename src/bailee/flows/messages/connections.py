@@ -85,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._has_bytes = False
         self._sent_at = time.monotonic()
-        self._transport.write(head + body)
+        self._transport.writelines((head, body))
 
     def abort(self) -> None:
         """Drop the connection and whatever was still to come."""

@@ -13,7 +13,7 @@ from bailee.accounts.keys import Principal
 from bailee.flows.messages.connections import UpstreamConnection, UpstreamFailed
 from bailee.flows.messages.eventstream import MessageBoundary, encode_ping
 from bailee.flows.messages.gateway import PING_SECONDS, SILENCE_SECONDS, Gateway
-from bailee.flows.messages.headers import find, select_request_headers, select_response_headers, to_lines
+from bailee.flows.messages.headers import find, select_response_headers, to_lines
 from bailee.flows.messages.refusals import Refusal, RefusalKind
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.usage import Usage, UsageReader
@@ -124,7 +124,6 @@ class Exchange:
 
     def _begin(self) -> Begin:
         request = self._request
-        recorded = select_request_headers(request.headers)
         return Begin(
             exchange=self.id,
             account=self._principal.account_id,
@@ -137,7 +136,7 @@ class Exchange:
             upstream=self._gateway.upstream.name,
             path=request.target.split(b"?", 1)[0].decode("latin-1"),
             request_bytes=len(request.body),
-            headers=to_lines(recorded) if self._keep else b"",
+            headers=to_lines(request.headers) if self._keep else b"",
             body=request.body if self._keep else b"",
         )
 

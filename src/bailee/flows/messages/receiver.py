@@ -54,6 +54,7 @@ class MessagesProtocol(HttpToolsProtocol):
         self._has_head = False
         self._has_progress = False
         self._pending_bytes = 0
+        self._reads = 0
         self._incoming: _Incoming | None = None
         self._exchange: Exchange | None = None
         self._is_ignoring = False
@@ -70,6 +71,7 @@ class MessagesProtocol(HttpToolsProtocol):
         if self._is_ignoring:
             return
         self._has_progress = False
+        self._reads += 1
         try:
             self._unset_keepalive_if_required()
             self.parser.feed_data(data)
@@ -146,7 +148,7 @@ class MessagesProtocol(HttpToolsProtocol):
         token = read_key(self._headers)
         admission = self._admit(token, wire, started_ms)
         if admission is not None:
-            self._incoming = _Incoming(token, admission, wire, started_ms)
+            self._incoming = _Incoming(token, admission, wire, started_ms, self._reads)
         if self._incoming is not None and self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -183,8 +185,13 @@ class MessagesProtocol(HttpToolsProtocol):
             task.add_done_callback(self.tasks.discard)
 
     def _admit_again(self, incoming: "_Incoming") -> _Admission | None:
-        """Look again once the body is whole: uploads take minutes, and what changed meanwhile counts."""
+        """Look again once the body is whole: uploads take minutes, and what changed meanwhile counts.
+
+        What came whole in one read was admitted a moment ago.
+        """
         gateway = self._gateway
+        if incoming.read == self._reads and gateway.recording.is_ready:
+            return incoming.admission
         try:
             principal = gateway.keys.authenticate(incoming.token)
         except Problem as problem:
@@ -320,7 +327,8 @@ class MessagesProtocol(HttpToolsProtocol):
 class _Incoming:
     """A request that was admitted and is still arriving."""
 
-    def __init__(self, token: bytes, admission: _Admission, wire: Wire, started_ms: int) -> None:
+    def __init__(self, token: bytes, admission: _Admission, wire: Wire, started_ms: int, read: int) -> None:
+        self.read = read
         self.token = token
         self.admission = admission
         self.wire = wire
