@@ -99,6 +99,21 @@ def test_a_layer_never_loosens(flow: Flow, context: Context, layer: Layer) -> No
     assert is_no_looser(decide(flow, with_layers(context, layer)), decide(flow, context))
 
 
+def test_control_where_the_last_layer_wins() -> None:
+    """Control: composed as most programs do it, a repository's file loosens what its user had tightened."""
+    strict = Layer(name=LayerName.USER, variables={"DISABLE_TELEMETRY": "1"}, retention=Period.days(7))
+    lax = Layer(name=LayerName.PROJECT, retention=Period.days(90))
+
+    def decide_by_last(context: Context) -> Decision:
+        return decide(MANIFEST.flow("messages"), msgspec.structs.replace(context, layers=context.layers[-1:]))
+
+    held = Context(layers=(strict,))
+    assert is_no_looser(
+        decide(MANIFEST.flow("messages"), with_layers(held, lax)), decide(MANIFEST.flow("messages"), held)
+    )
+    assert not is_no_looser(decide_by_last(with_layers(held, lax)), decide_by_last(held))
+
+
 @given(flows, contexts, periods, periods)
 def test_limits_of_organization_and_account_never_loosen(
     flow: Flow, context: Context, organization: Period | None, account: Period | None

@@ -196,6 +196,16 @@ def test_an_old_copy_does_not_open(vault: "Vault", said: "dict[int, Said]", copy
 
 
 @pytest.mark.sqlite
+def test_control_without_key_destruction(vault: "Vault", copy: sa.Engine) -> None:
+    """Control: where only rows are deleted, as peers do it, the copy opens as if nothing had been erased."""
+    with vault.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM records"))
+    today = vault.day + timedelta(days=1)
+    assert vault.read() == {}
+    assert read_session(copy, vault.keystore, ACCOUNT, SESSION, today=today)
+
+
+@pytest.mark.sqlite
 def test_no_key_there_is_opens_a_record_of_the_copy(vault: "Vault", copy: sa.Engine) -> None:
     """Tried one by one, no data key of the keystore opens any erased record, though each opens its own."""
 

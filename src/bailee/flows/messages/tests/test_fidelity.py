@@ -56,6 +56,26 @@ def test_a_body_crosses_byte_for_byte(gate: Gate, name: str) -> None:
     assert body in [held.request.reveal() for held in read_transcripts(gate.home).values()]
 
 
+def test_the_check_of_a_body_can_fail(tmp_path: Path) -> None:
+    """Negative control: a gateway that reads a body as JSON and writes it again is noticed."""
+    changes = (
+        "import json, msgspec\n"
+        "from bailee.flows.messages import exchanges\n"
+        "began = exchanges.Exchange.__init__\n"
+        "def begin(self, *given):\n"
+        "    body = json.dumps(json.loads(given[6].body)).encode()\n"
+        "    began(self, *given[:6], msgspec.structs.replace(given[6], body=body), *given[7:])\n"
+        "exchanges.Exchange.__init__ = begin\n"
+    )
+    body = b'{"spaced":  "as the agent likes"}'
+    with open_gate(tmp_path, changes=changes) as rewriting, rewriting.connect() as agent:
+        send(agent, rewriting.key, body)
+        visit = rewriting.upstream.accept()
+        _, received = visit.read_request()
+        answer(visit, agent)
+    assert received != body
+
+
 def test_a_chunked_body_arrives_whole(gate: Gate) -> None:
     """Chunks are framing, not content: the upstream gets the joined bytes and their length."""
     with gate.connect() as agent:
