@@ -160,11 +160,29 @@ class VaultWriter:
             self._insert_records(connection, self._records)
             if later:
                 connection.execute(_END_EXCHANGE, later)
+        self._settle_keys()
         for segment, _ in self._new_segments:
             segment.is_durable = True
         self._durable += self._ended
         self._begun, self._ended, self._records, self._new_segments = {}, {}, [], []
         self._trim()
+
+    def _settle_keys(self) -> None:
+        """Note that what was made keys for is written.
+
+        Raises:
+            Problem: a sweep gave keys up meanwhile, as of a recorder that was killed: nothing was kept.
+        """
+        if not self._new_segments:
+            return
+        if self._keystore.read_version() != self._keystore_version and self._keystore.has_given_up():
+            numbers = [segment.number for segment, _ in self._new_segments]
+            table = tables.segments
+            with self._connection.begin():
+                mark = sa.update(table).where(table.c.number.in_(numbers)).values(expires_on=tables.ERASED)
+                self._connection.execute(mark)
+            raise Problem("the recorder stood still for so long that its keys were given up")
+        self._keystore.settle()
 
     def _forget_erased(self) -> None:
         """Let go of segments whose key another process destroyed, and of what was to be written there."""
@@ -364,14 +382,9 @@ class VaultWriter:
             segment = _Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
             self._restore(segment)
             return segment
-        id = self._random(16)
-        segment = _Segment(
-            int.from_bytes(self._random(8)) >> _NUMBER_SHIFT,
-            id,
-            account,
-            session,
-            SegmentCipher(self._keystore.create(id), self._random),
-        )
+        id, number = self._random(16), int.from_bytes(self._random(8)) >> _NUMBER_SHIFT
+        key = self._keystore.create(id, number=number, at_ms=int(self._clock() * 1000))
+        segment = _Segment(number, id, account, session, SegmentCipher(key, self._random))
         segment.blocks = BlockWriter(self._random(32))
         segment.is_durable = False
         segment.admitted_ms = admitted_ms
