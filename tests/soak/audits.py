@@ -1,5 +1,6 @@
 """What must hold of a home at rest, whatever was killed before."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -25,6 +26,15 @@ from soak.stores import check_store
 # Enough of an envelope to be found by: its nonce, and more.
 SAMPLE_BYTES = 32
 MARGIN_MS = 120_000
+# A reader may keep a sweep from emptying a write-ahead log; an idle recorder does it within 10 s.
+OVERWRITING_SECONDS = 15.0
+
+
+class Pieces(NamedTuple):
+    """Bytes that a segment is found by in a file."""
+
+    key: bytes
+    record: bytes
 
 
 class Held(NamedTuple):
@@ -37,7 +47,7 @@ class Held(NamedTuple):
     due: dict[bytes, date | None]  # by segment
     keys: dict[bytes, bytes]
     fresh: dict[bytes, int]  # keys of which the next sweeps tell whether anything was written under them
-    days: dict[int, int]
+    days: dict[int, tuple[date, int]]  # by exchange: the segment's day, and for how many days it is held
 
 
 @dataclass
@@ -58,7 +68,7 @@ class Auditor:
     gone: set[int] = field(default_factory=set)
     destroyed: set[bytes] = field(default_factory=set)
     entries: int = 0
-    _known: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)  # wrapped key, piece of a record
+    _known: dict[bytes, Pieces] = field(default_factory=dict)
     _ids: set[str] = field(default_factory=set)
     _told: set[str] = field(default_factory=set)
 
@@ -76,12 +86,14 @@ class Auditor:
             found += self._check_states(held)
             self._witness(held)
             found += self._check_ledger(custody)
-            found += self._check_bytes(custody, held)
+            ended = self._list_ended(custody, held)
         except Problem as problem:
             found = [f"what is held cannot be read: {problem}"]
+            ended = {}
         finally:
             custody.close()
-        return found
+        # Not while a database is open here: closing another descriptor of it drops SQLite's locks on it.
+        return found + list(self._check_bytes(ended))
 
     def _check_fates(self, held: Held) -> Iterator[str]:
         """Everything acknowledged is there as it was said, or is gone for a reason; nothing gone is back."""
@@ -92,16 +104,16 @@ class Auditor:
             name = f"exchange {said.exchange:x} of {said.session}"
             erasures = [one for one in self.journal.erasures if one.may_take(said)]
             is_erased = any(one.is_acknowledged and one.must_take(said) for one in erasures)
-            if is_here and said.expires_on <= today:
-                yield f"{name} is held, and expired on {said.expires_on}"
+            if is_here and said.must_go_on <= today:
+                yield f"{name} is held, and expired on {said.must_go_on}"
             elif is_here and is_erased:
                 yield f"{name} is held, and was erased"
             elif is_here and held.contents[said.exchange] != said.content:
                 yield f"{name} is held with other bytes than were said"
-            elif not is_here and said.expires_on > today and not erasures:
+            elif not is_here and said.may_go_on > today and not erasures:
                 yield f"{name} was acknowledged, and is lost"
             for number, one in enumerate(self.journal.erasures):
-                if one.must_take(said) and said.expires_on > today and len(erasures) == 1:
+                if one.must_take(said) and said.may_go_on > today and len(erasures) == 1:
                     taken.setdefault(number, set()).add(is_here)
             if not is_here:
                 self.gone.add(said.exchange)
@@ -145,9 +157,9 @@ class Auditor:
         """What is held now without having been acknowledged must stay as well."""
         for exchange, content in held.contents.items():
             if exchange not in self.journal.said:
-                days = held.days[exchange]
-                said = Said(exchange, held.sessions[exchange], days, content, begun=0.0, ended=0.0)
-                self.journal.said[exchange] = said
+                terms = held.days[exchange]
+                session = held.sessions[exchange]
+                self.journal.said[exchange] = Said(exchange, session, *terms, content, begun=0.0, ended=0.0)
 
     def _check_ledger(self, custody: Custody) -> Iterator[str]:
         """It verifies, begins with what it was, tells nothing twice, and tells of every key destroyed."""
@@ -170,28 +182,45 @@ class Auditor:
                         yield f"the ledger tells of the end of segment {segment} twice"
                     self._told.add(segment)
 
-    def _check_bytes(self, custody: Custody, held: Held) -> Iterator[str]:
-        """Of what is gone now there is word in the ledger, and no byte of key or record in a file."""
+    def _list_ended(self, custody: Custody, held: Held) -> dict[bytes, Pieces]:
+        """Return what is gone since the last audit by pieces of its bytes, and remember those of the rest."""
         ended = {segment: pieces for segment, pieces in self._known.items() if segment not in held.keys}
-        files = [path for path in self.home.rglob("*") if path.is_file()] if ended else []
-        texts = {path: path.read_bytes() for path in files}
-        for segment, pieces in ended.items():
-            if commit_segment(segment) not in self._told:
-                yield f"the ledger does not tell that the key of segment {segment.hex()} is destroyed"
-            for path, text in texts.items():
-                if any(piece in text for piece in pieces):
-                    yield f"bytes of segment {segment.hex()} or its key are in {path.name}, after their end"
-            self.destroyed.add(segment)
-            del self._known[segment]
-        fresh = held.due.keys() - self._known.keys()
+        self._known = {segment: pieces for segment, pieces in self._known.items() if segment in held.keys}
+        self.destroyed |= ended.keys()
         records, segments = tables.records, tables.segments
         query = sa.select(segments.c.id, records.c.sealed).join(
             records, records.c.segment == segments.c.number
         )
         with custody.vault.connect() as connection:
             for id, sealed in connection.execute(query.where(records.c.sequence == 0)):
-                if id in fresh and id in held.keys:
-                    self._known[id] = held.keys[id], sealed[:SAMPLE_BYTES]
+                if id in held.keys:
+                    self._known[id] = Pieces(held.keys[id], sealed[:SAMPLE_BYTES])
+        return ended
+
+    def _check_bytes(self, ended: dict[bytes, Pieces]) -> Iterator[str]:
+        """Of what is gone there is word in the ledger, and soon no byte of key or record in a file."""
+        for segment in ended:
+            if commit_segment(segment) not in self._told:
+                yield f"the ledger does not tell that the key of segment {segment.hex()} is destroyed"
+        deadline = time.monotonic() + OVERWRITING_SECONDS
+        while found := list(find_pieces(self.home, ended)):
+            if time.monotonic() > deadline:
+                yield from found
+                return
+            time.sleep(0.5)
+
+
+def find_pieces(home: Path, ended: dict[bytes, Pieces]) -> Iterator[str]:
+    """Search all files of a home for bytes of what is gone."""
+    for path in home.rglob("*") if ended else ():
+        try:
+            text = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:
+            continue
+        for segment, pieces in ended.items():
+            for name, piece in pieces._asdict().items():
+                if piece in text:
+                    yield f"bytes of the {name} of segment {segment.hex()} are in {path.name}, after its end"
 
 
 def read_held(custody: Custody) -> Held:
@@ -206,8 +235,9 @@ def read_held(custody: Custody) -> Held:
         for one in read_session(*arguments, today=custody.today()):
             contents[one.exchange] = digest(one.request.reveal(), one.response.reveal())
     exchanges, segments = tables.exchanges, tables.segments
-    columns = (exchanges.c.id, exchanges.c.session, exchanges.c.state, segments.c.id, segments.c.retention)
-    query = sa.select(*columns).outerjoin(segments, segments.c.number == exchanges.c.segment)
+    columns = (exchanges.c.id, exchanges.c.session, exchanges.c.state, segments.c.id)
+    query = sa.select(*columns, segments.c.day, segments.c.retention)
+    query = query.outerjoin(segments, segments.c.number == exchanges.c.segment)
     with custody.vault.connect() as connection:
         rows = connection.execute(query).all()
         due = {row.id: row.expires_on for row in connection.execute(sa.select(segments))}
@@ -222,5 +252,5 @@ def read_held(custody: Custody) -> Held:
         due,
         keys,
         fresh,
-        {row[0]: int(row.retention.removesuffix("d")) for row in rows if row.retention},
+        {row[0]: (row.day, int(row.retention.removesuffix("d"))) for row in rows if row.retention},
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from soak.clocks import SharedClock
 from soak.journals import Journal, Said, digest
 
 TIMEOUT_SECONDS = 40.0
@@ -45,11 +46,13 @@ class Client:
         self,
         holder: Holder,
         journal: Journal,
+        clock: SharedClock,
         random: Random,
         find_address: Callable[[], tuple[str, int] | None],
     ) -> None:
         self._holder = holder
         self._journal = journal
+        self._clock = clock
         self._random = random
         self._find_address = find_address
         self._sessions: list[_Session] = []
@@ -96,7 +99,7 @@ class Client:
         stream = self._random.random() < 0.7
         body = {"model": "claude-rehearsal-1", "max_tokens": 200, "stream": stream}
         request = json.dumps({**body, "messages": [*session.messages, asked]}).encode()
-        begun = time.monotonic()
+        begun, day = time.monotonic(), self._clock.today()
         connection = http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)
         try:
             headers = {"x-api-key": self._holder.key, "x-claude-code-session-id": session.id}
@@ -110,7 +113,8 @@ class Client:
             return
         ended = time.monotonic()
         content = digest(request, response)
-        self._journal.note(Said(int(exchange, 16), session.id, self._holder.days, content, begun, ended))
+        said = Said(int(exchange, 16), session.id, day, self._holder.days, content, begun, ended)
+        self._journal.note(said)
         session.messages += [asked, {"role": "assistant", "content": "so be it"}]
 
     def _choose(self) -> _Session:

@@ -24,22 +24,30 @@ class Said:
     """An exchange that must be held: its client has the whole answer, or it was found held before.
 
     Attributes:
+        day: the UTC day as its client asked. Its id begins with its time, but is that of a later exchange and
+            one where the clock is set ahead in the same moment.
         begun, ended: seconds of this machine's monotonic clock.
         days: for how many days it is held.
     """
 
     exchange: int
     session: str
+    day: date
     days: int
     content: Content
     begun: float
     ended: float
 
     @property
-    def expires_on(self) -> date:
-        """The UTC day on which it is due; an exchange's id begins with its time."""
+    def may_go_on(self) -> date:
+        """The first UTC day on which it may be due."""
+        return date.fromordinal(self.day.toordinal() + self.days)
+
+    @property
+    def must_go_on(self) -> date:
+        """The UTC day on which it is due at the latest."""
         begun = datetime.fromtimestamp((self.exchange >> 21) / 1000, UTC).date()
-        return date.fromordinal(begun.toordinal() + self.days)
+        return date.fromordinal(max(self.day, begun).toordinal() + self.days)
 
 
 @dataclass(frozen=True)

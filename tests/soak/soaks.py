@@ -59,12 +59,12 @@ def soak(
                 inflict(world, victim, random)
                 found = settle_and_audit(world, auditor)
             except (AssertionError, RuntimeError, Problem) as error:  # waited in vain, or a command failed
-                found = [str(error), "nothing more was tried"]
+                found = [str(error)]
             soaked.kills[victim] += 1
             soaked.violations += [f"kill {number + 1}, {victim}: {what}" for what in found]
             report(victim, found)
-            if "nothing more was tried" in found:
-                break
+            if found:
+                break  # the home is evidence
         soaked.acknowledged = world.journal.acknowledged
         soaked.gone, soaked.entries = len(auditor.gone), auditor.entries
     return soaked

@@ -51,7 +51,7 @@ class World:
         for holder in self._make_holders():
             for _ in range(CLIENTS_OF_EACH):
                 drawn = Random(random.getrandbits(64))
-                self._clients.append(Client(holder, self.journal, drawn, self._find_address))
+                self._clients.append(Client(holder, self.journal, self.clock, drawn, self._find_address))
 
     def _make_holders(self) -> Iterator[Holder]:
         directory = open_directory(self.home, clock=self.clock)

@@ -103,12 +103,12 @@ def test_the_check_of_strays_can_fail(keeping: Keeping, monkeypatch: pytest.Monk
 def test_a_sweep_killed_between_its_steps_is_finished(
     keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given up and not yet marked: the next sweep goes on, without waiting again."""
+    """Marked and not yet forgotten: the next sweep goes on."""
     with pytest.raises(Killed):
         write_between(keeping, die)
     keeping.now += PATIENCE
     with monkeypatch.context() as patched:
-        patched.setattr(strays, "_mark", lambda *arguments: die())
+        patched.setattr(keeping.custody.keystore, "forget_fresh", lambda fresh: die())
         with pytest.raises(Killed):
             sweep(keeping.custody)
     sweep(keeping.custody)
@@ -133,13 +133,13 @@ def test_a_recorder_that_wakes_up_while_its_key_goes(keeping: Keeping) -> None:
 
 
 def test_a_recorder_that_wakes_up_after_its_key_is_gone(keeping: Keeping) -> None:
-    """It finds its key given up: nobody is told that anything is kept, and what it wrote is swept."""
+    """It finds its key gone: nobody is told that anything is kept, and what it wrote is swept."""
 
     def let_sweep() -> None:
         keeping.now += PATIENCE
         sweep(keeping.custody)
 
-    with pytest.raises(Problem, match="given up"):
+    with pytest.raises(Problem, match="stood still"):
         write_between(keeping, let_sweep)
     sweep(keeping.custody)
     assert count(keeping) == (1, 0, 1)

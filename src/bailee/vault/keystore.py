@@ -84,30 +84,12 @@ class Keystore:
         self._settled += self._flushed
         self._flushed = []
 
-    def has_given_up(self) -> bool:
-        """Tell whether a key that was flushed, and whose segment is just written, was given up meanwhile."""
-        table = tables.fresh_keys
-        kept = sa.select(sa.func.count()).where(
-            table.c.segment.in_(self._flushed), table.c.is_given_up.is_(False)
-        )
-        with self.engine.connect() as connection:
-            return connection.execute(kept).scalar_one() < len(self._flushed)
-
     def list_fresh(self, *, before_ms: int) -> list[Fresh]:
         """Return the keys made before a moment whose segments are not known to be on disk."""
         table = tables.fresh_keys
-        is_old = sa.or_(table.c.at_ms < before_ms, table.c.is_given_up.is_(True))
-        query = sa.select(table.c.segment, table.c.number, table.c.at_ms).where(is_old)
+        query = sa.select(table.c.segment, table.c.number, table.c.at_ms).where(table.c.at_ms < before_ms)
         with self.engine.connect() as connection:
             return [Fresh(*row) for row in connection.execute(query.limit(_KEYS_IN_A_STATEMENT))]
-
-    def give_up(self, fresh: Sequence[Fresh]) -> None:
-        """Tell the recorders of keys, should they still be there, that these are about to be destroyed."""
-        if fresh:
-            table = tables.fresh_keys
-            change = sa.update(table).where(table.c.segment.in_([one.segment for one in fresh]))
-            with self.engine.begin() as connection:
-                connection.execute(change.values(is_given_up=True))
 
     def forget_fresh(self, fresh: Sequence[Fresh]) -> None:
         """Note that it is known what became of these keys' segments."""

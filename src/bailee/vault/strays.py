@@ -12,8 +12,8 @@ import sqlalchemy.exc
 from bailee.vault import tables
 from bailee.vault.keystore import Fresh, Keystore
 
-# A recorder takes milliseconds from a key to its segment. One that stood still for longer than this is told
-# that its key is given up, and ends.
+# A recorder takes milliseconds from a key to its segment. One that stood still for longer than this may find
+# its key gone, and ends.
 PATIENCE_MS = 60_000
 
 
@@ -21,7 +21,8 @@ def mark_strays(vault: sa.Engine, keystore: Keystore, *, at_ms: int) -> int:
     """Mark what stray keys would have been the keys of, so that they are destroyed with all that is due.
 
     A row with the segment's number keeps its recorder, should it go on now, from writing under a key that is
-    about to go; one that comes even later finds its key given up (`Keystore.has_given_up`).
+    about to go; one that comes even later, when that row is gone too, looks for its key before it tells
+    anybody that something is kept (`VaultWriter`). So no clock has to be right.
 
     Args:
         at_ms: milliseconds since 1970 UTC.
@@ -37,9 +38,7 @@ def mark_strays(vault: sa.Engine, keystore: Keystore, *, at_ms: int) -> int:
         query = sa.select(segments.c.number).where(segments.c.number.in_([one.number for one in fresh]))
         written = set(connection.execute(query).scalars())
         decision = connection.execute(sa.select(sa.func.min(decisions.c.number))).scalar_one()
-    strays = [one for one in fresh if one.number not in written]
-    keystore.give_up(strays)
-    marked = sum(_mark(vault, stray, decision) for stray in strays)
+    marked = sum(_mark(vault, one, decision) for one in fresh if one.number not in written)
     keystore.forget_fresh(fresh)
     return marked
 

@@ -193,7 +193,6 @@ fresh_keys = sa.Table(
     sa.Column("segment", sa.LargeBinary(16), primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("at_ms", sa.BigInteger, nullable=False),
-    sa.Column("is_given_up", sa.Boolean, nullable=False, server_default=sa.false()),
     sqlite_with_rowid=False,
 )
 

@@ -168,21 +168,30 @@ class VaultWriter:
         self._trim()
 
     def _settle_keys(self) -> None:
-        """Note that what was made keys for is written.
+        """Note that what keys were made for is written.
 
         Raises:
-            Problem: a sweep gave keys up meanwhile, as of a recorder that was killed: nothing was kept.
+            Problem: a sweep has destroyed keys meanwhile as a killed recorder's, so that nothing was kept.
         """
-        if not self._new_segments:
+        numbers = {segment.id: segment.number for segment, _ in self._new_segments}
+        if not numbers:
             return
-        if self._keystore.read_version() != self._keystore_version and self._keystore.has_given_up():
-            numbers = [segment.number for segment, _ in self._new_segments]
-            table = tables.segments
-            with self._connection.begin():
-                mark = sa.update(table).where(table.c.number.in_(numbers)).values(expires_on=tables.ERASED)
-                self._connection.execute(mark)
-            raise Problem("the recorder stood still for so long that its keys were given up")
+        if self._keystore.read_version() != self._keystore_version:
+            gone = numbers.keys() - self._keystore.select_held(list(numbers))
+            if gone and self._mark_erased([numbers[id] for id in gone]):
+                raise Problem("this recorder stood still for so long that its keys were destroyed")
         self._keystore.settle()
+
+    def _mark_erased(self, numbers: list[int]) -> int:
+        """Mark segments as erased, and return how many were neither that nor destroyed already."""
+        table = tables.segments
+        mark = sa.update(table).where(
+            table.c.number.in_(numbers),
+            table.c.is_destroyed.is_(False),
+            sa.or_(table.c.expires_on.is_(None), table.c.expires_on != tables.ERASED),
+        )
+        with self._connection.begin():
+            return self._connection.execute(mark.values(expires_on=tables.ERASED)).rowcount
 
     def _forget_erased(self) -> None:
         """Let go of segments whose key another process destroyed, and of what was to be written there."""
@@ -375,6 +384,10 @@ class VaultWriter:
         )
         with self._engine.connect() as connection:
             begun = connection.execute(query).all()
+        if begun:
+            # Its newest records may still be waiting. Before its key is asked for: writing looks what was
+            # erased, and a segment that it does not know of yet would be taken for one that is held.
+            self._flush()
         for found in begun:
             key = self._keystore.get(found.id)
             if key is None:
@@ -404,7 +417,6 @@ class VaultWriter:
 
     def _restore(self, segment: _Segment) -> None:
         """Take up a segment that was begun before a restart or fell out of memory."""
-        self._flush()  # its newest records may still be waiting
         segment.blocks = BlockWriter(self._random(32))
         reader = BlockReader()
         for record in read_records(self._engine, segment.number):
