@@ -1,6 +1,6 @@
 # Each target does its own set-up: a fresh clone needs no other command first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test soak check bench lock clean
 
 BIN := .venv/bin
 
@@ -17,6 +17,9 @@ demo: .venv/ready ## Run a real agent under custody, from start to receipt
 
 test: .venv/ready ## Run all tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+soak: .venv/ready ## Kill processes at random, 200 times on each database (about 30 minutes); SEED=... repeats one
+	PYTHONPATH=tests $(BIN)/python -m soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
 check: .venv/ready ## Lint, check types and the direction of imports
 	$(BIN)/ruff check .

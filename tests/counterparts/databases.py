@@ -56,6 +56,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "socket"
+        self._folder = folder
 
     def url(self, name: str, role: str = "bailee", password: str = "") -> str:
         """Return what `BAILEE_DATABASE` is for a home whose databases' names begin so."""
@@ -74,6 +75,14 @@ class Server:
             with contextlib.suppress(psycopg.OperationalError), self.connect(f"{name}_{store}") as connection:
                 connection.execute(_END_OTHERS)
                 connection.execute(_EMPTY)
+
+    def crash(self) -> None:
+        """End every process of the server at once, as in a power cut: nobody is told, nothing is written."""
+        _crash(self._folder)
+
+    def start_again(self) -> None:
+        """Start the server after a crash: it recovers what was committed."""
+        _run_server(self._folder)
 
     def drop(self, name: str) -> None:
         """Drop a home's databases, whoever is still connected."""
@@ -134,19 +143,26 @@ def _start(folder: Path) -> None:
         (folder / name).mkdir(mode=0o700)
         if os.getuid() == 0:
             os.chown(folder / name, *_owner())
+    making = ("initdb", "-U", "bailee", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+    _run(folder, *making, "-D", folder / "data")
+    _run_server(folder)
+
+
+def _run_server(folder: Path) -> None:
     data = folder / "data"
-    making = ("initdb", "-D", data, "-U", "bailee", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
     settings = " ".join(
         f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={folder}/socket")
     )
-    starting = ("pg_ctl", "-D", data, "-l", data / "log", "-o", settings, "--wait", "start")
-    for command in (making, starting):
-        _run(folder, *command)
+    _run(folder, "pg_ctl", "-D", data, "-l", data / "log", "-o", settings, "--wait", "start")
 
 
 def _stop(folder: Path) -> None:
-    _run(folder, "pg_ctl", "-D", folder / "data", "--mode", "immediate", "stop")  # nothing is kept
+    _crash(folder)  # nothing is kept
     shutil.rmtree(folder)
+
+
+def _crash(folder: Path) -> None:
+    _run(folder, "pg_ctl", "-D", folder / "data", "--mode", "immediate", "stop")
 
 
 def _run(folder: Path, program: str, *arguments: object) -> None:

@@ -1,7 +1,7 @@
 """A service, the upstream behind it and a key to it, ready for a test to lead."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,14 @@ class Gate:
 
 
 @contextlib.contextmanager
-def open_gate(folder: Path, *options: str, changes: str = "") -> Iterator[Gate]:
+def open_gate(
+    folder: Path, *options: str, changes: str = "", environment: Mapping[str, str] = {}
+) -> Iterator[Gate]:
     """Start a service in front of an upstream that the test leads."""
     home = folder / "state"
     key = make_key(home)
     with Upstream() as upstream:
         options = ("--upstream", f"compatible={upstream.url}", *options)
-        environment = {"BAILEE_UPSTREAM_KEY": UPSTREAM_KEY}
+        environment = {"BAILEE_UPSTREAM_KEY": UPSTREAM_KEY, **environment}
         with serving(home, folder, *options, environment=environment, changes=changes) as service:
             yield Gate(service, upstream, home, key)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bailee.database.locations import VARIABLE
-from counterparts.processes import children, process_state
+from counterparts.processes import children, list_descriptors, process_state
 from counterparts.waiting import DEADLINE_SECONDS, wait_for
 
 
@@ -163,13 +163,8 @@ class Service:
 
     def descriptors(self) -> list[str]:
         """Return what the service's open file descriptors point at, sockets as `socket`."""
-        folder = Path(f"/proc/{self.process.pid}/fd")
-        found = []
-        for entry in folder.iterdir():
-            with contextlib.suppress(OSError):
-                target = str(entry.readlink())
-                found.append(target if target.startswith("/") else target.partition(":")[0])
-        return sorted(found)
+        targets = list_descriptors(self.process.pid)
+        return sorted(target if target.startswith("/") else target.partition(":")[0] for target in targets)
 
 
 def settle(service: Service) -> list[str]:

@@ -412,6 +412,29 @@ def test_a_segment_that_nobody_has_written_yet_is_not_taken_for_erased(
     assert vault.read(OTHER) == said
 
 
+def test_a_segment_destroyed_as_it_is_taken_up_again(
+    vault: "Vault", person: "Vault", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is destroyed right after it was read, by an eraser killed there: nothing more is written."""
+    person.record(1, b"before")
+    (segment,) = person.segments()
+    vault.begin(2, b"of another session, still waiting", session="another")
+    get = vault.keystore.get
+
+    def get_and_lose(id: bytes) -> bytes | None:
+        key = get(id)
+        person.keystore.destroy([segment], why="erased", at_ms=0)
+        return key
+
+    monkeypatch.setattr(vault.keystore, "get", get_and_lose)
+    of_segment = "SELECT count(*) FROM records JOIN segments ON segment = number WHERE id = :id"
+    before = vault.rows(of_segment, id=segment)
+    vault.begin(3, b"after")
+    vault.finish(3, b"answer")
+    vault.writer.commit()
+    assert vault.rows(of_segment, id=segment) == before
+
+
 def test_erased_again_and_again(vault: "Vault", person: "Vault") -> None:
     """Each time a session is erased it begins anew, whatever went before."""
     segments: set[bytes] = set()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bailee.dumps import forbid_dumps
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def admit(custody: "Custody", account: str, session: str | None, *, purpose: str
     Raises:
         Problem: no reason is given where one is needed.
     """
+    forbid_dumps()  # content is opened next
     key = os.environ.get("BAILEE_KEY", "")
     if custody.directory.is_holder(account, user_id=os.getuid(), key=key):
         return

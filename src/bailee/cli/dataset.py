@@ -7,6 +7,7 @@ import click
 from bailee.cli.accesses import operator
 from bailee.cli.options import echo_json, with_home, with_json
 from bailee.cli.progress import draw_progress
+from bailee.dumps import forbid_dumps
 from bailee.sizes import tell_count, tell_size
 
 EXIT_NOT_IN_ORDER = 1
@@ -38,6 +39,7 @@ def build(out: Path, reason: str, home: Path, as_json: bool) -> None:
     from bailee.vault.custody import open_custody
     from bailee.vault.datasets.building import DatasetBuilder
 
+    forbid_dumps()  # it opens everybody's content
     custody = open_custody(home)
     masker = open_masker(home / "cache")
     builder = DatasetBuilder(

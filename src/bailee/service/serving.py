@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -21,6 +20,7 @@ from starlette.applications import Starlette
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
+from bailee.dumps import forbid_dumps
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
@@ -55,8 +55,7 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
         Problem: the configuration, the home or the address cannot be used.
     """
     check(configuration)
-    # Conversations pass through this process: no core file may hold one.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumps()  # conversations pass through this process
     try:
         configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

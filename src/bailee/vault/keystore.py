@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -16,6 +17,19 @@ from bailee.vault import tables
 
 # A statement takes 32,766 parameters in SQLite, 65,535 in PostgreSQL.
 _KEYS_IN_A_STATEMENT = 10_000
+
+
+class Fresh(NamedTuple):
+    """A key whose segment is not known to be on disk.
+
+    Attributes:
+        number: the segment's, in the vault.
+        at_ms: when it was made, in milliseconds since 1970 UTC.
+    """
+
+    segment: bytes
+    number: int
+    at_ms: int
 
 
 class Keystore:
@@ -37,11 +51,20 @@ class Keystore:
         self._wrapper = wrapper
         self._random = random
         self._new: list[dict[str, bytes]] = []
+        self._fresh: list[Fresh] = []  # made since the last flush
+        self._flushed: list[bytes] = []  # whose segments are about to be written
+        self._settled: list[bytes] = []  # whose segments are
 
-    def create(self, segment: bytes) -> bytes:
-        """Return a fresh data key for a segment; it is kept from the next `flush` on."""
+    def create(self, segment: bytes, *, number: int, at_ms: int) -> bytes:
+        """Return a fresh data key for a segment; it is kept from the next `flush` on.
+
+        Args:
+            number: the segment's, in the vault.
+            at_ms: milliseconds since 1970 UTC.
+        """
         key = self._random(KEY_BYTES)
         self._new.append({"segment": segment, "wrapped": self._wrapper.wrap(key, segment)})
+        self._fresh.append(Fresh(segment, number, at_ms))
         return key
 
     def flush(self) -> None:
@@ -50,7 +73,28 @@ class Keystore:
             return
         with self._connection.begin():
             self._connection.execute(sa.insert(tables.keys), self._new)
-        self._new = []
+            self._connection.execute(sa.insert(tables.fresh_keys), [one._asdict() for one in self._fresh])
+            if self._settled:
+                self._connection.execute(_delete_fresh(self._settled))
+        self._flushed += [one.segment for one in self._fresh]
+        self._new, self._fresh, self._settled = [], [], []
+
+    def settle(self) -> None:
+        """Take note that the segments of all keys that were flushed are on disk."""
+        self._settled += self._flushed
+        self._flushed = []
+
+    def list_fresh(self, *, before_ms: int) -> list[Fresh]:
+        """Return the keys made before a moment whose segments are not known to be on disk."""
+        table = tables.fresh_keys
+        query = sa.select(table.c.segment, table.c.number, table.c.at_ms).where(table.c.at_ms < before_ms)
+        with self.engine.connect() as connection:
+            return [Fresh(*row) for row in connection.execute(query.limit(_KEYS_IN_A_STATEMENT))]
+
+    def forget_fresh(self, fresh: Sequence[Fresh]) -> None:
+        """Note that it is known what became of these keys' segments."""
+        with self.engine.begin() as connection:
+            connection.execute(_delete_fresh([one.segment for one in fresh]))
 
     def get(self, segment: bytes) -> bytes | None:
         """Return a segment's data key, or None if it was destroyed."""
@@ -132,3 +176,7 @@ def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) 
         engine.dispose()
         raise
     return Keystore(engine, wrapper, random)
+
+
+def _delete_fresh(segments: Sequence[bytes]) -> "sa.Delete":
+    return sa.delete(tables.fresh_keys).where(tables.fresh_keys.c.segment.in_(segments))

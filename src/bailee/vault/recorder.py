@@ -8,7 +8,6 @@ shares the interpreter lock, and its switch interval alone (5 ms) is ten times t
 import argparse
 import contextlib
 import os
-import resource
 import select
 import signal
 import socket
@@ -21,6 +20,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.database.engines import truncate_log
+from bailee.dumps import forbid_dumps
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.frames import Answer, Committed, Failed, Finish, FrameBuffer, encode, frame_decoder
@@ -134,9 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--descriptor", type=int, required=True)
     options = parser.parse_args(arguments)
-    # Content passes through this process: no core file may hold it. The service ends it by closing
-    # its end of the socket, after the last frame, so a Ctrl-C meant for the service must not.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumps()
+    # The service ends it by closing its end of the socket, after the last frame, so a Ctrl-C meant for the
+    # service must not.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Relaying goes before recording where both want one core: the first byte of an answer came 0.4 ms sooner.

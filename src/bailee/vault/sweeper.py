@@ -7,7 +7,6 @@ nothing.
 
 import argparse
 import os
-import resource
 import signal
 import socket
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import sqlalchemy.exc
 
+from bailee.dumps import forbid_dumps
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody, open_custody
 from bailee.vault.sweepers import note_fault, note_start, note_success, read_clocks, read_sweeper, tell_jump
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bailee-sweeper")
     parser.add_argument("--home", type=Path, required=True)
     options = parser.parse_args(arguments)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumps()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
     known, fault = "", ""

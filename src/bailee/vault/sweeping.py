@@ -22,6 +22,7 @@ from bailee.vault import tables
 from bailee.vault.custody import Custody
 from bailee.vault.destruction import destroy_batch, forget_facts, is_due, reclaim_batch
 from bailee.vault.holds import is_held
+from bailee.vault.strays import mark_strays
 
 PAGES_AT_A_TIME = 1000
 
@@ -92,6 +93,7 @@ def sweep(
     # Read first, all of it: an unreadable setting stops the sweep before anything is destroyed.
     accounts = custody.directory.all()
     tightened = sum(custody.tighten(account) for account in accounts)
+    mark_strays(vault, keystore, at_ms=custody.now_ms())
     keys = 0
     while count := destroy_batch(vault, keystore, today=day, at_ms=custody.now_ms()):
         keys += count

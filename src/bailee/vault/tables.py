@@ -36,7 +36,7 @@ KEYSTORE = Store(
     "keystore",
     keystore,
     _REVISIONS / "keystore",
-    "0002",
+    "0003",
     page_bytes=512,
     file="keystore/keys.db",
     watched=(("keys", "DELETE"),),
@@ -183,6 +183,16 @@ keys = sa.Table(
     keystore,
     sa.Column("segment", sa.LargeBinary(16), primary_key=True),
     sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Keys whose segments were not on disk yet when they were made (`vault.strays`).
+fresh_keys = sa.Table(
+    "fresh_keys",
+    keystore,
+    sa.Column("segment", sa.LargeBinary(16), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

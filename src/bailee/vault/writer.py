@@ -175,11 +175,38 @@ class VaultWriter:
             self._insert_records(connection, self._records)
             if self._later:
                 connection.execute(_END_EXCHANGE, self._later)
+        self._settle_keys()
         for segment, _ in self._new_segments:
             segment.is_durable = True
         self._durable += self._ended
         self._begun, self._ended, self._later, self._records, self._new_segments = {}, [], [], [], []
         self._trim()
+
+    def _settle_keys(self) -> None:
+        """Note that what keys were made for is written.
+
+        Raises:
+            Problem: a sweep has destroyed keys meanwhile as a killed recorder's, so that nothing was kept.
+        """
+        numbers = {segment.id: segment.number for segment, _ in self._new_segments}
+        if not numbers:
+            return
+        if self._keystore.read_version() != self._keystore_version:
+            gone = numbers.keys() - self._keystore.select_held(list(numbers))
+            if gone and self._mark_erased([numbers[id] for id in gone]):
+                raise Problem("this recorder stood still for so long that its keys were destroyed")
+        self._keystore.settle()
+
+    def _mark_erased(self, numbers: list[int]) -> int:
+        """Mark segments as erased, and return how many were neither that nor destroyed already."""
+        table = tables.segments
+        mark = sa.update(table).where(
+            table.c.number.in_(numbers),
+            table.c.is_destroyed.is_(False),
+            sa.or_(table.c.expires_on.is_(None), table.c.expires_on != tables.ERASED),
+        )
+        with self._connection.begin():
+            return self._connection.execute(mark.values(expires_on=tables.ERASED)).rowcount
 
     def _forget_erased(self) -> None:
         """Let go of segments whose key another process destroyed, and of what was to be written there."""
@@ -369,6 +396,10 @@ class VaultWriter:
             "trainable": terms.trainable,
         }
         begun = self._reading.execute(_FIND_SEGMENT, wanted).all()
+        if begun:
+            # Its newest records may still be waiting. Before its key is asked for: writing looks what was
+            # erased, and a segment that it does not know of yet would be taken for one that is held.
+            self._flush()
         for found in begun:
             key = self._keystore.get(found.id)
             if key is None:
@@ -376,14 +407,9 @@ class VaultWriter:
             segment = _Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
             self._restore(segment)
             return segment
-        id = self._random(16)
-        segment = _Segment(
-            int.from_bytes(self._random(8)) >> _NUMBER_SHIFT,
-            id,
-            account,
-            session,
-            SegmentCipher(self._keystore.create(id), self._random),
-        )
+        id, number = self._random(16), int.from_bytes(self._random(8)) >> _NUMBER_SHIFT
+        key = self._keystore.create(id, number=number, at_ms=int(self._clock() * 1000))
+        segment = _Segment(number, id, account, session, SegmentCipher(key, self._random))
         segment.blocks = BlockWriter(self._random(32))
         segment.is_durable = False
         segment.admitted_ms = admitted_ms
@@ -403,7 +429,6 @@ class VaultWriter:
 
     def _restore(self, segment: _Segment) -> None:
         """Take up a segment that was begun before a restart or fell out of memory."""
-        self._flush()  # its newest records may still be waiting
         segment.blocks = BlockWriter(self._random(32))
         reader = BlockReader()
         for record in read_records(self._engine, segment.number):
