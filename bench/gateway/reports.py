@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import platform
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +9,7 @@ from bench.gateway.gateways import Running
 from bench.gateway.measurements import Cell, Fidelity, Growth, Storage
 from bench.gateway.workloads import Workload
 from bench.gateway.wrk import Ceiling
+from bench.machine import describe_machine, tell_machine, write_table
 
 _HELD_BACK = 0.9
 _ROUGH = 1.35
@@ -55,22 +53,6 @@ class Results:
         return next((c for c in self.cells if (c.gateway, c.workload, c.concurrency) == place), None)
 
 
-def describe_machine() -> dict[str, object]:
-    """Return what the figures depend on."""
-    try:
-        models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        models, memory = [], 0
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_bytes": memory,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
 def write_json(results: Results, path: Path) -> None:
     """Write all of it, figures unrounded."""
     document = {
@@ -93,16 +75,14 @@ def write_json(results: Results, path: Path) -> None:
 
 def write_tables(results: Results) -> str:
     """Return all tables as Markdown."""
-    machine = describe_machine()
     parts = [
         "# Gateways",
-        f"{machine['cpu']}, {machine['cores']} cores, kernel {machine['kernel']}, Python {machine['python']}."
-        f" Gateway on core 0, stub and generator on core 1. {results.settings}."
+        f"{tell_machine()} Gateway on core 0, stub and generator on core 1. {results.settings}."
         f" Requests: {results.corpus}.",
     ]
     rows = [[one.name, one.version, one.about] for one in results.gateways]
     rows += [[name, "-", f"NOT MEASURED: {reason}"] for name, reason in results.failures.items()]
-    parts.append(_table(["gateway", "version", "what it does"], rows))
+    parts.append(write_table(["gateway", "version", "what it does"], rows))
     for workload in results.workloads:
         table = _workload_table(results, workload)
         if table:
@@ -116,7 +96,7 @@ def write_tables(results: Results) -> str:
     if results.fidelity:
         rows = [[one.gateway, _yes(one.request_same), _yes(one.answer_same)] for one in results.fidelity]
         heads = ["gateway", "upstream saw the body's bytes", "client saw the answer's bytes"]
-        parts += ["## Bytes unchanged", _table(heads, rows)]
+        parts += ["## Bytes unchanged", write_table(heads, rows)]
     bad = [cell for cell in results.cells if cell.bad]
     if bad:
         lines = [
@@ -164,7 +144,7 @@ def _workload_table(results: Results, workload: Workload) -> str:
         [name, f"not measured: {reason}", *["-"] * (len(heads) - 2)]
         for name, reason in results.failures.items()
     ]
-    return _table(heads, rows)
+    return write_table(heads, rows)
 
 
 def _rate(cell: Cell, workload: Workload) -> list[str]:
@@ -212,7 +192,7 @@ def _growth_table(growth: list[Growth]) -> str:
         ]
         for one in growth
     ]
-    return _table(heads, rows)
+    return write_table(heads, rows)
 
 
 def _storage_table(storage: list[Storage]) -> str:
@@ -235,7 +215,7 @@ def _storage_table(storage: list[Storage]) -> str:
         ]
         for one in storage
     ]
-    return _table(heads, rows)
+    return write_table(heads, rows)
 
 
 def _ceiling_table(ceilings: list[Ceiling]) -> str:
@@ -252,23 +232,7 @@ def _ceiling_table(ceilings: list[Ceiling]) -> str:
         ]
         for one in ceilings
     ]
-    return _table(heads, rows)
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
-
-    def line(row: list[str]) -> str:
-        cells = [
-            text.ljust(width) if at == 0 else text.rjust(width)
-            for at, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "| " + " | ".join(cells) + " |"
-
-    ruler = "|".join(
-        ["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""],
-    )
-    return "\n".join([line(heads), ruler, *map(line, rows)])
+    return write_table(heads, rows)
 
 
 def _ms(value: float) -> str:

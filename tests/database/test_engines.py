@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bailee.database.engines import open_database, truncate_log, watch_changes, watch_others
+from bailee.database.engines import (
+    checkpointing_rarely,
+    give_back,
+    open_database,
+    truncate_log,
+    watch_changes,
+    watch_others,
+)
 from bailee.database.statements import Insert
 from bailee.database.stores import Store
 from bailee.policy.problems import Problem
@@ -193,3 +200,41 @@ def test_processes_that_open_a_home_at_once_all_can(tmp_path: Path) -> None:
         for number in range(10)
     )
     assert any(tries), "control: without the lock nobody ever failed"
+
+
+def test_freed_pages_are_given_back_many_at_a_time(tmp_path: Path) -> None:
+    """As many as are asked for: the driver steps a pragma once, which gives back one page, and not 1,000."""
+    path = tmp_path / "x.db"
+    engine = open_database(path, Store("notes", METADATA, Path("never-looked-at"), "0001", can_shrink=True))
+    with engine.begin() as connection:
+        connection.execute(sa.insert(NOTES), [{"text": os.urandom(4000)} for _ in range(1000)])
+        connection.execute(sa.delete(NOTES))
+    assert truncate_log(engine)
+    full = path.stat().st_size
+    given = give_back(engine, 700)
+    assert 700 <= given // STORE.page_bytes <= 702  # with the maps of pages among them
+    while freed := give_back(engine, 1000):
+        given += freed
+    assert truncate_log(engine)
+    assert full - given == path.stat().st_size < full // 10
+    engine.dispose()
+
+
+def test_the_log_grows_while_checkpoints_are_rare(tmp_path: Path) -> None:
+    """And is as ever afterwards; control: by itself it is moved into the database after 1,000 pages."""
+    engine = open_database(tmp_path / "x.db", STORE)
+    log = tmp_path / "x.db-wal"
+
+    def write() -> int:
+        for _ in range(4):
+            with engine.begin() as connection:
+                connection.execute(sa.insert(NOTES), [{"text": os.urandom(2000)} for _ in range(1200)])
+        return log.stat().st_size
+
+    usual = write()
+    with checkpointing_rarely(engine):
+        rare = write()
+    assert rare > 4 * 1200 * 2000 > usual
+    assert truncate_log(engine)
+    assert log.stat().st_size == 0
+    engine.dispose()

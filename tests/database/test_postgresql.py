@@ -210,6 +210,37 @@ def test_an_older_database_is_upgraded(tmp_path: Path, engine: sa.Engine) -> Non
         open_database(path, STORE)
 
 
+def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -> None:
+    """Revision 0003 takes its foreign keys out and adds its index, as a new vault has it."""
+    home = tmp_path / "home"
+    engine = open_vault(home)
+    before = _shape(engine)
+    with engine.begin() as connection:
+        for statement in (
+            "ALTER TABLE records ADD FOREIGN KEY (exchange) REFERENCES exchanges",
+            "ALTER TABLE exchanges ADD FOREIGN KEY (segment) REFERENCES segments",
+            "DROP INDEX exchanges_without_content",
+            "UPDATE alembic_version SET version_num = '0002'",
+        ):
+            connection.exec_driver_sql(statement)
+    assert _shape(engine) != before
+    engine.dispose()
+    engine = open_vault(home)
+    assert _shape(engine) == before
+    engine.dispose()
+
+
+def _shape(engine: sa.Engine) -> list[tuple[list[object], list[object]]]:
+    looking = sa.inspect(engine)
+    return [
+        (
+            sorted(key["constrained_columns"] for key in looking.get_foreign_keys(table)),
+            sorted(str(index["name"]) for index in looking.get_indexes(table)),
+        )
+        for table in ("exchanges", "records", "segments")
+    ]
+
+
 def _describe(engine: sa.Engine) -> tuple[set[str], str]:
     columns = {column["name"] for column in sa.inspect(engine).get_columns("notes")}
     with engine.connect() as connection:

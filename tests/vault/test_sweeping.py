@@ -96,6 +96,24 @@ def test_facts_without_content_go_too(keeping: Keeping) -> None:
     assert count(keeping)["exchanges"] == 0
 
 
+def test_nothing_is_searched_for_what_is_deleted(keeping: Keeping) -> None:
+    """Whatever a sweep deletes is found by an index, and so is whatever the database looks for then itself.
+
+    A foreign key to a row that goes has it look for the rows that refer to it: without an index, through all
+    that is held, for each row that goes.
+    """
+    for table in tables.vault.tables.values():
+        indexes = [[column.name for column in index.columns] for index in table.indexes]
+        indexes.append([column.name for column in table.primary_key])
+        for key in table.foreign_keys:
+            if key.column.table is not tables.decisions:  # which never go
+                assert any(names[0] == key.parent.name for names in indexes), key
+    with keeping.custody.vault.connect() as connection:
+        query = "EXPLAIN QUERY PLAN SELECT id FROM exchanges WHERE id < 1 AND segment IS NULL ORDER BY id"
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(query))
+    assert "exchanges_without_content" in plan
+
+
 def test_a_look_ahead_changes_nothing(keeping: Keeping) -> None:
     """Counted for a day that lies ahead, what will go is what then goes."""
     keeping.record("ada")

@@ -27,7 +27,7 @@ def retention() -> None:
 def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> None:
     """Sweep now: destroy the keys of what has expired, delete its rows, give the space back.
 
-    A running service does so every 20 seconds by itself. Safe to interrupt: the next sweep goes on.
+    A running service does so within 5 seconds by itself. Safe to interrupt: the next sweep goes on.
     """
     from bailee.vault.custody import open_custody
     from bailee.vault.sweeper import node_name

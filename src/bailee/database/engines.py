@@ -1,5 +1,6 @@
 """Opens databases: SQLite files in the home by default, PostgreSQL where the environment says so."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def truncate_log(engine: sa.Engine, *, patience: float = BUSY_SECONDS) -> bool:
 
         return postgresql.vacuum(engine)
     return sqlite.truncate_log(engine, patience=patience)
+
+
+def checkpointing_rarely(engine: sa.Engine) -> contextlib.AbstractContextManager[None]:
+    """Write much with few waits for the disk, where the database leaves that to us (SQLite)."""
+    return contextlib.nullcontext() if is_shared(engine) else sqlite.checkpointing_rarely(engine)
 
 
 def give_back(engine: sa.Engine, pages: int) -> int:

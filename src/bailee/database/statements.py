@@ -6,6 +6,19 @@ from typing import Any
 import sqlalchemy as sa
 
 
+def run_among(connection: sa.Connection, statement: str, values: Sequence[Any]) -> sa.CursorResult[Any]:
+    """Run a statement about many values, which stand where it says `{among}`: `number {among}`.
+
+    SQLAlchemy's own `in_` takes 12 µs for each value to prepare, more than SQLite needs to delete its row;
+    PostgreSQL plans anew for each number of values, and takes an array as one. The values must be of types
+    that the driver takes as they are, at most 32,766 (SQLite).
+    """
+    if connection.dialect.name == "postgresql":
+        return connection.exec_driver_sql(statement.format(among="= ANY(%s)"), (list(values),))
+    marks = ",".join("?" * len(values))
+    return connection.exec_driver_sql(statement.format(among=f"IN ({marks})"), tuple(values))
+
+
 class Insert:
     """An insert of whole rows, compiled once.
 

@@ -12,13 +12,18 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from bailee.database.statements import run_among
 from bailee.vault import tables
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 
-# Large enough that a commit's sync is shared, small enough that a recorder waits for the write lock some 20
+# Large enough that a commit's sync is shared, small enough that a recorder waits for the write lock some 50
 # ms.
-BATCH = 1000
+BATCH = 2000
+_MARK_DESTROYED = "UPDATE segments SET is_destroyed = true WHERE number {among}"
+_MEASURE_RECORDS = "SELECT COALESCE(SUM(LENGTH(sealed)), 0) FROM records WHERE segment {among}"
+_DELETE_RECORDS = "DELETE FROM records WHERE segment {among}"
+_DELETE_SEGMENTS = "DELETE FROM segments WHERE number {among}"
 
 
 class Due(NamedTuple):
@@ -66,7 +71,6 @@ def destroy_batch(
         at_ms: milliseconds since 1970 UTC, for the ledger.
         which: only these segments, and all of them: those that another node is at are waited for.
     """
-    segments = tables.segments
     due_ones = is_due(today) if which is None else sa.and_(is_due(today), which)
     # A recorder that writes into a segment holds up its deletion, and not the destruction of its key.
     claiming = _claiming(engine, due_ones, limit, skip_locked=which is None, key_share=True)
@@ -77,24 +81,20 @@ def destroy_batch(
             ids = [segment.id for segment in due if segment.is_erased is is_erased]
             if ids:
                 keystore.destroy(ids, why=why, at_ms=at_ms)
-        numbers = [segment.number for segment in due]
-        mark = sa.update(segments).where(segments.c.number.in_(numbers)).values(is_destroyed=True)
-        connection.execute(mark)
+        run_among(connection, _MARK_DESTROYED, [segment.number for segment in due])
         return len(due)
 
 
 def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:
     """Delete the rows of some segments whose keys are destroyed."""
-    segments, exchanges, records = tables.segments, tables.exchanges, tables.records
-    destroyed = segments.c.is_destroyed.is_(True)
+    exchanges = tables.exchanges
+    destroyed = tables.segments.c.is_destroyed.is_(True)
     with _claiming(engine, destroyed, limit, skip_locked=True, key_share=False) as (connection, gone):
         if not gone:
             return Reclaimed(0, 0, 0, 0)
         numbers = [segment.number for segment in gone]
-        of_them = records.c.segment.in_(numbers)
-        size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0)).where(of_them)
-        stored = connection.execute(size).scalar_one()
-        record_count = connection.execute(sa.delete(records).where(of_them)).rowcount
+        stored = run_among(connection, _MEASURE_RECORDS, numbers).scalar_one()
+        record_count = run_among(connection, _DELETE_RECORDS, numbers).rowcount
         # By session, which is indexed; an index by segment would cost every exchange that is recorded.
         delete = sa.delete(exchanges).where(
             exchanges.c.account == sa.bindparam("of_account"),
@@ -105,7 +105,7 @@ def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:
             {"of_account": one.account, "of_session": one.session, "of_segment": one.number} for one in gone
         ]
         exchange_count = connection.execute(delete, rows).rowcount
-        connection.execute(sa.delete(segments).where(segments.c.number.in_(numbers)))
+        run_among(connection, _DELETE_SEGMENTS, numbers)
         return Reclaimed(len(gone), record_count, exchange_count, stored)
 
 
@@ -136,10 +136,10 @@ def _claiming(
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
             locked = query.with_for_update(of=segments, skip_locked=skip_locked, key_share=key_share)
-            yield connection, [Due(*row) for row in connection.execute(locked)]
+            yield connection, [Due(*row) for row in connection.execute(locked).all()]
         return
     # A transaction that reads first and writes later fails in SQLite as soon as anybody else has written.
     with engine.connect() as connection:
-        due = [Due(*row) for row in connection.execute(query)]
+        due = [Due(*row) for row in connection.execute(query).all()]
     with engine.begin() as connection:
         yield connection, due

@@ -13,7 +13,7 @@ from bailee.vault.keystore import Keystore
 from bailee.vault.sweepers import SweeperState, read_sweepers
 from bailee.vault.sweeping import oldest_due
 
-# Destroyed within 60 s of the deadline is the promise; a sweep begins every 20 s.
+# Destroyed within 60 s of the deadline is the promise; a sweep begins within 5 s.
 LAG_ALARM_SECONDS = 60.0
 SILENCE_ALARM_SECONDS = 900.0
 

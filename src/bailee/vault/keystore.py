@@ -8,6 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from bailee.database.engines import BUSY_SECONDS, open_database, truncate_log, watch_others
+from bailee.database.statements import run_among
 from bailee.ledger.entries import tell_destroyed
 from bailee.ledger.outbox import move, put
 from bailee.policy.problems import Problem
@@ -17,6 +18,7 @@ from bailee.vault import tables
 
 # A statement takes 32,766 parameters in SQLite, 65,535 in PostgreSQL.
 _KEYS_IN_A_STATEMENT = 10_000
+_DELETE_KEYS = "DELETE FROM keys WHERE segment {among} RETURNING segment"
 
 
 class Fresh(NamedTuple):
@@ -121,13 +123,11 @@ class Keystore:
         Returns:
             How many there were.
         """
-        table = tables.keys
         gone: list[bytes] = []
         with self.engine.begin() as connection:
             for start in range(0, len(segments), _KEYS_IN_A_STATEMENT):
                 some = segments[start : start + _KEYS_IN_A_STATEMENT]
-                delete = sa.delete(table).where(table.c.segment.in_(some)).returning(table.c.segment)
-                gone += connection.execute(delete).scalars()
+                gone += run_among(connection, _DELETE_KEYS, some).scalars().all()
             put(
                 connection,
                 tables.keystore_outbox,

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         custody.close()
     except (Problem, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         fault = str(error)
-    # Once for each reason: an alarm that repeats every 20 s is switched off by whoever reads it.
+    # Once for each reason: an alarm that repeats every 5 s is switched off by whoever reads it.
     if fault and fault != known:
         sys.stderr.write(f"bailee: nothing was swept: {fault}\n")
     return 1 if fault else 0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from bailee.database.engines import give_back, truncate_log
+from bailee.database.engines import checkpointing_rarely, give_back, truncate_log
 from bailee.ledger.entries import Swept
 from bailee.ledger.outbox import put
 from bailee.policy.plans import Plan
@@ -94,23 +94,25 @@ def sweep(
     accounts = custody.directory.all()
     tightened = sum(custody.tighten(account) for account in accounts)
     mark_strays(vault, keystore, at_ms=custody.now_ms())
-    keys = 0
-    while count := destroy_batch(vault, keystore, today=day, at_ms=custody.now_ms()):
-        keys += count
-        report(Progress(keys, 0))
-    keystore.truncate_log()
-    to_keys = stopwatch() - began
-    rows = records = exchanges = stored = 0
-    while (gone := reclaim_batch(vault)).segments:
-        rows, records = rows + gone.segments, records + gone.records
-        exchanges, stored = exchanges + gone.exchanges, stored + gone.stored_bytes
-        report(Progress(keys, rows))
-    facts = 0
-    while count := forget_facts(vault, before_ms=_begin_of(facts_from(day))):
-        facts += count
-    given = 0
-    while freed := give_back(vault, PAGES_AT_A_TIME):
-        given += freed
+    with checkpointing_rarely(vault):
+        with checkpointing_rarely(keystore.engine):
+            keys = 0
+            while count := destroy_batch(vault, keystore, today=day, at_ms=custody.now_ms()):
+                keys += count
+                report(Progress(keys, 0))
+        keystore.truncate_log()
+        to_keys = stopwatch() - began
+        rows = records = exchanges = stored = 0
+        while (gone := reclaim_batch(vault)).segments:
+            rows, records = rows + gone.segments, records + gone.records
+            exchanges, stored = exchanges + gone.exchanges, stored + gone.stored_bytes
+            report(Progress(keys, rows))
+        facts = 0
+        while count := forget_facts(vault, before_ms=_begin_of(facts_from(day))):
+            facts += count
+        given = 0
+        while freed := give_back(vault, PAGES_AT_A_TIME):
+            given += freed
     truncate_log(vault)
     with vault.begin() as connection:
         held_back = count_held_back(connection, day)
