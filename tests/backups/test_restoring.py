@@ -1,5 +1,6 @@
 """A restore brings back what is still held, and nothing of what was erased, expired or was taken back."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bailee.accounts.directory import Kind
+from bailee.database.locations import VARIABLE
 from bailee.ledger.entries import Restored
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
+from bailee.policy.plans import Plan
 from bailee.vault.tables import KEYSTORE, VAULT
 
 if TYPE_CHECKING:
     from backups.conftest import Archive
+    from counterparts.databases import Server
 
 HERONS = {b"the heron of 1", b"the heron of 2", b"the heron of 3"}
 
@@ -296,3 +300,42 @@ def test_a_dry_run_changes_nothing(archive: "Archive", tmp_path: Path) -> None:
     assert (staged.changes.dropped, staged.keys_destroyed) == ({"erased": 1}, 1)
     assert archive.said() == HERONS - {b"the heron of 2"} | {b"later"}
     assert not (archive.home / "restore").exists()
+
+
+@pytest.mark.parametrize("start", ["sqlite", "postgresql"])
+def test_from_one_database_to_the_other(
+    tmp_path: Path, postgresql: "Server", home_name: str, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """A backup of SQLite files restores on PostgreSQL, one of PostgreSQL as SQLite files; both go on."""
+    from backups.conftest import Archive
+
+    def use(kind: str) -> None:
+        if kind == "sqlite":
+            monkeypatch.delenv(VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(VARIABLE, postgresql.url(home_name))
+
+    use(start)
+    archive = Archive(tmp_path)
+    directory = archive.keeping.custody.directory
+    directory.add("ada", Plan.PRO)
+    directory.consent("ada", given=True)
+    for number in (1, 2, 3):
+        archive.keeping.record("ada", f"session-{number}", b"the heron of %d" % number)
+    archive.create()
+    archive.erase_session("session-2")
+    archive.copy_ledger()
+    archive.keeping.close()
+    shutil.rmtree(archive.home)
+    archive.home.mkdir(mode=0o700)
+    use("postgresql" if start == "sqlite" else "sqlite")
+    archive.restore_anew()
+    assert archive.said() == HERONS - {b"the heron of 2"}
+    # Rows that the database numbers by itself go on after those that came back.
+    archive.keeping.custody.directory.consent("ada", given=False)
+    archive.keeping.record("ada", "session-4", b"and on")
+    assert archive.said() == HERONS - {b"the heron of 2"} | {b"and on"}
+    assert not archive.ada.training
+    assert verifies(archive)
+    archive.keeping.close()
+    postgresql.empty(home_name)
