@@ -17,9 +17,10 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
+from bailee.accounts.removal import remove_account
 from bailee.accounts.tables import Role
 from bailee.database.engines import open_database, truncate_log
-from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead
+from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead, LimitChanged
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
 from bailee.policy.consents import Consent, Grantor, require_available, require_grant
@@ -281,6 +282,7 @@ class Directory:
         wish = None if limit.is_unlimited else str(limit)
         with self.engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.id == holder.id).values(retention=wish))
+            self._tell_limit(connection, holder.id, limit)
 
     def limit_organization(self, organization: str, limit: Period, *, by: str) -> None:
         """Record the longest time an organization lets records be held; `unlimited` is no wish.
@@ -299,6 +301,7 @@ class Directory:
         wish = None if limit.is_unlimited else str(limit)
         with self.engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.name == organization).values(retention=wish))
+            self._tell_limit(connection, organization, limit)
 
     def members(self, organization: str) -> list[Account]:
         """Return the accounts of an organization, by name.
@@ -326,10 +329,10 @@ class Directory:
             entry = ConsentChanged(
                 id=secrets.token_hex(16),
                 at_ms=change.at_ms,
-                subject=self._name(subject),
+                subject=self.name(subject),
                 consent=kind.value,
                 given=given,
-                by=self._name(granted_by),
+                by=self.name(granted_by),
             )
             put(connection, tables.outbox, [entry])
         return change
@@ -340,14 +343,24 @@ class Directory:
             at_ms=int(self._clock() * 1000),
             consent=kind.value,
             given=given,
-            by=self._name(person.id),
+            by=self.name(person.id),
         )
         with self.engine.begin() as connection:
             put(connection, tables.outbox, [entry])
 
-    def _name(self, person: str) -> str:
+    def _tell_limit(self, connection: sa.Connection, subject: str, limit: Period) -> None:
+        entry = LimitChanged(
+            id=secrets.token_hex(16),
+            at_ms=int(self._clock() * 1000),
+            subject=self.name(subject),
+            retention=str(limit),
+        )
+        put(connection, tables.outbox, [entry])
+
+    def name(self, person: str, of: str = "") -> str:
+        """Return what the ledger calls a person, or something of theirs; see `Pseudonyms.name`."""
         self._pseudonyms = self._pseudonyms or self._open_pseudonyms()
-        return self._pseudonyms.name(person)
+        return self._pseudonyms.name(person, of)
 
     def is_holder(self, account: str, *, user_id: int, key: str = "") -> bool:
         """Tell whether somebody is the account holder.
@@ -400,20 +413,8 @@ class Directory:
 
         An organization goes with its last member.
         """
-        accounts, keys, consents = tables.accounts, tables.keys, tables.consents
-        organizations, accesses = tables.organizations, tables.accesses
         with self.engine.begin() as connection:
-            organization = connection.execute(
-                sa.select(accounts.c.organization).where(accounts.c.id == account)
-            ).scalar_one_or_none()
-            connection.execute(sa.delete(keys).where(keys.c.account == account))
-            connection.execute(sa.delete(accesses).where(accesses.c.account == account))
-            connection.execute(sa.delete(consents).where(consents.c.subject == account))
-            connection.execute(sa.delete(accounts).where(accounts.c.id == account))
-            others = sa.select(accounts.c.id).where(accounts.c.organization == organization)
-            if organization is not None and connection.execute(others).first() is None:
-                connection.execute(sa.delete(consents).where(consents.c.subject == organization))
-                connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
+            remove_account(connection, account)
         truncate_log(self.engine)
 
     def close(self) -> None:

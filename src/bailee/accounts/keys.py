@@ -19,6 +19,8 @@ import sqlalchemy.exc
 from bailee.accounts import tables
 from bailee.accounts.directory import Account, Directory, digest_secret, open_directory
 from bailee.database.engines import watch_changes
+from bailee.ledger.entries import KeyRevoked
+from bailee.ledger.outbox import put
 from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider
@@ -113,10 +115,19 @@ def revoke_key(directory: Directory, id: str, *, clock: Callable[[], float] = ti
         Problem: there is no key of that id, or it was revoked before.
     """
     keys = tables.keys
-    revoke = sa.update(keys).where(keys.c.id == id, keys.c.revoked_ms.is_(None))
+    at_ms = int(clock() * 1000)
+    revoke = sa.update(keys).where(keys.c.id == id, keys.c.revoked_ms.is_(None)).values(revoked_ms=at_ms)
     with directory.engine.begin() as connection:
-        if connection.execute(revoke.values(revoked_ms=int(clock() * 1000))).rowcount == 0:
+        account = connection.execute(revoke.returning(keys.c.account)).scalar_one_or_none()
+        if account is None:
             raise Problem(f"there is no key {id!r} in force", where="KEY_ID", fix="see: bailee keys list")
+        entry = KeyRevoked(
+            id=secrets.token_hex(16),
+            at_ms=at_ms,
+            subject=directory.name(account),
+            key=directory.name(account, f"key {id}"),
+        )
+        put(connection, tables.outbox, [entry])
 
 
 class KeyRing:

@@ -66,10 +66,13 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
 @with_json
 def revoke(key_id: str, home: Path, as_json: bool) -> None:
     """Revoke a key at once. A running service refuses the next request that presents it."""
-    from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import revoke_key
+    from bailee.vault.custody import open_custody
 
-    revoke_key(open_directory(home), key_id)
+    custody = open_custody(home)
+    revoke_key(custody.directory, key_id)
+    custody.settle()
+    custody.close()
     if as_json:
         echo_json({"id": key_id, "revoked": True})
     else:

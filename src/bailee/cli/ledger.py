@@ -101,7 +101,7 @@ def verify(
     elif since is not None:
         raise click.UsageError("--since is about the whole ledger, not about a receipt")
     else:
-        _verify_receipt(receipt, _find_verifier(home, key_text), as_json=as_json)
+        _verify_receipt(receipt, find_verifier(home, key_text), as_json=as_json)
 
 
 def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> None:
@@ -136,7 +136,7 @@ def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_
     if not directory.is_dir():
         raise Problem("there is no ledger here", where=str(directory), fix="name another home with --home")
     try:
-        verifier = _find_verifier(home, key_text)
+        verifier = find_verifier(home, key_text)
     except Problem as problem:
         if key_text is not None:
             raise
@@ -179,13 +179,39 @@ def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_
         raise SystemExit(EXIT_NOT_VERIFIED)
 
 
+@ledger.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@with_home
+@with_json
+def mirror(folder: Path, home: Path, as_json: bool) -> None:
+    """Copy the ledger into FOLDER, or bring an earlier copy there up to date.
+
+    Only what is new is copied, and no private key. Made often and kept on another machine, it tells a restore
+    what was erased after a backup; and it shows when a ledger was rewritten.
+    """
+    from bailee.ledger.copies import copy_log
+    from bailee.ledger.log import FOLDER
+
+    log = _open_log(home)
+    size = log.checkpoint(copy_log(home / FOLDER, folder, log.verifier)).size
+    if as_json:
+        echo_json({"folder": str(folder), "origin": log.verifier.name, "size": size})
+    else:
+        click.echo(f"{size} entries of {log.verifier.name}: {folder}")
+
+
 def _open_log(home: Path) -> "Log":
     from bailee.ledger.log import FOLDER, open_log
 
     return open_log(home / FOLDER)
 
 
-def _find_verifier(home: Path, key_text: str | None) -> "Verifier":
+def find_verifier(home: Path, key_text: str | None) -> "Verifier":
+    """Return the public key that somebody names, or this home's.
+
+    Raises:
+        Problem: it is no key.
+    """
     from bailee.ledger.notes import parse_verifier
 
     if key_text is None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bailee.database import sqlite
-from bailee.database.locations import find_server, mark
+from bailee.database.locations import RESTORING, find_server, mark
 from bailee.database.stores import Store
+from bailee.policy.problems import Problem
 
 # PostgreSQL's part is imported where it is used: a home of SQLite files pays nothing for it.
 
@@ -23,9 +24,21 @@ def open_database(path: Path, store: Store) -> sa.Engine:
 
     Raises:
         Problem: it is no database, is damaged, cannot be reached or written, was made by a newer program, or
-            is not where the home's databases are.
+            is not where the home's databases are; or a restore has begun and did not come to its end.
     """
-    home = path.parents[len(Path(store.file).parts) - 1] if store.file else path.parent
+    home = _home_of(path, store)
+    if (home / RESTORING).exists():
+        raise Problem(
+            "a restore of this home has begun and is not finished, so nothing is served from it",
+            where=str(home / RESTORING),
+            fix="run the same `bailee backup restore` again: it goes on where it was",
+        )
+    return open_unfinished(path, store)
+
+
+def open_unfinished(path: Path, store: Store) -> sa.Engine:
+    """Open a database as `open_database` does, also in the middle of a restore: for the restore itself."""
+    home = _home_of(path, store)
     server = find_server(home)
     if server is None:
         return sqlite.open_file(path, store)
@@ -35,6 +48,10 @@ def open_database(path: Path, store: Store) -> sa.Engine:
     engine = postgresql.open_server(server, store)
     mark(home, server)
     return engine
+
+
+def _home_of(path: Path, store: Store) -> Path:
+    return path.parents[len(Path(store.file).parts) - 1] if store.file else path.parent
 
 
 def is_shared(engine: sa.Engine) -> bool:

@@ -13,6 +13,7 @@ from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_DATABASE"
 MARKER = "database"  # in a home: the server it was used with
+RESTORING = "restoring"  # in a home: the restore that has begun to replace what is there
 EXAMPLE = "postgresql://USER@HOST:5432/NAME"
 # Four databases and never one: each has a lifetime of its own, and so have its backups.
 STORES = ("accounts", "vault", "keystore", "pseudonyms")

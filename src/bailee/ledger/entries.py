@@ -55,6 +55,20 @@ class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened"):
     segments: int
 
 
+class LimitChanged(Entry, frozen=True, kw_only=True, tag="limit"):
+    """An account holder, or an organization's admin, wished records to be held no longer than this."""
+
+    subject: str
+    retention: str
+
+
+class KeyRevoked(Entry, frozen=True, kw_only=True, tag="key_revoked"):
+    """A key that an agent presents was revoked; its name is a pseudonym of its account's."""
+
+    subject: str
+    key: str
+
+
 class HoldPlaced(Entry, frozen=True, kw_only=True, tag="hold_placed"):
     """A legal hold; without a session it covers all that the account holds."""
 
@@ -77,7 +91,8 @@ class KeysDestroyed(Entry, frozen=True, kw_only=True, tag="keys_destroyed"):
     """Keys of segments were destroyed: what they sealed opens in no copy any more.
 
     Attributes:
-        why: "expired", "erased", or "restored" where a restore applied an earlier erasure again.
+        why: "expired", "erased", or "restored" where a restore applied an earlier erasure again, or where the
+            vault that it put back does not hold what they opened.
         segments: commitments to their ids, see `commit_segment`.
     """
 
@@ -127,11 +142,52 @@ class DatasetBuilt(Entry, frozen=True, kw_only=True, tag="dataset"):
     by: str
 
 
+class BackedUp(Entry, frozen=True, kw_only=True, tag="backup"):
+    """A backup was made.
+
+    Attributes:
+        backup: its id.
+        keys_until_ms: until when the copy of the keys that was made with it may be used, and by when it is to
+            be deleted; None where none was made.
+    """
+
+    backup: str
+    by: str
+    keys_until_ms: int | None
+
+
+class KeyCopyDeleted(Entry, frozen=True, kw_only=True, tag="key_copy_deleted"):
+    """Somebody confirmed that the copy of the keys made with a backup is deleted wherever it was."""
+
+    backup: str
+    by: str
+
+
+class Restored(Entry, frozen=True, kw_only=True, tag="restored"):
+    """A home was restored from a backup.
+
+    Attributes:
+        entries: how many entries the ledger had that were applied to it.
+        dropped: segments of the backup that were not put back, by why: "erased", "expired", "no key".
+        unknown: a commitment to the reason for which it was accepted that nothing later than the backup's own
+            ledger was there; None where it was there.
+    """
+
+    backup: str
+    by: str
+    entries: int
+    segments: int
+    dropped: dict[str, int]
+    unknown: str | None
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
     | ConsentRefused
     | TermsTightened
+    | LimitChanged
+    | KeyRevoked
     | HoldPlaced
     | HoldReleased
     | KeysDestroyed
@@ -139,6 +195,9 @@ AnyEntry = (
     | Swept
     | ContentRead
     | DatasetBuilt
+    | BackedUp
+    | KeyCopyDeleted
+    | Restored
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

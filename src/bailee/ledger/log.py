@@ -148,6 +148,27 @@ class Log:
         self._edge = note, edge
         return range(start, edge.size)
 
+    def sign(self, text: str) -> bytes:
+        """Return a text as a note signed with the log's key; it must not read as a checkpoint does.
+
+        Raises:
+            Problem: the key is missing.
+        """
+        return self._get_signer().sign(text)
+
+    def export_key(self) -> str:
+        """Return the log's private key as text. It is the secret.
+
+        Raises:
+            Problem: it is missing.
+        """
+        return self._get_signer().export()
+
+    def _get_signer(self) -> Signer:
+        if self._signer is None:
+            self._signer = self._load_signer()
+        return self._signer
+
     def _reader(self, size: int) -> TileReader:
         return TileReader(self._storage, size, lambda: self.size, where=self._where)
 
@@ -165,10 +186,9 @@ class Log:
         return note, read_edge(self._storage, checkpoint, where=self._where)
 
     def _write(self, appending: Appending, edge: Edge, entries: Sequence[bytes]) -> tuple[bytes, Edge]:
-        if self._signer is None:
-            self._signer = self._load_signer()
+        signer = self._get_signer()
         grown, files = grow(edge, entries)
-        note = sign_checkpoint(Checkpoint(self.verifier.name, grown.size, grown.root), self._signer)
+        note = sign_checkpoint(Checkpoint(self.verifier.name, grown.size, grown.root), signer)
         appending.write(files)
         appending.write({CHECKPOINT: note})
         narrower = set(list_partial_tiles(edge.size)) - set(list_partial_tiles(grown.size))

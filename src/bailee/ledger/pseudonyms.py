@@ -46,7 +46,7 @@ class Pseudonyms:
             person: an account's id, or another word that stands for a person.
             of: what of theirs is meant, such as a session's id; empty for the person.
         """
-        return hmac.new(self._salt(person), b"bailee pseudonym 1" + of.encode(), hashlib.sha256).hexdigest()
+        return name_with(self.salt(person), of)
 
     def forget(self, person: str) -> None:
         """Destroy what makes the pseudonyms of a person: nobody can tell any more who was meant."""
@@ -58,7 +58,13 @@ class Pseudonyms:
         """Close the database."""
         self._engine.dispose()
 
-    def _salt(self, person: str) -> bytes:
+    def all(self) -> dict[str, bytes]:
+        """Return the salt of each person there is one of."""
+        with self._engine.connect() as connection:
+            return {row.person: row.salt for row in connection.execute(sa.select(salts))}
+
+    def salt(self, person: str) -> bytes:
+        """Return a person's salt, drawn at first use."""
         query = sa.select(salts.c.salt).where(salts.c.person == person)
         with self._engine.begin() as connection:
             # Whoever comes second takes the first one's: two salts would be two persons.
@@ -72,6 +78,11 @@ class Pseudonyms:
                 found = connection.execute(query).scalar_one()
         salt: bytes = found
         return salt
+
+
+def name_with(salt: bytes, of: str = "") -> str:
+    """Return the pseudonym that a salt makes; see `Pseudonyms.name`."""
+    return hmac.new(salt, b"bailee pseudonym 1" + of.encode(), hashlib.sha256).hexdigest()
 
 
 def open_pseudonyms(directory: Path, random: Callable[[int], bytes]) -> Pseudonyms:

@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 from bailee.service.running import find_running
 from bailee.sizes import tell_count
 from bailee.vault import tables
+from bailee.vault.backups.creation import list_key_copies
 from bailee.vault.custody import Custody, open_custody
 from bailee.vault.health import check_retention
 from bailee.vault.holds import list_holds
@@ -76,9 +77,28 @@ def _look(custody: Custody) -> Iterator[Finding]:
         f"{waiting} waiting",
         "the next sweep moves them" if waiting else "",
     )
+    yield from _look_at_key_copies(custody)
     with custody.vault.connect() as connection:
         holds = list_holds(connection, tables.holds.c.released_ms.is_(None))
     yield Finding("legal holds", True, f"{tell_count(len(holds), 'hold')} in force")
+
+
+def _look_at_key_copies(custody: Custody) -> Iterator[Finding]:
+    try:
+        known = list_key_copies(custody)
+    except Problem as fault:
+        yield Finding("copies of keys", False, f"it cannot be told how many there are: {fault}", fault.fix)
+        return
+    now_ms = custody.now_ms()
+    over = [one for one in known if one.until_ms < now_ms]
+    is_or_are = "is" if len(known) - len(over) == 1 else "are"
+    yield Finding("copies of keys", True, f"{len(known) - len(over)} {is_or_are} within the window")
+    for one in over:
+        days = (now_ms - one.until_ms) / 86_400_000
+        told = f"the one made with backup {one.backup[:8]} should have been deleted {days:.1f} days ago"
+        yield Finding(
+            "copies of keys", False, told, f"delete it, then: bailee backup forget {one.backup[:8]}"
+        )
 
 
 def _look_at_ledger(custody: Custody) -> Finding:

@@ -4,12 +4,16 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from bailee.policy.problems import Problem
+
 FILE_NAME = "service.json"
 LOCK_NAME = "service.lock"
+LOCK_SECONDS = 1.0
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -61,3 +65,40 @@ def is_held(home: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def lock_home(home: Path) -> Iterator[None]:
+    """Hold the home alone: for one service, as two recorders would number the same segments twice, or for a
+    restore.
+
+    Raises:
+        Problem: another service holds it.
+    """
+    descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _is_locked(descriptor):
+            other = find_running(home)
+            # Who only looks whether a service runs holds the lock for a moment too.
+            if other is not None or time.monotonic() > deadline:
+                detail = f": {other.url}, process {other.pid}" if other else ""
+                raise Problem(
+                    f"another service is running on this home{detail}",
+                    where=str(home),
+                    fix="stop it, or give this one another --home",
+                )
+            time.sleep(0.01)
+        # A killed service left its own behind; with the lock held it would be believed.
+        (home / FILE_NAME).unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

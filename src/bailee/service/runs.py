@@ -119,4 +119,4 @@ def _revoke(home: Path, key_id: str) -> None:
         with contextlib.suppress(Problem):  # it was revoked in time, and only its file is left
             revoke_key(directory, key_id)
     finally:
-        directory.engine.dispose()
+        directory.close()

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
-from bailee.service.running import FILE_NAME, LOCK_NAME, Running, find_running
+from bailee.service.running import FILE_NAME, Running, lock_home
 from bailee.service.runs import sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
@@ -40,7 +38,6 @@ from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
 GRACE_SECONDS = 10
-LOCK_SECONDS = 1.0
 # How long the key of a `bailee run` that was killed stays in force, and its service up.
 SWEEP_SECONDS = 1.0
 
@@ -64,42 +61,6 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
         ) from None
     with lock_home(configuration.home):
         uvloop.run(_serve(configuration, os.environ, announce))
-
-
-@contextlib.contextmanager
-def lock_home(home: Path) -> Any:
-    """Hold the home for one service: two recorders would number the same segments twice.
-
-    Raises:
-        Problem: another service holds it.
-    """
-    descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _is_locked(descriptor):
-            other = find_running(home)
-            # Who only looks whether a service runs holds the lock for a moment too.
-            if other is not None or time.monotonic() > deadline:
-                detail = f": {other.url}, process {other.pid}" if other else ""
-                raise Problem(
-                    f"another service is running on this home{detail}",
-                    where=str(home),
-                    fix="stop it, or give this one another --home",
-                )
-            time.sleep(0.01)
-        # A killed service left its own behind; with the lock held it would be believed.
-        (home / FILE_NAME).unlink(missing_ok=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _serve(

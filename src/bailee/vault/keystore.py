@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from bailee.database.engines import BUSY_SECONDS, open_database, truncate_log, watch_others
 from bailee.database.statements import run_among
+from bailee.database.stores import Store
 from bailee.ledger.entries import tell_destroyed
 from bailee.ledger.outbox import move, put
 from bailee.policy.problems import Problem
@@ -42,6 +43,7 @@ class Keystore:
 
     Attributes:
         engine: the keystore's database.
+        wrapper: what its keys are wrapped with.
     """
 
     def __init__(self, engine: sa.Engine, wrapper: KeyWrapper, random: Callable[[int], bytes]) -> None:
@@ -50,7 +52,7 @@ class Keystore:
         # another's: taking them for one cost 2 ms a commit with 150 segments in memory.
         self._connection = engine.connect()
         self._watch = watch_others(self._connection)
-        self._wrapper = wrapper
+        self.wrapper = wrapper
         self._random = random
         self._new: list[dict[str, bytes]] = []
         self._fresh: list[Fresh] = []  # made since the last flush
@@ -65,7 +67,7 @@ class Keystore:
             at_ms: milliseconds since 1970 UTC.
         """
         key = self._random(KEY_BYTES)
-        self._new.append({"segment": segment, "wrapped": self._wrapper.wrap(key, segment)})
+        self._new.append({"segment": segment, "wrapped": self.wrapper.wrap(key, segment)})
         self._fresh.append(Fresh(segment, number, at_ms))
         return key
 
@@ -103,7 +105,7 @@ class Keystore:
         query = sa.select(tables.keys.c.wrapped).where(tables.keys.c.segment == segment)
         with self.engine.connect() as connection:
             wrapped = connection.execute(query).scalar_one_or_none()
-        return None if wrapped is None else self._wrapper.unwrap(wrapped, segment)
+        return None if wrapped is None else self.wrapper.unwrap(wrapped, segment)
 
     def select_held(self, segments: list[bytes]) -> set[bytes]:
         """Return those of the segments whose keys are there."""
@@ -161,13 +163,21 @@ class Keystore:
         self.engine.dispose()
 
 
-def open_keystore(directory: Path, random: Callable[[int], bytes] = os.urandom) -> Keystore:
+def open_keystore(
+    directory: Path,
+    random: Callable[[int], bytes] = os.urandom,
+    *,
+    opening: Callable[[Path, Store], sa.Engine] = open_database,
+) -> Keystore:
     """Open, or on first use make, the keystore in `directory`: `keys.db` and the file `kek`.
+
+    Args:
+        opening: `open_unfinished` in the middle of a restore.
 
     Raises:
         Problem: the key-encryption key is missing beside wrapped keys, or a file is unreadable.
     """
-    engine = open_database(directory / "keys.db", tables.KEYSTORE)
+    engine = opening(directory / "keys.db", tables.KEYSTORE)
     with engine.connect() as connection:
         is_empty = connection.execute(sa.select(tables.keys.c.segment).limit(1)).first() is None
     try:
