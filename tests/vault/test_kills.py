@@ -43,8 +43,10 @@ nothing = lambda *arguments, **more: destruction.Reclaimed(0, 0, 0, 0)
 destruction.reclaim_batch = nothing
 """
 NOTHING_DUE = """
+from array import array
 from bailee.vault import destruction
 destruction.destroy_batch = lambda *arguments, **more: 0
+destruction.destroy_due = lambda *arguments, **more: array("q")
 """
 # The service's own sweepers would do the other half.
 RARE_SWEEPS = "sweeping.LOOK_SECONDS = 10_000.0\n"

@@ -163,8 +163,8 @@ def die(*arguments, **more):
 {module_name} = die
 custody = open_custody(Path(sys.argv[1]), clock=lambda: datetime(2026, 6, 3, 12, tzinfo=UTC).timestamp())
 if {small}:
-    destroy, reclaim = sweeping.destroy_batch, sweeping.reclaim_batch
-    sweeping.destroy_batch = lambda *a, **m: destroy(*a, limit=7, **m)
+    destroy, reclaim = sweeping.destroy_due, sweeping.reclaim_batch
+    sweeping.destroy_due = lambda *a, **m: destroy(*a, limit=7, **m)
     sweeping.reclaim_batch = lambda *a, **m: reclaim(*a, limit=7, **m)
 sweep(custody)
 """

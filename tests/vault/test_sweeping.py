@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -78,7 +79,7 @@ def test_held_to_the_day(keeping: Keeping) -> None:
 def test_control_without_destruction(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: a sweep that destroys no key leaves it all there, past its day."""
     keeping.record("ada")
-    monkeypatch.setattr(sweeping, "destroy_batch", lambda *arguments, **more: 0)
+    monkeypatch.setattr(sweeping, "destroy_due", lambda *arguments, **more: array("q"))
     keeping.go_to(DUE)
     sweep(keeping.custody)
     assert count(keeping)["keys"] == 1
@@ -202,7 +203,8 @@ def test_more_than_one_batch(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) 
     for number in range(25):
         keeping.record("ada", f"session-{number}")
     small: dict[str, Any] = {"limit": 10}
-    monkeypatch.setattr(destruction.destroy_batch, "__kwdefaults__", {"which": None, **small})
+    monkeypatch.setattr(destruction.destroy_due, "__kwdefaults__", small)
+    monkeypatch.setattr(destruction.mark_destroyed, "__kwdefaults__", small)
     monkeypatch.setattr(destruction.reclaim_batch, "__kwdefaults__", small)
     keeping.go_to(DUE)
     seen: list[int] = []
@@ -337,7 +339,8 @@ import bailee.vault.destruction as destruction
 from bailee.vault.custody import open_custody
 from bailee.vault.sweeping import sweep
 import bailee.vault.sweeping as sweeping
-destruction.destroy_batch.__kwdefaults__["limit"] = 7
+destruction.destroy_due.__kwdefaults__["limit"] = 7
+destruction.mark_destroyed.__kwdefaults__["limit"] = 7
 destruction.reclaim_batch.__kwdefaults__["limit"] = 7
 now = float(sys.argv[3])
 custody = open_custody(Path(sys.argv[1]), clock=lambda: now)

@@ -6,17 +6,22 @@ comes next.
 """
 
 import contextlib
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from bailee.database.engines import is_shared
 from bailee.database.statements import run_among
 from bailee.vault import tables
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 
+# How many segments a sweep keeps in mind between destroying their keys and marking them: 16 MB.
+_MARKS = 2_000_000
+_READ_AT_A_TIME = 20_000
 # Large enough that a commit's sync is shared, small enough that a recorder waits for the write lock some 50
 # ms.
 BATCH = 2000
@@ -33,7 +38,12 @@ class Due(NamedTuple):
     id: bytes
     account: str
     session: str
-    is_erased: bool
+    expires_on: date
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether somebody had it erased, before its day."""
+        return self.expires_on == tables.ERASED
 
 
 class Reclaimed(NamedTuple):
@@ -77,12 +87,69 @@ def destroy_batch(
     with claiming as (connection, due):
         if not due:
             return 0
-        for why, is_erased in (("erased", True), ("expired", False)):
-            ids = [segment.id for segment in due if segment.is_erased is is_erased]
-            if ids:
-                keystore.destroy(ids, why=why, at_ms=at_ms)
+        _destroy(keystore, due, at_ms)
         run_among(connection, _MARK_DESTROYED, [segment.number for segment in due])
         return len(due)
+
+
+def destroy_due(
+    engine: sa.Engine,
+    keystore: Keystore,
+    *,
+    today: date,
+    at_ms: int,
+    report: Callable[[int], None],
+    limit: int = BATCH,
+) -> "array[int]":
+    """Destroy the keys of all segments that are due; return the numbers of those still to be marked.
+
+    In files, marking is left for later (`mark_destroyed`): a day's segments are all over the vault, a page of
+    4 KB to each, and marking a million took longer than destroying their keys. Keys are taken in the order in
+    which they lie. Killed in between, the next sweep finds the same segments due and their keys gone.
+
+    Args:
+        today: the UTC day that has begun.
+        at_ms: milliseconds since 1970 UTC, for the ledger.
+        report: told after each batch how many were in it.
+    """
+    numbers = array("q")
+    if is_shared(engine):
+        while count := destroy_batch(engine, keystore, today=today, at_ms=at_ms, limit=limit):
+            report(count)
+        return numbers
+    segments = tables.segments
+    place = sa.tuple_(segments.c.expires_on, segments.c.number)
+    which = is_due(today)
+    while len(numbers) < _MARKS:
+        with engine.connect() as connection:
+            due = [Due(*row) for row in connection.execute(_ask(which, _READ_AT_A_TIME)).all()]
+        if not due:
+            break
+        last = due[-1]
+        numbers.extend(segment.number for segment in due)
+        due.sort(key=lambda segment: segment.id)
+        for start in range(0, len(due), limit):
+            _destroy(keystore, due[start : start + limit], at_ms)
+            report(len(due[start : start + limit]))
+        which = sa.and_(
+            is_due(today), place > sa.tuple_(sa.literal(last.expires_on), sa.literal(last.number))
+        )
+    return numbers
+
+
+def mark_destroyed(engine: sa.Engine, numbers: Sequence[int], *, limit: int = BATCH) -> None:
+    """Mark segments whose keys are destroyed, so that their rows are deleted next."""
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), limit):
+        with engine.begin() as connection:
+            run_among(connection, _MARK_DESTROYED, ordered[start : start + limit])
+
+
+def _destroy(keystore: Keystore, due: Sequence["Due"], at_ms: int) -> None:
+    for why, is_erased in (("erased", True), ("expired", False)):
+        ids = [segment.id for segment in due if segment.is_erased is is_erased]
+        if ids:
+            keystore.destroy(ids, why=why, at_ms=at_ms)
 
 
 def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:
@@ -129,13 +196,10 @@ def _claiming(
         skip_locked: leave out those that somebody else has claimed, instead of waiting.
         key_share: let others write rows that refer to them meanwhile.
     """
-    segments = tables.segments
-    is_erased = segments.c.expires_on == tables.ERASED
-    columns = [segments.c.number, segments.c.id, segments.c.account, segments.c.session, is_erased]
-    query = sa.select(*columns).where(which).order_by(segments.c.expires_on, segments.c.number).limit(limit)
+    query = _ask(which, limit)
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
-            locked = query.with_for_update(of=segments, skip_locked=skip_locked, key_share=key_share)
+            locked = query.with_for_update(of=tables.segments, skip_locked=skip_locked, key_share=key_share)
             yield connection, [Due(*row) for row in connection.execute(locked).all()]
         return
     # A transaction that reads first and writes later fails in SQLite as soon as anybody else has written.
@@ -143,3 +207,15 @@ def _claiming(
         due = [Due(*row) for row in connection.execute(query).all()]
     with engine.begin() as connection:
         yield connection, due
+
+
+def _ask(which: sa.ColumnElement[bool], limit: int) -> "sa.Select[Any]":
+    segments = tables.segments
+    columns = [
+        segments.c.number,
+        segments.c.id,
+        segments.c.account,
+        segments.c.session,
+        segments.c.expires_on,
+    ]
+    return sa.select(*columns).where(which).order_by(segments.c.expires_on, segments.c.number).limit(limit)

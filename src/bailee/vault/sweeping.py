@@ -20,7 +20,7 @@ from bailee.policy.problems import Problem
 from bailee.policy.retention import Holding, retention_rule
 from bailee.vault import tables
 from bailee.vault.custody import Custody
-from bailee.vault.destruction import destroy_batch, forget_facts, is_due, reclaim_batch
+from bailee.vault.destruction import destroy_due, forget_facts, is_due, mark_destroyed, reclaim_batch
 from bailee.vault.holds import is_held
 from bailee.vault.strays import mark_strays
 
@@ -95,13 +95,22 @@ def sweep(
     tightened = sum(custody.tighten(account) for account in accounts)
     mark_strays(vault, keystore, at_ms=custody.now_ms())
     with checkpointing_rarely(vault):
-        with checkpointing_rarely(keystore.engine):
-            keys = 0
-            while count := destroy_batch(vault, keystore, today=day, at_ms=custody.now_ms()):
-                keys += count
-                report(Progress(keys, 0))
-        keystore.truncate_log()
-        to_keys = stopwatch() - began
+        keys, to_keys = 0, 0.0
+
+        def count_keys(count: int) -> None:
+            nonlocal keys
+            keys += count
+            report(Progress(keys, 0))
+
+        while True:
+            with checkpointing_rarely(keystore.engine):
+                numbers = destroy_due(vault, keystore, today=day, at_ms=custody.now_ms(), report=count_keys)
+            keystore.truncate_log()
+            if numbers or not to_keys:
+                to_keys = stopwatch() - began
+            if not numbers:
+                break
+            mark_destroyed(vault, numbers)
         rows = records = exchanges = stored = 0
         while (gone := reclaim_batch(vault)).segments:
             rows, records = rows + gone.segments, records + gone.records
