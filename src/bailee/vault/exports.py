@@ -110,7 +110,7 @@ def _open_folder(out: Path, account: Account) -> _State | None:
         where=str(out),
         fix="name a new folder with --out",
     )
-    if not names:
+    if names <= {f"{STATE}.new"}:  # empty, or killed at its first write
         out.chmod(0o700)
         return None
     try:

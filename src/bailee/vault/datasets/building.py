@@ -307,7 +307,7 @@ def _open_folder(custody: Custody, out: Path, reason: str) -> Building:
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     building = read(out / BUILDING, Building)
     if building is None:
-        if any(out.iterdir()):
+        if {path.name for path in out.iterdir()} - {f"{BUILDING}.new"}:  # which is there if killed at once
             raise Problem(
                 "the folder is not empty, and holds no interrupted build",
                 where=str(out),
