@@ -23,6 +23,8 @@ NOTES = f"""\
 - Every segment has one exchange and {REQUEST_BYTES + RESPONSE_BYTES:,} bytes of content; a real one has some
   hundred times that. `gone` does not depend on it for Bailee, `all` does; a peer's row has the same bytes,
   where peers store each request whole. A fifth of what is not due is held for five years.
+- The sweeper runs at the low priority that the service gives it, the peer's deletion at the usual one: beside
+  other work the two do not compare.
 - Rows of several sweeps are their medians. CPU and memory are those of the sweeper, without PostgreSQL's.
 - Not comparable: a peer's deleted rows stay readable on the disk until something overwrites them, in SQLite's
   free pages and PostgreSQL's dead rows. Bailee destroys keys in a database of their own, overwrites them
@@ -63,7 +65,7 @@ def write_tables(measured: list[Measured], versions: str, settings: str) -> str:
             f"{1e6 * one.cpu_seconds / one.due:,.0f}" if one.cpu_seconds else "-",
             f"{one.peak_bytes / 1e6:,.0f}" if one.peak_bytes else "-",
             f"{one.bytes_before / 1e6:,.0f}",
-            f"{(one.bytes_before - one.bytes_after) / 1e6:,.0f}",
+            f"{round((one.bytes_before - one.bytes_after) / 1e6):,}",
             _ratio(one, combined),
         ]
         for one in combined
