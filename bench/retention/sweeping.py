@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bailee.vault.custody import open_custody
-from bailee.vault.sweeper import NICENESS, node_name, sweep_once
+from bailee.vault.sweeper import KEYS_NICENESS, lower_priority, node_name, sweep_once
 
 
 def main() -> int:
@@ -24,11 +24,11 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--day", type=date.fromisoformat, required=True)
     options = parser.parse_args()
-    os.nice(NICENESS)
+    os.nice(KEYS_NICENESS)
     noon = datetime(options.day.year, options.day.month, options.day.day, 12, tzinfo=UTC).timestamp()
     custody = open_custody(options.home, clock=lambda: noon)
     began = time.clock_gettime(time.CLOCK_MONOTONIC)
-    done = sweep_once(custody, node_name())
+    done = sweep_once(custody, node_name(), give_way=lower_priority)
     custody.close()
     if done is None:
         return 1

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy.exc
@@ -20,17 +21,23 @@ from bailee.vault.custody import Custody, open_custody
 from bailee.vault.sweepers import note_fault, note_start, note_success, read_clocks, read_sweeper, tell_jump
 from bailee.vault.sweeping import Sweep, sweep
 
+# Keys have a deadline, and go before recording and after relaying; rows have none, and go after all else.
+KEYS_NICENESS = 5
 NICENESS = 15
 
 
-def sweep_once(custody: Custody, node: str) -> Sweep | None:
-    """Do one sweep and note it; None if it could not be done, which is noted too."""
+def sweep_once(custody: Custody, node: str, *, give_way: Callable[[], object] = lambda: None) -> Sweep | None:
+    """Do one sweep and note it; None if it could not be done, which is noted too.
+
+    Args:
+        give_way: called once the keys are destroyed; nothing has a deadline from then on.
+    """
     clocks = read_clocks()
     fault = tell_jump(read_sweeper(custody.keystore.engine, node), clocks)
     if not fault:
         note_start(custody.keystore.engine, node, clocks)
         try:
-            done = sweep(custody)
+            done = sweep(custody, give_way=give_way)
         except Problem as problem:
             fault = f"paused: {problem}"
         except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
@@ -41,6 +48,11 @@ def sweep_once(custody: Custody, node: str) -> Sweep | None:
             return done
     note_fault(custody.keystore.engine, node, clocks, fault)
     return None
+
+
+def lower_priority() -> None:
+    """Go after all else from now on."""
+    os.nice(NICENESS - KEYS_NICENESS)
 
 
 def node_name() -> str:
@@ -55,12 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     forbid_dumps()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
+    os.nice(KEYS_NICENESS)
     known, fault = "", ""
     try:
         custody = open_custody(options.home)
         known = before.fault if (before := read_sweeper(custody.keystore.engine, node_name())) else ""
-        if sweep_once(custody, node_name()) is None:
+        if sweep_once(custody, node_name(), give_way=lower_priority) is None:
             fault = (
                 after.fault if (after := read_sweeper(custody.keystore.engine, node_name())) else "unknown"
             )

@@ -67,6 +67,7 @@ def sweep(
     *,
     as_of: date | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    give_way: Callable[[], object] = lambda: None,
     stopwatch: Callable[[], float] = time.monotonic,
 ) -> Sweep:
     """Do one sweep.
@@ -74,6 +75,7 @@ def sweep(
     Args:
         as_of: the UTC day to go by; today if it is left out.
         report: told how far it is, after every batch.
+        give_way: called once the keys are destroyed.
 
     Raises:
         Problem: settings cannot be read, so that nobody can say what they allow: nothing is destroyed; or
@@ -111,6 +113,7 @@ def sweep(
             if not numbers:
                 break
             mark_destroyed(vault, numbers)
+        give_way()
         rows = records = exchanges = stored = 0
         while (gone := reclaim_batch(vault)).segments:
             rows, records = rows + gone.segments, records + gone.records
