@@ -13,6 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from bailee.vault import tables
+from bailee.vault.copies.registry import call_in
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 
@@ -73,10 +74,15 @@ def destroy_batch(
     with claiming as (connection, due):
         if not due:
             return 0
-        for why, is_erased in (("erased", True), ("expired", False)):
-            ids = [segment.id for segment in due if segment.is_erased is is_erased]
+        by_reason = {
+            why: [segment.id for segment in due if segment.is_erased is is_erased]
+            for why, is_erased in (("erased", True), ("expired", False))
+        }
+        for why, ids in by_reason.items():
             if ids:
                 keystore.destroy(ids, why=why, at_ms=at_ms)
+        for why, ids in by_reason.items():
+            call_in(connection, why, ids, at_ms=at_ms)
         numbers = [segment.number for segment in due]
         mark = sa.update(segments).where(segments.c.number.in_(numbers)).values(is_destroyed=True)
         connection.execute(mark)
