@@ -338,9 +338,10 @@ def test_a_consent_withdrawn_is_named(keeping: Keeping, built: Path) -> None:
     assert named(keeping, built) == {"ada one": Why.NOT_TRAINABLE, "ada two": Why.NOT_TRAINABLE}
 
 
-def test_what_is_erased_is_named_by_the_ledger(keeping: Keeping, built: Path) -> None:
-    """A session, then an account of which nothing is left; and what expired and is swept."""
+def test_what_is_erased_is_named_by_the_ledger(keeping: Keeping, built: Path, tmp_path: Path) -> None:
+    """In a copy that somebody made: a session, then an account of which nothing is left, and what expired."""
     directory = keeping.custody.directory
+    built = Path(shutil.copytree(built, tmp_path / "copied"))
     keeping.custody.erase_session(directory.get("ada").id, "session-2", by="ada")
     assert named(keeping, built) == {"ada two": Why.ERASED}
     keeping.custody.erase_account(directory.get("ada"), by="ada")

@@ -17,6 +17,7 @@ from bailee.ledger.entries import ContentRead
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import exports
+from bailee.vault.copies.registry import Maker
 from bailee.vault.exports import KINDS, Exported, export_account
 from counterparts.keeping import Keeping
 
@@ -53,7 +54,8 @@ def keeping(tmp_path: Path) -> Iterator[Keeping]:
 
 def export(keeping: Keeping, out: Path, **options: Any) -> Exported:
     account = keeping.custody.directory.get("ada")
-    return export_account(keeping.custody, account, out, read_text=read_text, **options)
+    maker = options.pop("maker", Maker("ada", is_holder=True))
+    return export_account(keeping.custody, account, out, read_text=read_text, maker=maker, **options)
 
 
 def lines(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -80,7 +82,9 @@ def test_every_byte_said_comes_out(keeping: Keeping, tmp_path: Path) -> None:
     assert done.lines == {kind: len(lines(out, kind)) for kind in KINDS}
     everything = b"".join(read_all(out).values())
     assert b"bob" not in everything
-    assert sorted(read_all(out)) == sorted(["README.txt", *(f"{kind}.jsonl" for kind in KINDS)])
+    assert sorted(read_all(out)) == sorted(
+        ["README.txt", "export.json", *(f"{kind}.jsonl" for kind in KINDS)]
+    )
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
 
@@ -134,7 +138,8 @@ def test_an_interrupted_export_goes_on(keeping: Keeping, tmp_path: Path, at: int
     begun: list[int] = []
     assert export(keeping, out, report=lambda done, total: begun.append(done)).was_resumed
     whole, resumed = read_all(tmp_path / "whole"), read_all(out)
-    del whole["README.txt"], resumed["README.txt"]
+    for name in ("README.txt", "export.json"):  # times and ids
+        del whole[name], resumed[name]
     assert whole == resumed
 
 
@@ -170,8 +175,9 @@ def test_folders_that_hold_something_else(keeping: Keeping, tmp_path: Path) -> N
     with pytest.raises(Interrupted):
         export(keeping, tmp_path / "half", report=stop)
     bob = keeping.custody.directory.get("bob")
+    maker = Maker("bob", is_holder=True)
     with pytest.raises(Problem, match="not empty"):
-        export_account(keeping.custody, bob, tmp_path / "half", read_text=read_text)
+        export_account(keeping.custody, bob, tmp_path / "half", read_text=read_text, maker=maker)
 
 
 def test_memory_holds_one_session(keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +213,7 @@ def test_who_may_export(keeping: Keeping, tmp_path: Path, monkeypatch: pytest.Mo
     done = run(command.accounts, [*arguments, str(tmp_path / "c"), "--reason", "asked in writing", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["lines"]["sessions"] == 3
+    assert "yours" not in done.stderr
     assert count() == 1
     (_, access) = lines(tmp_path / "c", "accesses")[::-1]
     assert (access["purpose"], access["reason"]) == ("export", "asked in writing")

@@ -30,8 +30,8 @@ def operator() -> str:
         return f"user {os.getuid()}"
 
 
-def admit(custody: "Custody", account: str, session: str | None, *, purpose: str, reason: str | None) -> None:
-    """Let the account holder read; let anybody else give a reason, and record it.
+def admit(custody: "Custody", account: str, session: str | None, *, purpose: str, reason: str | None) -> bool:
+    """Let the account holder read, and return True; let anybody else give a reason, and record it.
 
     The account holder is the user of this machine whose account it is, or whoever presents a key of the
     account in BAILEE_KEY.
@@ -42,7 +42,7 @@ def admit(custody: "Custody", account: str, session: str | None, *, purpose: str
     forbid_dumps()  # content is opened next
     key = os.environ.get("BAILEE_KEY", "")
     if custody.directory.is_holder(account, user_id=os.getuid(), key=key):
-        return
+        return True
     if reason is None:
         facts_only = "read the facts only with --facts, " if purpose == "show" else ""
         raise Problem(
@@ -51,3 +51,4 @@ def admit(custody: "Custody", account: str, session: str | None, *, purpose: str
             fix=f"say why with --reason, {facts_only}or present a key of the account in BAILEE_KEY",
         )
     custody.record_access(account, session, reader=operator(), purpose=purpose, reason=reason)
+    return False

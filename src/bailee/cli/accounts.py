@@ -127,18 +127,27 @@ def export(name: str, out: Path, reason: str | None, home: Path, as_json: bool) 
 
     One JSON Lines file per kind, and a README.txt that says what they hold. Interrupted, it goes on when it
     is run again. Whoever is not the account holder gives a reason, which is ledgered and shown to the account
-    holder.
+    holder; what is erased or expires later is taken out of such an export. One that the account holder makes
+    is theirs, and stays as it is.
     """
     from bailee.flows.messages.conversations import read_text
+    from bailee.vault.copies.registry import Maker
     from bailee.vault.custody import open_custody
     from bailee.vault.exports import export_account
 
     custody = open_custody(home)
     account = custody.directory.get(name)
-    admit(custody, account.id, None, purpose="export", reason=reason)
+    is_holder = admit(custody, account.id, None, purpose="export", reason=reason)
+    maker = Maker(operator(), is_holder)
     with draw_progress("Exporting") as progress:
-        done = export_account(custody, account, out, read_text=read_text, report=progress)
+        done = export_account(custody, account, out, read_text=read_text, maker=maker, report=progress)
     custody.close()
+    click.echo(
+        "This export is yours: it stays as it is when what is held is erased. See: bailee copies list"
+        if is_holder
+        else "What is erased or expires is taken out of this export while it lies here: bailee copies list",
+        err=True,
+    )
     if as_json:
         echo_json({"account": name, "out": str(out), "lines": done.lines, "bytes": done.bytes})
         return

@@ -61,6 +61,30 @@ def build(out: Path, reason: str, home: Path, as_json: bool) -> None:
     click.echo(f"Check it before each use: bailee dataset verify {out}", err=True)
 
 
+@dataset.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@with_home
+@with_json
+def withdraw(folder: Path, home: Path, as_json: bool) -> None:
+    """Take out of a dataset all that verification names: consents that ended, what was erased or expired.
+
+    Its files are written anew without those items, and the manifest says what went and why. What is erased
+    or expires is taken out without being asked; what a consent covered that has ended is not.
+    """
+    from bailee.vault.custody import open_custody
+    from bailee.vault.datasets.withdrawing import withdraw_dataset
+
+    custody = open_custody(home)
+    taken = withdraw_dataset(custody, folder)
+    custody.close()
+    if as_json:
+        echo_json({"withdrawn": taken})
+        return
+    click.echo(f"Withdrew {tell_count(sum(taken.values()), 'item')}.")
+    for why, count in taken.items():
+        click.echo(f"  {why.replace('_', ' ')}: {count}")
+
+
 @dataset.command(
     epilog="Exit codes: 0 all in order, 1 something is to be removed or is altered, 2 wrong call."
 )
@@ -96,5 +120,7 @@ def verify(folder: Path, home: Path, as_json: bool) -> None:
             click.echo(f"Verified: {tell_count(verdict.items, 'item')}, all of which may be there.")
         else:
             click.echo(f"To remove: {tell_count(len(verdict.gone), 'item')} of {verdict.items}.", err=True)
+            if verdict.gone and not verdict.faults:
+                click.echo(f"Remove them: bailee dataset withdraw {folder}", err=True)
     if not verdict.is_in_order:
         raise SystemExit(EXIT_NOT_IN_ORDER)

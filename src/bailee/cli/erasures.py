@@ -51,6 +51,9 @@ def tell_count_of(what: str, counted: "Erasure", *, as_json: bool) -> None:
         echo_json(counted)
     else:
         click.echo(f"Would erase {what}: {amount(counted)}.")
+        for copy in counted.copies.reached:
+            click.echo(f"Would take it out of {copy.kind} {copy.id}: {copy.folder}")
+        _tell_holders(counted)
 
 
 def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | None, *, as_json: bool) -> None:
@@ -65,6 +68,15 @@ def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | Non
             click.echo("Its receipt: give --receipt FILE, or --json, when you erase.", err=True)
         else:
             click.echo(f"Receipt: {receipt} (verify: bailee ledger verify {receipt})", err=True)
+    for copy in erased.copies.reached:
+        click.echo(f"Taken out of {copy.kind} {copy.id}: {copy.folder}", err=True)
+    for copy in erased.copies.pending:
+        click.echo(
+            f"Not yet taken out of {copy.kind} {copy.id}: {copy.folder}: {copy.why}; each sweep tries again, "
+            "see: bailee copies list",
+            err=True,
+        )
+    _tell_holders(erased)
     if not erased.is_overwritten:
         click.echo(
             "Its keys are destroyed, but their bytes stay on the disk for a while: with SQLite until a "
@@ -72,6 +84,11 @@ def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | Non
             "PostgreSQL until its write-ahead log is recycled and the space is used again.",
             err=True,
         )
+
+
+def _tell_holders(erased: "Erasure") -> None:
+    for copy in erased.copies.holders:
+        click.echo(f"The account holder's own {copy.kind} stays as it is: {copy.folder}", err=True)
 
 
 def amount(counted: "Erasure") -> str:

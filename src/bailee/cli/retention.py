@@ -55,6 +55,14 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     )
     if done.tightened:
         click.echo(f"{tell_count(done.tightened, 'segment')} came under stricter terms.")
+    if done.copies:
+        verb = "would be" if dry_run else "was"
+        click.echo(f"It {verb} taken out of exports and datasets: {done.copies}.")
+    if done.copies_pending:
+        click.echo(
+            f"Exports and datasets that still hold some: {done.copies_pending}; see: bailee copies list",
+            err=True,
+        )
     if done.held_back:
         click.echo(f"{tell_count(done.held_back, 'segment')} due, kept by a legal hold: bailee holds list")
 
@@ -80,6 +88,11 @@ def status(home: Path, as_json: bool) -> None:
                 + (f"; {state.fault}" if state.fault else "")
             )
         click.echo(f"Due longest: {health.lag_seconds:.0f} s" if health.lag_seconds else "Nothing is due.")
+        if health.copies_pending:
+            click.echo(
+                f"Exports and datasets that still hold what is to go: {health.copies_pending}, for "
+                f"{health.copies_lag_seconds:.0f} s; see: bailee copies list"
+            )
         for alarm in health.alarms:
             click.echo(f"alarm: {alarm}", err=True)
     if health.alarms:

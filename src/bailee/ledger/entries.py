@@ -181,6 +181,48 @@ class Restored(Entry, frozen=True, kw_only=True, tag="restored"):
     unknown: str | None
 
 
+class CopyWithdrawn(Entry, frozen=True, kw_only=True, tag="copy_withdrawn"):
+    """What was to go is taken out of a copy that lies outside the vault: an export, or a dataset.
+
+    Attributes:
+        copy: 32 hexadecimal digits, drawn.
+        what: "export" or "dataset".
+        digest: SHA-256 of its index file as it is then, which holds those of its files; empty where all of it
+            went.
+        taken: lines of an export, items of a dataset.
+    """
+
+    copy: str
+    what: str
+    digest: str
+    taken: int
+
+
+class CopyForgotten(Entry, frozen=True, kw_only=True, tag="copy_forgotten"):
+    """Somebody had a copy forgotten: what was still to be taken out of it, Bailee will not take out."""
+
+    copy: str
+    what: str
+    by: str
+    reason: str
+
+
+class CopiesReached(Entry, frozen=True, kw_only=True, tag="copies"):
+    """How far an erasure came with the copies that Bailee wrote outside the vault.
+
+    Attributes:
+        erasure: the id of its entry.
+        reached: copies that hold nothing of it any more.
+        pending: copies that still do; each that is reached later has an entry of its own.
+        holders: copies that the account holder made, which are left as they are.
+    """
+
+    erasure: str
+    reached: int
+    pending: int
+    holders: int
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
@@ -198,6 +240,9 @@ AnyEntry = (
     | BackedUp
     | KeyCopyDeleted
     | Restored
+    | CopyWithdrawn
+    | CopyForgotten
+    | CopiesReached
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

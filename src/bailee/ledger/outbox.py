@@ -5,11 +5,13 @@ between the two only delays it, and an entry that was moved and not yet taken ou
 told twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import sqlalchemy as sa
 
-from bailee.ledger.entries import AnyEntry, encode_entry
+from bailee.ledger.entries import AnyEntry, decode_entry, encode_entry
+from bailee.ledger.log import Log
 
 # An entry is 34 KB at most, so that a batch is some 4 MB.
 BATCH = 128
@@ -48,3 +50,12 @@ def move(engine: sa.Engine, outbox: sa.Table, append: Callable[[Sequence[bytes]]
         with engine.begin() as connection:
             connection.execute(sa.delete(outbox).where(outbox.c.number.in_([row.number for row in waiting])))
         moved += len(waiting)
+
+
+def read_latest_ids(log: Log) -> Iterator[str]:
+    """Give the ids of the ledger's latest entries: those that a mover who was killed may have left behind."""
+    for data in log.read(max(0, log.size - 2 * BATCH)):
+        try:
+            yield decode_entry(data).id
+        except msgspec.MsgspecError:
+            continue

@@ -4,12 +4,13 @@ A receipt is JSON, in exactly one encoding: what does not encode to the same byt
 no bit of it can change unnoticed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from bailee.ledger.checkpoints import open_checkpoint
+from bailee.ledger.entries import KeysDestroyed, commit_segment, decode_entry
 from bailee.ledger.log import Log
 from bailee.ledger.merkle import hash_leaf, is_included
 from bailee.ledger.notes import NoteRefused, Verifier
@@ -72,6 +73,35 @@ def make_receipt(log: Log, indices: Iterable[int]) -> bytes:
             )
         entries.append(ProvenEntry(index, entry, proof))
     return encode_receipt(Receipt(VERSION, checkpoint.origin, note.decode(), entries))
+
+
+def find_entries(log: Log, start: int, ids: Sequence[str], segments: Sequence[bytes]) -> list[int]:
+    """Return where the ledger tells of an erasure: its own entries, and the keys destroyed for it.
+
+    Looks from `start` on, and through all of the ledger where a key had been destroyed earlier already.
+
+    Raises:
+        Problem: the ledger does not tell of all of it.
+    """
+    for first in (start, 0):
+        missing = {commit_segment(segment) for segment in segments}
+        untold = set(ids)
+        found = []
+        for index, data in enumerate(log.read(first), first):
+            entry = decode_entry(data)
+            if entry.id in untold:
+                found.append(index)
+                untold.discard(entry.id)
+            elif isinstance(entry, KeysDestroyed) and not missing.isdisjoint(entry.segments):
+                found.append(index)
+                missing.difference_update(entry.segments)
+        if not untold and not missing:
+            return found
+    raise Problem(
+        "the ledger does not tell of this erasure",
+        where="ledger",
+        fix="see: bailee ledger verify; what was erased is gone",
+    )
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

@@ -67,6 +67,13 @@ def _look(custody: Custody) -> Iterator[Finding]:
     last = "never" if health.silence_seconds is None else f"{health.silence_seconds:.0f} s ago"
     due = f"a key is due for {health.lag_seconds:.0f} s" if health.lag_seconds else "nothing is due"
     yield Finding("retention", not health.alarms, f"swept {last}, {due}")
+    pending = health.copies_pending
+    yield Finding(
+        "copies outside the vault",
+        True,
+        f"{pending} still hold what is to go" if pending else "none holds what is to go",
+        "see: bailee copies list" if pending else "",
+    )
     for alarm in health.alarms:
         yield Finding("retention", False, alarm)
     yield _look_at_ledger(custody)

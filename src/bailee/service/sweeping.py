@@ -102,5 +102,7 @@ def render(health: RetentionHealth) -> bytes:
         gauge("last_success_age_seconds", "How long ago a sweep last succeeded.", health.silence_seconds)
     destroyed = sum(one.keys_destroyed for one in health.sweepers)
     gauge("keys_destroyed", "Keys destroyed by all sweeps.", destroyed)
+    gauge("copies_pending", "Copies outside the vault that still hold what is to go.", health.copies_pending)
+    gauge("copies_lag_seconds", "How long the one that waits longest does.", health.copies_lag_seconds)
     gauge("alarms", "Reasons for somebody to look.", len(health.alarms))
     return generate_latest(registry)

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -23,26 +23,28 @@ from bailee.database.engines import is_shared
 from bailee.database.leases import Lease, holding
 from bailee.ledger.entries import (
     ContentRead,
+    CopiesReached,
+    CopyForgotten,
     DatasetBuilt,
     Erased,
     HoldPlaced,
     HoldReleased,
-    KeysDestroyed,
     TermsTightened,
-    commit_segment,
     decode_entry,
 )
 from bailee.ledger.log import FOLDER, Log, open_log
 from bailee.ledger.origins import bind
-from bailee.ledger.outbox import BATCH, move, put
+from bailee.ledger.outbox import move, put, read_latest_ids
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
-from bailee.ledger.receipts import make_receipt
+from bailee.ledger.receipts import find_entries, make_receipt
 from bailee.manifests import load_manifest
 from bailee.policy.decisions import decide
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
+from bailee.vault.copies import registry
+from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_account, count_session, erase
 from bailee.vault.holds import Hold, check_reason, place_hold, release_hold
 from bailee.vault.keystore import Keystore
@@ -190,8 +192,8 @@ class Custody:
         self.directory.record_access(account, session, reader=reader, reason=reason, entry=entry)
         self.settle()
 
-    def record_dataset(self, digest: str, items: int, *, builder: str) -> None:
-        """Record that a dataset was built, by the digest of its manifest."""
+    def record_dataset(self, build: str, digest: str, items: int, *, builder: str) -> None:
+        """Record that a dataset was built, by the digest of the manifest that is about to be in place."""
         entry = DatasetBuilt(
             id=self.draw(),
             at_ms=self.now_ms(),
@@ -200,6 +202,34 @@ class Custody:
             by=self.pseudonyms.name(f"operator {builder}"),
         )
         with self.vault.begin() as connection:
+            registry.announce(connection, build, digest)
+            put(connection, tables.vault_outbox, [entry])
+        self.settle()
+
+    # --- Copies ---
+
+    def follow_copies(self, only: Collection[str] | None = None) -> Reached:
+        """Take what is due out of the copies outside the vault, of all or of some."""
+        return Cascade(self.vault, self.home, draw=self.draw, now_ms=self.now_ms).run(only)
+
+    def forget_copy(self, copy: registry.Copy, *, reason: str, by: str) -> None:
+        """Let nobody follow a copy any more, so that nothing is taken out of it.
+
+        Raises:
+            Problem: no reason is given.
+        """
+        who = f"operator {by}"
+        told = self.pseudonyms.name(copy.account or who, f"reason {check_reason(reason)}")
+        entry = CopyForgotten(
+            id=self.draw(),
+            at_ms=self.now_ms(),
+            copy=copy.id,
+            what=copy.kind,
+            by=self.pseudonyms.name(who),
+            reason=told,
+        )
+        with self.vault.begin() as connection:
+            registry.forget(connection, copy, reason)
             put(connection, tables.vault_outbox, [entry])
         self.settle()
 
@@ -244,9 +274,24 @@ class Custody:
         segments, is_overwritten = erase(
             self.vault, self.keystore, counted.account, counted.session, entry=entry
         )
+        found = registry.find_copies(self.vault, counted.account, counted.session, segments)
+        copies = self.follow_copies({copy.id for copy in found})
+        ids = [entry.id]
+        if copies.reached or copies.pending or copies.holders:
+            told = CopiesReached(
+                id=self.draw(),
+                at_ms=self.now_ms(),
+                erasure=entry.id,
+                reached=len(copies.reached),
+                pending=len(copies.pending),
+                holders=len(copies.holders),
+            )
+            ids.append(told.id)
+            with self.vault.begin() as connection:
+                put(connection, tables.vault_outbox, [told])
         self.settle()
-        indices = find_entries(self.log, before, entry.id, segments)
-        erased = msgspec.structs.replace(counted, is_overwritten=is_overwritten)
+        indices = find_entries(self.log, before, ids, segments)
+        erased = msgspec.structs.replace(counted, is_overwritten=is_overwritten, copies=copies)
         return erased, make_receipt(self.log, indices)
 
     # --- The ledger ---
@@ -261,7 +306,7 @@ class Custody:
                 # next.
                 nonlocal known
                 if known is None:
-                    known = set(_read_latest_ids(self.log))
+                    known = set(read_latest_ids(self.log))
                 fresh = [entry for entry in entries if decode_entry(entry).id not in known]
                 if fresh:
                     keep()
@@ -336,41 +381,6 @@ def terms_of(account: Account) -> Ceiling:
     flow = load_manifest("bailee").flow("messages")
     terms = decide(flow, account.to_context(Provider.ANTHROPIC)).terms
     return Ceiling(terms.retention, terms.trainable)
-
-
-def find_entries(log: Log, start: int, id: str, segments: Sequence[bytes]) -> list[int]:
-    """Return where the ledger tells of an erasure: the entry itself, and the keys destroyed for it.
-
-    Looks from `start` on, and through all of the ledger where a key had been destroyed earlier already.
-
-    Raises:
-        Problem: the ledger does not tell of all of it.
-    """
-    for first in (start, 0):
-        missing = {commit_segment(segment) for segment in segments}
-        found = []
-        for index, data in enumerate(log.read(first), first):
-            entry = decode_entry(data)
-            if entry.id == id:
-                found.append(index)
-            elif isinstance(entry, KeysDestroyed) and not missing.isdisjoint(entry.segments):
-                found.append(index)
-                missing.difference_update(entry.segments)
-        if found and not missing:
-            return found
-    raise Problem(
-        "the ledger does not tell of this erasure",
-        where="ledger",
-        fix="see: bailee ledger verify; what was erased is gone",
-    )
-
-
-def _read_latest_ids(log: Log) -> Iterator[str]:
-    for data in log.read(max(0, log.size - 2 * BATCH)):
-        try:
-            yield decode_entry(data).id
-        except msgspec.MsgspecError:
-            continue
 
 
 @contextlib.contextmanager

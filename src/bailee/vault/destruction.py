@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from bailee.database.engines import is_shared
 from bailee.database.statements import run_among
 from bailee.vault import tables
+from bailee.vault.copies.registry import call_in
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
 
@@ -26,6 +27,8 @@ _READ_AT_A_TIME = 20_000
 # ms.
 BATCH = 2000
 _MARK_DESTROYED = "UPDATE segments SET is_destroyed = true WHERE number {among}"
+_READ_MARKED = "SELECT id, expires_on FROM segments WHERE number {among}"
+_REASONS = (("erased", True), ("expired", False))
 _MEASURE_RECORDS = "SELECT COALESCE(SUM(LENGTH(sealed)), 0) FROM records WHERE segment {among}"
 _DELETE_RECORDS = "DELETE FROM records WHERE segment {among}"
 _DELETE_SEGMENTS = "DELETE FROM segments WHERE number {among}"
@@ -87,8 +90,10 @@ def destroy_batch(
     with claiming as (connection, due):
         if not due:
             return 0
-        _destroy(keystore, due, at_ms)
+        gone = _destroy(keystore, due, at_ms)
         run_among(connection, _MARK_DESTROYED, [segment.number for segment in due])
+        for why, ids in gone.items():
+            call_in(connection, why, ids, at_ms=at_ms)
         return len(due)
 
 
@@ -137,19 +142,31 @@ def destroy_due(
     return numbers
 
 
-def mark_destroyed(engine: sa.Engine, numbers: Sequence[int], *, limit: int = BATCH) -> None:
-    """Mark segments whose keys are destroyed, so that their rows are deleted next."""
+def mark_destroyed(engine: sa.Engine, numbers: Sequence[int], *, at_ms: int, limit: int = BATCH) -> None:
+    """Mark segments whose keys are destroyed, so that their rows are deleted next, and what copies hold of
+    them.
+    """
     ordered = sorted(numbers)
     for start in range(0, len(ordered), limit):
+        some = ordered[start : start + limit]
         with engine.begin() as connection:
-            run_among(connection, _MARK_DESTROYED, ordered[start : start + limit])
+            # Writes first: in SQLite a transaction that reads first fails as soon as another has written.
+            run_among(connection, _MARK_DESTROYED, some)
+            marked = [(row.id, row.expires_on) for row in run_among(connection, _READ_MARKED, some)]
+            for why, is_erased in _REASONS:
+                ids = [id for id, day in marked if (day == str(tables.ERASED)) is is_erased]
+                call_in(connection, why, ids, at_ms=at_ms)
 
 
-def _destroy(keystore: Keystore, due: Sequence["Due"], at_ms: int) -> None:
-    for why, is_erased in (("erased", True), ("expired", False)):
-        ids = [segment.id for segment in due if segment.is_erased is is_erased]
+def _destroy(keystore: Keystore, due: Sequence["Due"], at_ms: int) -> dict[str, list[bytes]]:
+    """Destroy keys, and return the segments' ids by the reason."""
+    by_reason = {
+        why: [segment.id for segment in due if segment.is_erased is is_erased] for why, is_erased in _REASONS
+    }
+    for why, ids in by_reason.items():
         if ids:
             keystore.destroy(ids, why=why, at_ms=at_ms)
+    return by_reason
 
 
 def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:

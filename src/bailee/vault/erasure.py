@@ -17,6 +17,8 @@ from bailee.policy.periods import NONE
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.ceilings import Ceiling, lower
+from bailee.vault.copies.cascade import Reached, Told
+from bailee.vault.copies.registry import call_in_sessions, find_copies
 from bailee.vault.destruction import destroy_batch, reclaim_batch
 from bailee.vault.holds import covering, is_held, list_holds
 from bailee.vault.keystore import Keystore
@@ -30,6 +32,7 @@ class Erasure(msgspec.Struct, frozen=True):
         is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
             reads the keystore as it was before; a running service sees to it once that process is done. With
             PostgreSQL they never are at once (docs/adr/0010).
+        copies: copies outside the vault that hold some of it, and whether they do not any more.
     """
 
     account: str
@@ -39,6 +42,7 @@ class Erasure(msgspec.Struct, frozen=True):
     exchanges: int
     stored_bytes: int
     is_overwritten: bool = True
+    copies: Reached = Reached()
 
 
 def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
@@ -87,6 +91,7 @@ def erase(
         if session is None:
             lower(connection, account, Ceiling(NONE, trainable=False), at_ms=entry.at_ms)
         connection.execute(sa.delete(exchanges).where(of_exchanges, exchanges.c.segment.is_(None)))
+        call_in_sessions(connection, account, session, at_ms=entry.at_ms)
         put(connection, tables.vault_outbox, [entry])
         ids = list(connection.execute(sa.select(segments.c.id).where(marked)).scalars())
     today = datetime.fromtimestamp(entry.at_ms / 1000, UTC).date()
@@ -121,14 +126,21 @@ def _count(engine: sa.Engine, account: str, session: str | None) -> Erasure:
     sizes = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
     sizes = sizes.select_from(records.join(segments, segments.c.number == records.c.segment)).where(held)
     with engine.connect() as connection:
-        segment_count = connection.execute(
-            sa.select(sa.func.count()).select_from(segments).where(held)
-        ).scalar_one()
+        ids = list(connection.execute(sa.select(segments.c.id).where(held)).scalars())
         record_count, stored = connection.execute(sizes).one()
         exchange_count = connection.execute(
             sa.select(sa.func.count()).select_from(exchanges).where(_of(exchanges, account, session))
         ).scalar_one()
-    return Erasure(account, session, segment_count, record_count, exchange_count, stored)
+    copies = _tell_copies(engine, account, session, ids)
+    return Erasure(account, session, len(ids), record_count, exchange_count, stored, copies=copies)
+
+
+def _tell_copies(engine: sa.Engine, account: str, session: str | None, segments: list[bytes]) -> Reached:
+    """Return the copies that an erasure would reach, and those that it would leave to the account holder."""
+    told = Reached()
+    for copy in find_copies(engine, account, session, segments):
+        (told.holders if copy.is_holders else told.reached).append(Told(copy.id, copy.kind, copy.folder))
+    return told
 
 
 def _of(table: sa.Table, account: str, session: str | None) -> sa.ColumnElement[bool]:

@@ -6,6 +6,7 @@ interrupted is cut back to those lengths and goes on.
 """
 
 import base64
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -18,15 +19,17 @@ import sqlalchemy as sa
 from bailee.accounts.consents import list_changes
 from bailee.accounts.directory import Account
 from bailee.accounts.keys import list_keys
+from bailee.ledger.entries import commit_segment
 from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.copies import registry
+from bailee.vault.copies.exports import INDEX, KINDS, PARTIAL, README, Index, digest, encode_index
+from bailee.vault.copies.folders import File, holding_copy
+from bailee.vault.copies.readmes import tell_readme
+from bailee.vault.copies.registry import Kind, Maker, name_session
 from bailee.vault.custody import Custody
 from bailee.vault.holds import is_held, list_holds
 from bailee.vault.reader import Transcript, list_exchanges, list_sessions, read_session
-
-KINDS = ("account", "consents", "keys", "holds", "accesses", "sessions", "exchanges", "content")
-STATE = "export.json"
-README = "README.txt"
 
 ReadText = Callable[[Transcript], dict[str, bytes]]
 Report = Callable[[int, int], None]
@@ -44,6 +47,7 @@ class _State(msgspec.Struct):
     """How far an export has come.
 
     Attributes:
+        id: drawn for this export.
         after: the session written last; None before the first.
         held: segments and exchanges of the sessions written, to notice that they changed since.
         lengths, lines: of each file, in bytes and lines.
@@ -55,6 +59,7 @@ class _State(msgspec.Struct):
     held: tuple[int, int]
     lengths: dict[str, int]
     lines: dict[str, int]
+    id: str = ""
 
 
 def export_account(
@@ -63,42 +68,82 @@ def export_account(
     out: Path,
     *,
     read_text: ReadText,
+    maker: Maker,
     report: Report = lambda done, total: None,
 ) -> Exported:
     """Write everything held about an account into a folder; an interrupted export goes on.
 
-    Sessions that came or went while it was interrupted have it begin anew.
+    Sessions that came or went while it was interrupted have it begin anew. What was to go while it was
+    written is taken out before this returns.
 
     Args:
         read_text: makes text of what was recorded: the flow knows how.
+        maker: who makes it; one that the account holder makes is theirs, and stays as it is.
         report: told how many sessions are done, and of how many.
 
     Raises:
         Problem: the folder holds something else, or a record was altered.
     """
     found = _open_folder(out, account)
-    state = found if found is not None and _is_valid(custody, out, found) else None
+    id = (found.id if found else "") or custody.draw()
+    with holding_copy(custody.home, id):
+        done = _write(custody, account, out, found, id, read_text, maker, report)
+    custody.follow_copies({id})
+    return done
+
+
+def _write(
+    custody: Custody,
+    account: Account,
+    out: Path,
+    found: _State | None,
+    id: str,
+    read_text: ReadText,
+    maker: Maker,
+    report: Report,
+) -> Exported:
+    state = found if found is not None and found.id and _is_valid(custody, out, found) else None
     was_resumed = state is not None
     if state is None:
-        state = _State(account.id, custody.now_ms(), None, (0, 0), {}, {})
-        _write_whole(out / STATE, msgspec.json.encode(state))
+        state = _State(account.id, custody.now_ms(), None, (0, 0), {}, {}, id)
+        _write_whole(out / INDEX, msgspec.json.encode(state))
+    # Before anything of the account is written: an interrupted export is known too.
+    registry.register(custody.vault, id, Kind.EXPORT, account.id, out, maker, custody.now_ms())
+    if not was_resumed:
         for kind in KINDS:
             _open_cut(_partial(out, kind), 0).close()
         _append(out, state, _tell_account(custody, account))
         _save(custody, out, state)
     ids = _list_ids(custody, account)
-    for done, id in enumerate(ids):
+    for done, session in enumerate(ids):
         report(done, len(ids))
-        if state.after is None or id > state.after:
-            _append(out, state, _tell_session(custody, account, id, read_text))
-            state.after = id
+        if state.after is None or session > state.after:
+            segments = _enter(custody, id, account.id, session)
+            _append(out, state, _tell_session(custody, account, session, segments, read_text))
+            state.after = session
             _save(custody, out, state)
     report(len(ids), len(ids))
-    _write_whole(out / README, _tell_readme(account, state).encode())
+    begun_at = _moment(state.begun_ms)
+    readme = tell_readme(account.name, begun_at, state.lines, is_holders=maker.is_holder)
+    _write_whole(out / README, readme.encode())
+    _finish(custody, out, state)
+    return Exported(state.lines, sum(state.lengths.values()), was_resumed)
+
+
+def _finish(custody: Custody, out: Path, state: _State) -> None:
+    """Let the files take their names, and the index the place of what told how far it has come."""
+    files = []
+    for kind in KINDS:
+        with _partial(out, kind).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        files.append(File(f"{kind}.jsonl", sha256, state.lengths[kind], state.lines[kind]))
+    index = encode_index(Index(state.id, state.account, _moment(state.begun_ms), files))
+    with custody.vault.begin() as connection:
+        registry.announce(connection, state.id, digest(index))
     for kind in KINDS:
         _partial(out, kind).rename(out / f"{kind}.jsonl")
-    (out / STATE).unlink()
-    return Exported(state.lines, sum(state.lengths.values()), was_resumed)
+    _write_whole(out / INDEX, index)
+    registry.confirm(custody.vault, state.id, digest(index))
 
 
 def _open_folder(out: Path, account: Account) -> _State | None:
@@ -110,14 +155,14 @@ def _open_folder(out: Path, account: Account) -> _State | None:
         where=str(out),
         fix="name a new folder with --out",
     )
-    if names <= {f"{STATE}.new"}:  # empty, or killed at its first write
+    if names <= {f"{INDEX}.new"}:  # empty, or killed at its first write
         out.chmod(0o700)
         return None
     try:
-        state = msgspec.json.decode((out / STATE).read_bytes(), type=_State)
+        state = msgspec.json.decode((out / INDEX).read_bytes(), type=_State)
     except (FileNotFoundError, msgspec.MsgspecError):
         raise taken from None
-    ours = {STATE, f"{STATE}.new", README, f"{README}.new"}
+    ours = {INDEX, f"{INDEX}.new", README, f"{README}.new"}
     ours |= {name for kind in KINDS for name in (f"{kind}.jsonl", f"{kind}.jsonl.partial")}
     if state.account != account.id or names - ours:
         raise taken
@@ -183,8 +228,20 @@ def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dic
         yield "accesses", {"at": _moment(facts.pop("at_ms")), **facts}
 
 
+def _enter(custody: Custody, copy: str, account: str, session: str) -> dict[int, bytes]:
+    """Note what of a session is about to be written; return its segments' ids by number."""
+    table = tables.segments
+    query = sa.select(table.c.number, table.c.id).where(
+        table.c.account == account, table.c.session == session, table.c.is_destroyed.is_(False)
+    )
+    with custody.vault.connect() as connection:
+        segments = {row.number: row.id for row in connection.execute(query.order_by(table.c.day))}
+    registry.enter(custody.vault, copy, [*segments.values(), name_session(account, session)])
+    return segments
+
+
 def _tell_session(
-    custody: Custody, account: Account, id: str, read_text: ReadText
+    custody: Custody, account: Account, id: str, segments: dict[int, bytes], read_text: ReadText
 ) -> Iterator[tuple[str, dict[str, object]]]:
     for session in list_sessions(custody.vault, account=account.id, session=id, flow=None):
         if session.id == id:
@@ -192,25 +249,41 @@ def _tell_session(
             started, last = facts.pop("started_ms"), facts.pop("last_ms")
             yield "sessions", {**facts, "started": _moment(started), "last": _moment(last)}
     terms = _list_terms(custody, account.id, id)
+    named = {number: commit_segment(segment) for number, segment in segments.items()}
     for exchange in list_exchanges(custody.vault, account=account.id, session=id):
+        held = terms.get(exchange.id, {"retention": "none", "expires_on": None, "trainable": False})
+        segment = held.pop("segment", None)
+        if exchange.is_kept and segment not in segments:
+            continue  # of a segment that has begun, or ended, since the session was looked at
         facts = msgspec.to_builtins(exchange)
         decision = msgspec.json.decode(facts.pop("decision"))
         facts["id"] = f"{exchange.id:x}"
+        facts["segment"] = named[segment] if isinstance(segment, int) else None
         facts["started"] = _moment(facts.pop("started_ms"))
-        held = terms.get(exchange.id, {"retention": "none", "expires_on": None, "trainable": False})
         facts["terms"] = {"purpose": decision["terms"]["purpose"], **held}
         yield "exchanges", {**facts, "decision": decision}
-    for transcript in read_session(custody.vault, custody.keystore, account.id, id, today=custody.today()):
-        said: dict[str, object] = {"exchange": f"{transcript.exchange:x}", "session": id}
-        for name, data in read_text(transcript).items():
-            said.update(_tell_bytes(name, data))
-        yield "content", said
+    for number, name in named.items():
+        for transcript in _open(custody, account.id, id, number):
+            said: dict[str, object] = {
+                "exchange": f"{transcript.exchange:x}",
+                "session": id,
+                "segment": name,
+            }
+            for what, data in read_text(transcript).items():
+                said.update(_tell_bytes(what, data))
+            yield "content", said
+
+
+def _open(custody: Custody, account: str, session: str, segment: int) -> Iterator[Transcript]:
+    vault, keystore = custody.vault, custody.keystore
+    return read_session(vault, keystore, account, session, today=custody.today(), segment=segment)
 
 
 def _list_terms(custody: Custody, account: str, session: str) -> dict[int, dict[str, object]]:
     """Return the terms in force for each exchange of which content is held."""
     segments, exchanges = tables.segments, tables.exchanges
-    columns = [segments.c.retention, segments.c.expires_on, segments.c.trainable, is_held().label("is_held")]
+    c = segments.c
+    columns = [c.number, c.retention, c.expires_on, c.trainable, is_held().label("is_held")]
     query = sa.select(exchanges.c.id, *columns).select_from(
         exchanges.join(segments, segments.c.number == exchanges.c.segment)
     )
@@ -218,6 +291,7 @@ def _list_terms(custody: Custody, account: str, session: str) -> dict[int, dict[
     with custody.vault.connect() as connection:
         return {
             row.id: {
+                "segment": row.number,
                 "retention": row.retention,
                 "expires_on": _day(row.expires_on),
                 "trainable": row.trainable,
@@ -253,7 +327,7 @@ def _append(out: Path, state: _State, told: Iterator[tuple[str, dict[str, object
 
 def _save(custody: Custody, out: Path, state: _State) -> None:
     state.held = _count_held(custody, state)
-    _write_whole(out / STATE, msgspec.json.encode(state))
+    _write_whole(out / INDEX, msgspec.json.encode(state))
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -275,7 +349,7 @@ def _open_cut(path: Path, length: int) -> BinaryIO:
 
 
 def _partial(out: Path, kind: str) -> Path:
-    return out / f"{kind}.jsonl.partial"
+    return out / f"{kind}.jsonl{PARTIAL}"
 
 
 def _moment(milliseconds: int) -> str:
@@ -285,37 +359,3 @@ def _moment(milliseconds: int) -> str:
 def _day(day: date | None) -> str | None:
     """Return a day; one that is to be erased has none."""
     return None if day is None or day == tables.ERASED else day.isoformat()
-
-
-def _tell_readme(account: Account, state: _State) -> str:
-    counts = "\n".join(f"  {kind + '.jsonl':16} {_MEANING[kind]} ({state.lines[kind]})" for kind in KINDS)
-    return f"""What is held about {account.name}
-
-Exported on {_moment(state.begun_ms)}. Each file holds one JSON object a line; times are UTC.
-
-{counts}
-
-Terms. `purpose` says what it may be used for, `retention` for how long it is held and `expires_on` the day
-on which it is destroyed (null: nothing is held, or it has no end), `trainable` whether it may train models.
-`decision` is what the policy said when it came, with every rule that had a part. With `legal_hold` it is
-kept beyond that day until the hold is released. Where `is_kept` is false the content was never held, or is
-destroyed already.
-
-Content is as it crossed the gateway, with compression taken off. What is no text is in base64, under a name
-that ends so.
-
-These files are no longer under custody: they do not expire, and are not encrypted. Erase what is held with
-`bailee accounts erase {account.name}`.
-"""
-
-
-_MEANING = {
-    "account": "the account: plan, organization, limits, what is in force",
-    "consents": "consents given and ended: when, and by whom",
-    "keys": "keys, by their facts; the secrets are not kept",
-    "holds": "legal holds, placed and released",
-    "accesses": "who else read your content, when and why",
-    "sessions": "conversations, by their facts",
-    "exchanges": "requests and answers, by their facts, with terms and decision",
-    "content": "what was said: requests and answers in full",
-}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import watch_changes
 from bailee.vault import tables
+from bailee.vault.copies.registry import list_pending
 from bailee.vault.keystore import Keystore
 from bailee.vault.sweepers import SweeperState, read_sweepers
 from bailee.vault.sweeping import oldest_due
@@ -24,12 +25,16 @@ class RetentionHealth(msgspec.Struct, frozen=True):
     Attributes:
         lag_seconds: how long the key that is due longest waits for its destruction; 0 if none is.
         silence_seconds: how long ago any node last swept with success; None if none ever did.
+        copies_pending: copies outside the vault of which something is still to be taken out.
+        copies_lag_seconds: how long the one that waits longest does; 0 if none does.
         alarms: what somebody has to look at, in words.
     """
 
     sweepers: list[SweeperState]
     lag_seconds: float
     silence_seconds: float | None
+    copies_pending: int
+    copies_lag_seconds: float
     alarms: list[str]
 
 
@@ -53,18 +58,27 @@ def check_retention(engine: sa.Engine, keystore: Keystore, now_ms: int) -> Reten
             f"a key is due for {lag:.0f} s and nobody swept {since}; start the service, or run: "
             "bailee retention sweep"
         )
-    return RetentionHealth(states, lag, silence, alarms)
+    pending = list_pending(engine)
+    copies_lag = max((now_ms - (copy.due_ms or now_ms) for copy in pending), default=0) / 1000
+    for copy in pending:
+        waits = (now_ms - (copy.due_ms or now_ms)) / 1000
+        if copy.fault or waits > SILENCE_ALARM_SECONDS:
+            alarms.append(
+                f"{copy.kind} {copy.id} in {copy.folder} on {copy.node} still holds what is to go, for "
+                f"{waits:.0f} s: {copy.fault or 'nobody has reached it'}; see: bailee copies list"
+            )
+    return RetentionHealth(states, lag, silence, len(pending), copies_lag, alarms)
 
 
 def watch_work(vault: sa.Engine, keystore: Keystore, accounts: sa.Engine) -> Callable[[], bool]:
     """Return a function that tells whether a sweep has anything to do; it takes 0.3 ms.
 
-    That is: keys that are due, rows whose keys are gone, entries that wait for the ledger, or accounts that
-    changed since it was asked last: what they allow may have.
+    That is: keys that are due, rows whose keys are gone, copies that hold what is to go, entries that wait
+    for the ledger, or accounts that changed since it was asked last: what they allow may have.
     """
     version = watch_changes(accounts)
     seen: int | None = None
-    segments, outbox = tables.segments, tables.vault_outbox
+    segments, outbox, copies = tables.segments, tables.vault_outbox, tables.copies
 
     def has_work() -> bool:
         nonlocal seen
@@ -75,7 +89,9 @@ def watch_work(vault: sa.Engine, keystore: Keystore, accounts: sa.Engine) -> Cal
                 return True
             destroyed = sa.select(segments.c.number).where(segments.c.is_destroyed.is_(True)).limit(1)
             waiting = sa.select(outbox.c.number).limit(1)
-            if any(connection.execute(query).first() for query in (destroyed, waiting)):
+            # One that could not be reached is tried again with the sweeps that come anyway.
+            due = sa.select(copies.c.id).where(copies.c.due_ms.isnot(None), copies.c.fault == "").limit(1)
+            if any(connection.execute(query).first() for query in (destroyed, waiting, due)):
                 return True
         with accounts.connect() as connection:
             if connection.execute(sa.select(accounts_outbox.c.number).limit(1)).first():

@@ -19,6 +19,7 @@ from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.policy.retention import Holding, retention_rule
 from bailee.vault import tables
+from bailee.vault.copies import registry
 from bailee.vault.custody import Custody
 from bailee.vault.destruction import destroy_due, forget_facts, is_due, mark_destroyed, reclaim_batch
 from bailee.vault.holds import is_held
@@ -38,6 +39,7 @@ class Sweep(msgspec.Struct, frozen=True):
         segments, records, exchanges, stored_bytes: what it deleted.
         facts: exchanges without content whose facts it deleted.
         bytes_given_back: bytes that the vault's file became smaller by.
+        copies, copies_pending: copies outside the vault that hold nothing of it any more, or still do.
         seconds_to_keys, seconds: how long it took until the last key was destroyed, and in all.
     """
 
@@ -53,6 +55,8 @@ class Sweep(msgspec.Struct, frozen=True):
     bytes_given_back: int = 0
     seconds_to_keys: float = 0.0
     seconds: float = 0.0
+    copies: int = 0
+    copies_pending: int = 0
 
 
 class Progress(NamedTuple):
@@ -112,7 +116,7 @@ def sweep(
                 to_keys = stopwatch() - began
             if not numbers:
                 break
-            mark_destroyed(vault, numbers)
+            mark_destroyed(vault, numbers, at_ms=custody.now_ms())
         give_way()
         rows = records = exchanges = stored = 0
         while (gone := reclaim_batch(vault)).segments:
@@ -125,6 +129,7 @@ def sweep(
         given = 0
         while freed := give_back(vault, PAGES_AT_A_TIME):
             given += freed
+    copies = custody.follow_copies()
     truncate_log(vault)
     with vault.begin() as connection:
         held_back = count_held_back(connection, day)
@@ -151,6 +156,8 @@ def sweep(
         bytes_given_back=given,
         seconds_to_keys=round(to_keys, 3),
         seconds=round(stopwatch() - began, 3),
+        copies=len(copies.reached),
+        copies_pending=len(copies.pending),
     )
 
 
@@ -176,6 +183,7 @@ def preview(custody: Custody, *, as_of: date | None = None) -> Sweep:
             .where(exchanges.c.id < _begin_of(facts_from(day)) << 21, exchanges.c.segment.is_(None))
         ).scalar_one()
         held_back = count_held_back(connection, day)
+        copies = registry.count_due(connection, is_due(day))
     return Sweep(
         day,
         keys_destroyed=count,
@@ -185,6 +193,7 @@ def preview(custody: Custody, *, as_of: date | None = None) -> Sweep:
         exchanges=exchange_count,
         stored_bytes=stored,
         facts=facts,
+        copies=copies,
     )
 
 

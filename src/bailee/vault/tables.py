@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0003",
+    "0004",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -180,6 +180,50 @@ records = sa.Table(
     sa.Column("exchange", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.SmallInteger, nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# What Bailee itself wrote outside the vault: exports and datasets, from before the first byte of content on.
+copies = sa.Table(
+    "copies",
+    vault,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    # NULL for a dataset: it holds many.
+    sa.Column("account", sa.Text, nullable=True),
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("made_by", sa.Text, nullable=False),
+    # Made by the account holder of what is theirs: it is listed, and nobody takes anything out of it.
+    sa.Column("is_holders", sa.Boolean, nullable=False),
+    sa.Column("made_ms", sa.BigInteger, nullable=False),
+    # SHA-256 of its index file; NULL while it is being written.
+    sa.Column("digest", sa.Text, nullable=True),
+    # That of the index file which is about to take its place; empty where all of it is about to go.
+    sa.Column("next_digest", sa.Text, nullable=True),
+    # Since when something is to be taken out of it; NULL if nothing is.
+    sa.Column("due_ms", sa.BigInteger, nullable=True),
+    # All of it is to go: its account was erased.
+    sa.Column("is_ended", sa.Boolean, nullable=False),
+    # Why it could not be done; empty if it could, or was not tried yet.
+    sa.Column("fault", sa.Text, nullable=False),
+    # Why nobody follows it any more; NULL if it is followed.
+    sa.Column("forgotten", sa.Text, nullable=True),
+    sqlite_with_rowid=False,
+)
+
+# What a copy holds, by segment id, or by what stands for a session of which only facts are held.
+copied = sa.Table(
+    "copied",
+    vault,
+    sa.Column("copy", sa.Text, sa.ForeignKey("copies.id"), primary_key=True),
+    sa.Column("segment", sa.LargeBinary(16), primary_key=True),
+    # Which of a dataset's files it is in.
+    sa.Column("part", sa.Integer, nullable=False),
+    # Why it is to be taken out; NULL if it is not.
+    sa.Column("why", sa.Text, nullable=True),
+    # A sweep costs by what is due, and not by what copies hold.
+    sa.Index("copied_by_segment", "segment"),
+    sqlite_with_rowid=False,
 )
 
 # Destroying a row here erases the segment in every copy of the vault there is.

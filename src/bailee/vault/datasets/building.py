@@ -18,6 +18,8 @@ from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.sealing.masking import Masked
 from bailee.vault import tables
+from bailee.vault.copies.folders import File, holding_copy
+from bailee.vault.copies.registry import Kind, Maker, confirm, enter, register
 from bailee.vault.custody import Custody
 from bailee.vault.datasets.items import Conversation, ItemWriter, digest_file, load_arrow, name_item, schema
 from bailee.vault.datasets.manifests import (
@@ -27,7 +29,6 @@ from bailee.vault.datasets.manifests import (
     Basis,
     Building,
     Counts,
-    File,
     Manifest,
     Part,
     encode,
@@ -36,6 +37,7 @@ from bailee.vault.datasets.manifests import (
 )
 from bailee.vault.datasets.selection import Standing, Why, judge, read_standing, select_segments
 from bailee.vault.datasets.verification import find_gone
+from bailee.vault.datasets.withdrawal import name_facts, name_part
 from bailee.vault.holds import check_reason
 from bailee.vault.reader import Transcript, read_session
 
@@ -84,9 +86,21 @@ class DatasetBuilder:
     def build(self, report: Report = lambda done, total: None) -> Manifest:
         """Write the parts that are missing, and then the manifest.
 
+        What was to go while it was written is taken out before this returns.
+
         Args:
             report: told how many sessions are done, and of how many.
         """
+        id = self._building.build
+        with holding_copy(self._custody.home, id):
+            now_ms = self._custody.now_ms()
+            register(self._custody.vault, id, Kind.DATASET, None, self._out, Maker(self._by), now_ms)
+            manifest = self._build(report)
+        if self._custody.follow_copies({id}).reached:
+            return read(self._out / MANIFEST, Manifest) or manifest
+        return manifest
+
+    def _build(self, report: Report) -> Manifest:
         total = _count_sessions(self._custody)
         parts: list[Part] = []
         done = 0
@@ -103,10 +117,10 @@ class DatasetBuilder:
 
     def _take_up(self, number: int, after: _Place | None) -> Part | None:
         """Return a part that an earlier run has written, if it is whole."""
-        part = read(self._out / _facts(number), Part)
+        part = read(self._out / name_facts(number), Part)
         if part is None or part.after != after:
             return None
-        path = self._out / _name(number)
+        path = self._out / name_part(number)
         if part.file is not None and (not path.exists() or digest_file(path) != part.file.sha256):
             return None
         return part
@@ -116,30 +130,36 @@ class DatasetBuilder:
         return self._write(number, after, places) if places else None
 
     def _write(self, number: int, after: _Place | None, places: list[_Place]) -> Part:
-        (self._out / _facts(number)).unlink(missing_ok=True)
-        (self._out / _name(number)).unlink(missing_ok=True)
+        (self._out / name_facts(number)).unlink(missing_ok=True)
+        (self._out / name_part(number)).unlink(missing_ok=True)
         accounts = {account.id: account for account in self._custody.directory.all()}
         standings: dict[str, Standing] = {}
         part = Part(after, places[-1], len(places), Counts(), {}, [], None)
         bases: dict[str, Basis] = {}
-        with ItemWriter(self._out / _name(number)) as writer:
+        with ItemWriter(self._out / name_part(number)) as writer:
             for account, session in places:
                 if account in accounts and account not in standings:
                     standings[account] = read_standing(self._custody, accounts[account])
                 standing = standings.get(account)
                 before = writer.count
-                self._add_session(writer, part, account, session, standing)
+                self._add_session(writer, part, number, account, session, standing)
                 if standing is not None and writer.count > before:
                     bases[account] = self._basis(account, standing)
         part.bases = list(bases.values())
         if writer.count:
-            path = self._out / _name(number)
+            path = self._out / name_part(number)
             part.file = File(path.name, digest_file(path), path.stat().st_size, writer.count)
-        write(self._out / _facts(number), encode(part))
+        write(self._out / name_facts(number), encode(part))
         return part
 
     def _add_session(
-        self, writer: ItemWriter, part: Part, account: str, session: str, standing: Standing | None
+        self,
+        writer: ItemWriter,
+        part: Part,
+        number: int,
+        account: str,
+        session: str,
+        standing: Standing | None,
     ) -> None:
         exchanges = _list_exchanges(self._custody, account, session)
         if None in exchanges:
@@ -157,6 +177,7 @@ class DatasetBuilder:
                     part.counts.exclude(why or Why.NO_CONSENT, len(of_segment))
                 continue
             self._tell_holder(account)
+            enter(self._custody.vault, self._building.build, [segment.id], part=number)
             for transcript in self._open(segment):
                 row = of_segment.pop(transcript.exchange, None)
                 if row is not None:
@@ -282,8 +303,9 @@ class DatasetBuilder:
         data = encode(manifest)
         digest = hashlib.sha256(data).hexdigest()
         # The ledger first: a manifest that it does not tell of is one that somebody else wrote.
-        self._custody.record_dataset(digest, counts.items, builder=self._by)
+        self._custody.record_dataset(self._building.build, digest, counts.items, builder=self._by)
         write(self._out / MANIFEST, data)
+        confirm(self._custody.vault, self._building.build, digest)
         for path in [*self._out.glob("part-*.json"), *self._out.glob("*.new"), self._out / BUILDING]:
             path.unlink()
         return manifest
@@ -365,14 +387,6 @@ def _list_exchanges(custody: Custody, account: str, session: str) -> dict[int | 
         for row in connection.execute(query.order_by(c.id)):
             found.setdefault(row.segment, []).append(row)
     return found
-
-
-def _name(number: int) -> str:
-    return f"part-{number:05}.parquet"
-
-
-def _facts(number: int) -> str:
-    return f"part-{number:05}.json"
 
 
 def _moment(milliseconds: int) -> str:

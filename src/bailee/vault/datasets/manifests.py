@@ -7,21 +7,14 @@ from typing import TypeVar
 import msgspec
 
 from bailee.policy.problems import Problem
+from bailee.vault.copies.exports import Withdrawal
+from bailee.vault.copies.folders import File
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
 VERSION = 1
 
 _Read = TypeVar("_Read")
-
-
-class File(msgspec.Struct, frozen=True):
-    """A file of a dataset."""
-
-    name: str
-    sha256: str
-    bytes: int
-    items: int
 
 
 class Basis(msgspec.Struct, frozen=True):
@@ -87,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
         checkpoint: the ledger's signed note when the build began: what was destroyed since stands after it.
         masked: secrets masked, by kind.
         consents: on which consent the items of each account rest; accounts by pseudonyms of this build.
+        withdrawn: what was taken out since it was built; `counts` tells of the items that are left.
     """
 
     version: int
@@ -101,6 +95,7 @@ class Manifest(msgspec.Struct, frozen=True):
     consents: list[Basis]
     columns: list[str]
     files: list[File]
+    withdrawn: list[Withdrawal] = []
 
 
 def encode(value: object) -> bytes:

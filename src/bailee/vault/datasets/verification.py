@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bailee.ledger.checkpoints import Checkpoint, open_checkpoint
-from bailee.ledger.entries import DatasetBuilt, KeysDestroyed, decode_entry
+from bailee.ledger.entries import CopyWithdrawn, DatasetBuilt, KeysDestroyed, decode_entry
 from bailee.ledger.merkle import is_consistent
 from bailee.ledger.notes import NoteRefused
 from bailee.policy.problems import Problem
@@ -153,7 +153,7 @@ def _read_ledger(custody: Custody, start: int, digest: str) -> tuple[dict[bytes,
     destroyed: dict[bytes, Why] = {}
     is_told = False
     for entry in _decode(custody.log.read(start)):
-        if isinstance(entry, DatasetBuilt):
+        if isinstance(entry, DatasetBuilt | CopyWithdrawn):
             is_told = is_told or entry.digest == digest
         elif isinstance(entry, KeysDestroyed):
             why = Why.EXPIRED if entry.why == "expired" else Why.ERASED
