@@ -1,5 +1,6 @@
 """`bailee copies`: exports and datasets outside the vault, and what is still to be taken out of them."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,10 @@ def list_(with_forgotten: bool, home: Path, as_json: bool) -> None:
     from bailee.vault.copies.registry import count_segments, list_copies
     from bailee.vault.custody import open_custody
 
-    custody = open_custody(home)
-    names = {known.id: known.name for known in custody.directory.all()}
-    counts = count_segments(custody.vault)
-    found = [one for one in list_copies(custody.vault) if with_forgotten or one.forgotten is None]
-    custody.close()
+    with closing(open_custody(home)) as custody:
+        names = {known.id: known.name for known in custody.directory.all()}
+        counts = count_segments(custody.vault)
+        found = [one for one in list_copies(custody.vault) if with_forgotten or one.forgotten is None]
     if as_json:
         echo_json([_describe(copy, names, counts.get(copy.id, (0, 0))) for copy in found])
         return
@@ -64,15 +64,13 @@ def locate(copy_id: str, folder: Path, home: Path, as_json: bool) -> None:
     from bailee.vault.copies.registry import locate as note
     from bailee.vault.custody import open_custody
 
-    custody = open_custody(home)
-    copy = _find(custody, copy_id)
     path = folder.resolve()
-    if read_id(path, copy.kind) != copy.id:
-        raise Problem(
-            f"this folder does not hold {copy.kind} {copy.id}", where=str(path), fix="name the one it lies in"
-        )
-    note(custody.vault, copy.id, path)
-    custody.close()
+    with closing(open_custody(home)) as custody:
+        copy = _find(custody, copy_id)
+        if read_id(path, copy.kind) != copy.id:
+            what = f"this folder does not hold {copy.kind} {copy.id}"
+            raise Problem(what, where=str(path), fix="name the one it lies in")
+        note(custody.vault, copy.id, path)
     if as_json:
         echo_json({"id": copy.id, "folder": str(path)})
     else:
@@ -88,10 +86,9 @@ def forget(copy_id: str, reason: str, home: Path, as_json: bool) -> None:
     """Follow a copy no longer: nothing is taken out of it any more. It is ledgered."""
     from bailee.vault.custody import open_custody
 
-    custody = open_custody(home)
-    copy = _find(custody, copy_id)
-    custody.forget_copy(copy, reason=reason, by=operator())
-    custody.close()
+    with closing(open_custody(home)) as custody:
+        copy = _find(custody, copy_id)
+        custody.forget_copy(copy, reason=reason, by=operator())
     if as_json:
         echo_json({"id": copy.id, "was_pending": copy.due_ms is not None})
     else:

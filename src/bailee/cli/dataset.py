@@ -1,5 +1,6 @@
 """`bailee dataset`: what may train models, written out and verified."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -74,9 +75,8 @@ def withdraw(folder: Path, home: Path, as_json: bool) -> None:
     from bailee.vault.custody import open_custody
     from bailee.vault.datasets.withdrawing import withdraw_dataset
 
-    custody = open_custody(home)
-    taken = withdraw_dataset(custody, folder)
-    custody.close()
+    with closing(open_custody(home)) as custody:
+        taken = withdraw_dataset(custody, folder)
     if as_json:
         echo_json({"withdrawn": taken})
         return
