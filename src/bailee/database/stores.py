@@ -28,7 +28,7 @@ class Store(msgspec.Struct, frozen=True):
     revisions: Path
     head: str
     can_shrink: bool = False
-    page_bytes: int = 2048
+    page_bytes: int = 1024
     file: str = ""
     watched: tuple[tuple[str, str], ...] = ()
     vacuumed: tuple[str, ...] = ()
