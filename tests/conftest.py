@@ -3,10 +3,15 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from bailee.database.locations import VARIABLE
 from counterparts.databases import Server, draw_name, sharing_server
+
+# What a test takes is not its subject, and a busy machine takes its time.
+hypothesis.settings.register_profile("bailee", deadline=None)
+hypothesis.settings.load_profile("bailee")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

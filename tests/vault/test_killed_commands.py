@@ -22,6 +22,7 @@ from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
 from bailee.policy.plans import Plan
 from bailee.sealing.masking import Masked
+from bailee.vault.copies.registry import Maker
 from bailee.vault.datasets.building import DatasetBuilder
 from bailee.vault.datasets.verification import verify_dataset
 from bailee.vault.exports import KINDS, export_account
@@ -48,7 +49,10 @@ STANDING_STILL = """
 import time
 from pathlib import Path
 from bailee.ledger.log import Log
+append = Log.append
 def stand_still(self, entries):
+    if not entries:
+        return append(self, entries)
     Path("settling").touch()
     time.sleep(60)
 Log.append = stand_still
@@ -175,7 +179,9 @@ def test_killed_at_the_very_first_write(keeping: Keeping, tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.json.new").write_bytes(b'{"half a')
     ada = keeping.custody.directory.get("ada")
-    export_account(keeping.custody, ada, tmp_path / "export", read_text=read_text)
+    export_account(
+        keeping.custody, ada, tmp_path / "export", read_text=read_text, maker=Maker("ada", is_holder=True)
+    )
     assert len(lines(tmp_path / "export")["sessions"]) == SESSIONS
     builder = DatasetBuilder(
         keeping.custody,

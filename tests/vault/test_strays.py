@@ -61,8 +61,8 @@ def write_between(keeping: Keeping, between: Callable[[], None]) -> None:
     writer._write = happen  # type: ignore[method-assign]
     decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "stray", b"said")
     try:
-        writer.take(decided)
-        writer.take(begin)
+        writer.take([decided])
+        writer.take([begin])
         assert writer.commit() == []  # the request alone; nobody is told of its end
     finally:
         writer.close()

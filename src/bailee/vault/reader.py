@@ -17,7 +17,7 @@ from bailee.vault.blocks import BlockReader
 from bailee.vault.contents import unpack_request, unpack_response
 from bailee.vault.holds import is_held
 from bailee.vault.keystore import Keystore
-from bailee.vault.writer import read_records
+from bailee.vault.records import read_records
 
 
 class Session(msgspec.Struct, frozen=True):

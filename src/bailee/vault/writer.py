@@ -4,7 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from bailee.vault.ceilings import cover_late
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
 from bailee.vault.frames import Again, Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
+from bailee.vault.records import read_records
 
 SEGMENTS_IN_MEMORY_BYTES = 16 * 1024 * 1024
 SEGMENTS_IN_MEMORY = 512
@@ -496,21 +497,3 @@ _FIND_SEGMENT = sa.select(tables.segments.c.number, tables.segments.c.id).where(
     sa.or_(tables.segments.c.expires_on.is_(None), tables.segments.c.expires_on != tables.ERASED),
 )
 _END_EXCHANGE = sa.update(tables.exchanges).where(tables.exchanges.c.id == sa.bindparam("ended"))
-
-
-class Record(NamedTuple):
-    """A row of `tables.records`."""
-
-    sequence: int
-    exchange: int
-    kind: int
-    sealed: bytes
-
-
-def read_records(engine: sa.Engine, segment: int) -> list[Record]:
-    """Return every record of a segment, in order."""
-    table = tables.records
-    columns = (table.c.sequence, table.c.exchange, table.c.kind, table.c.sealed)
-    query = sa.select(*columns).where(table.c.segment == segment).order_by(table.c.sequence)
-    with engine.connect() as connection:
-        return [Record(*row) for row in connection.execute(query)]
