@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psycopg
 
+from counterparts.waiting import wait_for
+
 # Nobody's data is in it: no sync, and a short log. Notifications and locks are as everywhere.
 SETTINGS = (
     "fsync=off",
@@ -82,7 +84,26 @@ class Server:
 
     def start_again(self) -> None:
         """Start the server after a crash: it recovers what was committed."""
-        _run_server(self._folder)
+
+        def is_started() -> bool:
+            # Not before the last process of the one that crashed has let go of its shared memory.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _run_server(self._folder)
+                return True
+            return False
+
+        wait_for("the server to start again", is_started)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server takes connections again: it recovers where a process of it was killed."""
+
+        def is_ready() -> bool:
+            with contextlib.suppress(psycopg.OperationalError):
+                self.connect().close()
+                return True
+            return False
+
+        wait_for("the server to take connections", is_ready)
 
     def drop(self, name: str) -> None:
         """Drop a home's databases, whoever is still connected."""

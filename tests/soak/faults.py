@@ -129,6 +129,8 @@ def _kill_backend(world: World, random: Random) -> None:
         query = "SELECT pid FROM pg_stat_activity WHERE datname LIKE '%_vault' OR datname LIKE '%_keystore'"
         backends = [int(str(pid)) for (pid,) in connection.execute(query)]
     os.kill(random.choice(backends), signal.SIGKILL)
+    time.sleep(0.1)  # it notices, and throws everybody out
+    world.server.wait_until_ready()
 
 
 def _kill_server(world: World, random: Random) -> None:

@@ -26,7 +26,7 @@ from bailee.policy.periods import Period, tighten
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import destruction, sweeping, tables
-from bailee.vault.custody import terms_of
+from bailee.vault.custody import open_custody, terms_of
 from bailee.vault.store import VAULT
 from bailee.vault.sweeping import preview, sweep
 from counterparts.keeping import FIRST_DAY, Keeping
@@ -381,3 +381,13 @@ def test_killed_at_any_point_the_next_sweep_finishes(keeping: Keeping) -> None:
     ]
     assert set(told) == commitments
     assert is_verified(keeping)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells what is open")
+def test_nothing_stays_open_after_a_sweep(tmp_path: Path) -> None:
+    """A process that swept and closed its home holds no descriptor of a database any more."""
+    custody = open_custody(tmp_path / "home")
+    sweep(custody)
+    custody.close()
+    opened = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    assert [path for path in opened if path.startswith(str(custody.home))] == []

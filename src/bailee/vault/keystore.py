@@ -159,6 +159,8 @@ class Keystore:
 
     def close(self) -> None:
         """Close the database."""
+        # Its pool may be the engine's no longer (`checkpointing_rarely`), and would keep it open.
+        self._connection.detach()
         self._connection.close()
         self.engine.dispose()
 
