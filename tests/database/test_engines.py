@@ -212,7 +212,7 @@ def test_freed_pages_are_given_back_many_at_a_time(tmp_path: Path) -> None:
     assert truncate_log(engine)
     full = path.stat().st_size
     given = give_back(engine, 700)
-    assert 700 <= given // STORE.page_bytes <= 702  # with the maps of pages among them
+    assert 700 <= given // STORE.page_bytes <= 705  # with the maps of pages among them
     while freed := give_back(engine, 1000):
         given += freed
     assert truncate_log(engine)

@@ -160,8 +160,9 @@ class Keystore:
     def close(self) -> None:
         """Close the database."""
         # Its pool may be the engine's no longer (`checkpointing_rarely`), and would keep it open.
-        self._connection.detach()
-        self._connection.close()
+        if not self._connection.closed:
+            self._connection.detach()
+            self._connection.close()
         self.engine.dispose()
 
 
