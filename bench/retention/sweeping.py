@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from bailee.database.leases import node_name
 from bailee.vault.custody import open_custody
-from bailee.vault.sweeper import KEYS_NICENESS, lower_priority, node_name, sweep_once
+from bailee.vault.sweeper import KEYS_NICENESS, lower_priority, sweep_once
 
 
 def main() -> int:

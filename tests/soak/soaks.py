@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from bailee.database.leases import node_name
 from bailee.policy.problems import Problem
 from bailee.vault.custody import open_custody
-from bailee.vault.sweeper import node_name
 from bailee.vault.sweepers import note_success
 from bailee.vault.sweeping import sweep
 from counterparts.databases import Server

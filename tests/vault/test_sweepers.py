@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from bailee.database.leases import node_name
 from bailee.policy.plans import Plan
 from bailee.vault import sweeper
 from bailee.vault.health import check_retention, watch_work
-from bailee.vault.sweeper import node_name, sweep_once
+from bailee.vault.sweeper import sweep_once
 from bailee.vault.sweepers import CLOCK_TOLERANCE_MS, Clocks, note_success, read_sweeper, tell_jump
 from bailee.vault.sweeping import Sweep
 from counterparts.keeping import Keeping

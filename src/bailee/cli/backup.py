@@ -10,6 +10,7 @@ import click
 from bailee.cli.accesses import operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.progress import draw_progress
+from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
 
@@ -72,7 +73,7 @@ def create(folder: Path, keys: Path | None, window: str, home: Path, as_json: bo
     )
     if made.keys is not None and made.keys_until_ms is not None:
         click.echo(
-            f"{tell_count(made.keys, 'key')} in {keys}: delete it by {_minute(made.keys_until_ms)} UTC, "
+            f"{tell_count(made.keys, 'key')} in {keys}: delete it by {tell_minute(made.keys_until_ms)} UTC, "
             f"then: bailee backup forget {made.id[:8]}",
             err=True,
         )
@@ -117,7 +118,7 @@ def verify(folder: Path, key_text: str | None, home: Path, as_json: bool) -> Non
         return
     click.echo(
         f"Verified: {tell_count(manifest.counts['segments'], 'segment')}, "
-        f"{tell_count(manifest.counts['exchanges'], 'exchange')}, made {_minute(manifest.made_ms)} UTC, "
+        f"{tell_count(manifest.counts['exchanges'], 'exchange')}, made {tell_minute(manifest.made_ms)} UTC, "
         f"of {verifier.name}."
     )
     if is_own:
@@ -229,7 +230,12 @@ def list_keys(home: Path, as_json: bool) -> None:
         echo_json(found)
         return
     rows = [
-        (one.backup, _minute(one.made_ms), _minute(one.until_ms), "over" if one.until_ms < now_ms else "open")
+        (
+            one.backup,
+            tell_minute(one.made_ms),
+            tell_minute(one.until_ms),
+            "over" if one.until_ms < now_ms else "open",
+        )
         for one in found
     ]
     heads = ("BACKUP", "MADE (UTC)", "DELETE BY (UTC)", "WINDOW")
@@ -312,10 +318,10 @@ def _tell(staged: "Restoration", receipt: Path | None, *, as_json: bool, is_done
 def _lines(staged: "Restoration") -> list[str]:
     changes = staged.changes
     lines = [
-        f"backup {staged.backup[:8]} of {_minute(staged.made_ms)} UTC: "
+        f"backup {staged.backup[:8]} of {tell_minute(staged.made_ms)} UTC: "
         f"{tell_count(staged.segments, 'segment')}, {tell_count(staged.exchanges, 'exchange')}"
         + (f", {tell_count(staged.people, 'account')}" if staged.accounts == "backup" else ""),
-        f"erasures applied up to {_minute(staged.ledger_until_ms)} UTC "
+        f"erasures applied up to {tell_minute(staged.ledger_until_ms)} UTC "
         f"(ledger of the {staged.ledger}, {staged.ledger_entries} entries)",
     ]
     if staged.unknown is not None:
@@ -340,7 +346,3 @@ def _lines(staged: "Restoration") -> list[str]:
 
 def _now_ms() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
-
-
-def _minute(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -8,7 +8,7 @@ import click
 
 from bailee.cli.accesses import operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
-from bailee.cli.privacy import tell_minute
+from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
 """`bailee keys`: what agents present."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.moments import tell_minute
 
 
 @click.group()
@@ -51,7 +51,13 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
         echo_json(found)
         return
     rows = [
-        (key.id, key.account, _minute(key.created_ms), "revoked" if key.revoked_ms else "in force", key.label)
+        (
+            key.id,
+            key.account,
+            tell_minute(key.created_ms),
+            "revoked" if key.revoked_ms else "in force",
+            key.label,
+        )
         for key in found
     ]
     heads = ("ID", "ACCOUNT", "CREATED (UTC)", "STATE", "LABEL")
@@ -77,7 +83,3 @@ def revoke(key_id: str, home: Path, as_json: bool) -> None:
         echo_json({"id": key_id, "revoked": True})
     else:
         click.echo(f"Revoked {key_id}.")
-
-
-def _minute(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

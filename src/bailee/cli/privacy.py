@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bailee.cli.options import echo_json, with_home, with_json
+from bailee.moments import tell_minute
 from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
@@ -102,13 +103,6 @@ def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:
 def tell_tightened(changed: int) -> str:
     """Say what a change meant for what was held already."""
     return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
-
-
-def tell_minute(milliseconds: int) -> str:
-    """Write a moment to the minute, UTC."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _facts(change: object) -> dict[str, object]:

@@ -29,8 +29,8 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
 
     A running service does so within 5 seconds by itself. Safe to interrupt: the next sweep goes on.
     """
+    from bailee.database.leases import node_name
     from bailee.vault.custody import open_custody
-    from bailee.vault.sweeper import node_name
     from bailee.vault.sweepers import note_start, note_success, read_clocks
     from bailee.vault.sweeping import preview
     from bailee.vault.sweeping import sweep as sweep_once

@@ -1,6 +1,5 @@
 """`bailee sessions`: what is held of each conversation."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import click
 from bailee.cli.accesses import admit, operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_size
 
@@ -45,7 +45,7 @@ def list_(account: str | None, limit: int, home: Path, as_json: bool) -> None:
         (
             session.id,
             names.get(session.account, "?"),
-            _minute(session.last_ms),
+            tell_minute(session.last_ms),
             str(session.exchanges),
             tell_size(session.request_bytes),
             tell_size(session.response_bytes),
@@ -132,7 +132,7 @@ def show(
         tokens = f"{exchange.input_tokens or 0} in, {exchange.output_tokens or 0} out"
         status = exchange.status or "-"
         click.echo(
-            f"\n#{number} {_minute(exchange.started_ms)}  {exchange.path}  {exchange.model or '-'}  "
+            f"\n#{number} {tell_minute(exchange.started_ms)}  {exchange.path}  {exchange.model or '-'}  "
             f"{status} {exchange.state}  {tokens}  {exchange.duration_ms or 0} ms"
         )
         if exchange.reason:
@@ -221,7 +221,3 @@ def _reveal(transcript: "Transcript") -> dict[str, object]:
         "response_headers": transcript.response_headers.reveal().decode("latin-1"),
         "response": decode_body(transcript.response_headers, transcript.response).decode("utf-8", "replace"),
     }
-
-
-def _minute(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -5,6 +5,7 @@ compare their own clocks: they must agree within a few seconds, as time servers 
 """
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,11 @@ from bailee.policy.problems import Problem
 
 LEASE_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
+
+
+def node_name() -> str:
+    """Return what this machine is called among those that share databases."""
+    return socket.gethostname()
 
 
 def lease_table(metadata: sa.MetaData) -> sa.Table:

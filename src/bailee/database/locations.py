@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
+from bailee.files import sync_folder, write_private
 from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_DATABASE"
@@ -98,16 +99,9 @@ def mark(home: Path, server: Server) -> None:
         return
     # Whole or not at all, and under a drawn name: two processes may open a new home at once.
     staged = home / f".{MARKER}.{secrets.token_hex(8)}"
-    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{server.address}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_private(staged, f"{server.address}\n".encode())
     staged.rename(home / MARKER)
-    descriptor = os.open(home, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(home)
 
 
 def _read_marker(home: Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from bailee.files import sync_folder
 from bailee.ledger.tiles import MAX_BUNDLE_BYTES
 from bailee.policy.problems import Problem
 
@@ -155,7 +156,7 @@ class _DirectoryAppending:
         for temporary, final in staged:
             temporary.rename(final)
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, and the folders of partial tiles that this empties; see `Appending.remove`."""
@@ -190,11 +191,3 @@ def _make_folders(folder: Path) -> list[Path]:
     for made in reversed(missing):
         made.mkdir(mode=0o700, exist_ok=True)
     return [made.parent for made in missing]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bailee.files import sync_folder, write_private
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import KEY_BYTES, NONCE_BYTES
 
@@ -97,21 +98,13 @@ def _create_key_file(path: Path, random: Callable[[int], bytes]) -> bytes:
     # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
     # The name is drawn: one by process id would be taken for ever by a process that was killed in between.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    write_private(temporary, key)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
         try:
             os.link(temporary, path)
         except FileExistsError:
             return path.read_bytes()
     finally:
         temporary.unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)
     return key

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import is_shared
-from bailee.database.leases import Lease, holding
+from bailee.database.leases import Lease, holding, node_name
 from bailee.ledger.entries import (
     ContentRead,
     CopiesReached,
@@ -332,7 +331,7 @@ class Custody:
         """
         engine = self.keystore.engine
         if is_shared(engine):
-            holder = f"{socket.gethostname()} {os.getpid()} {self.draw()}"
+            holder = f"{node_name()} {os.getpid()} {self.draw()}"
             with holding(Lease(engine, tables.leases, work, holder, self._clock)) as lease:
                 yield lease.keep
             return

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from bailee.accounts.consents import list_changes
 from bailee.accounts.directory import Account
 from bailee.accounts.keys import list_keys
+from bailee.files import replace_file
 from bailee.ledger.entries import commit_segment
+from bailee.moments import tell_moment
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.copies import registry
@@ -106,7 +108,7 @@ def _write(
     was_resumed = state is not None
     if state is None:
         state = _State(account.id, custody.now_ms(), None, (0, 0), {}, {}, id)
-        _write_whole(out / INDEX, msgspec.json.encode(state))
+        replace_file(out / INDEX, msgspec.json.encode(state))
     # Before anything of the account is written: an interrupted export is known too.
     registry.register(custody.vault, id, Kind.EXPORT, account.id, out, maker, custody.now_ms())
     if not was_resumed:
@@ -123,9 +125,9 @@ def _write(
             state.after = session
             _save(custody, out, state)
     report(len(ids), len(ids))
-    begun_at = _moment(state.begun_ms)
+    begun_at = tell_moment(state.begun_ms)
     readme = tell_readme(account.name, begun_at, state.lines, is_holders=maker.is_holder)
-    _write_whole(out / README, readme.encode())
+    replace_file(out / README, readme.encode())
     _finish(custody, out, state)
     return Exported(state.lines, sum(state.lengths.values()), was_resumed)
 
@@ -137,12 +139,12 @@ def _finish(custody: Custody, out: Path, state: _State) -> None:
         with _partial(out, kind).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         files.append(File(f"{kind}.jsonl", sha256, state.lengths[kind], state.lines[kind]))
-    index = encode_index(Index(state.id, state.account, _moment(state.begun_ms), files))
+    index = encode_index(Index(state.id, state.account, tell_moment(state.begun_ms), files))
     with custody.vault.begin() as connection:
         registry.announce(connection, state.id, digest(index))
     for kind in KINDS:
         _partial(out, kind).rename(out / f"{kind}.jsonl")
-    _write_whole(out / INDEX, index)
+    replace_file(out / INDEX, index)
     registry.confirm(custody.vault, state.id, digest(index))
 
 
@@ -207,25 +209,30 @@ def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dic
         by = names.get(change.granted_by, change.granted_by)
         facts = {"kind": change.kind, "given": change.given, "was": change.was, "by": by}
         scope = "account" if change.subject == account.id else "organization"
-        yield "consents", {"at": _moment(change.at_ms), **facts, "for": scope}
+        yield "consents", {"at": tell_moment(change.at_ms), **facts, "for": scope}
     for key in list_keys(custody.directory):
         if key.account == account.name:
-            revoked = None if key.revoked_ms is None else _moment(key.revoked_ms)
+            revoked = None if key.revoked_ms is None else tell_moment(key.revoked_ms)
             yield (
                 "keys",
-                {"id": key.id, "label": key.label, "created": _moment(key.created_ms), "revoked": revoked},
+                {
+                    "id": key.id,
+                    "label": key.label,
+                    "created": tell_moment(key.created_ms),
+                    "revoked": revoked,
+                },
             )
     with custody.vault.connect() as connection:
         holds = list_holds(connection, tables.holds.c.account == account.id)
     for hold in holds:
         facts = msgspec.to_builtins(hold)
-        facts["placed"] = _moment(facts.pop("placed_ms"))
+        facts["placed"] = tell_moment(facts.pop("placed_ms"))
         released = facts.pop("released_ms")
-        facts["released"] = None if released is None else _moment(released)
+        facts["released"] = None if released is None else tell_moment(released)
         yield "holds", facts
     for access in custody.directory.list_accesses(account.id):
         facts = msgspec.to_builtins(access)
-        yield "accesses", {"at": _moment(facts.pop("at_ms")), **facts}
+        yield "accesses", {"at": tell_moment(facts.pop("at_ms")), **facts}
 
 
 def _enter(custody: Custody, copy: str, account: str, session: str) -> dict[int, bytes]:
@@ -247,7 +254,7 @@ def _tell_session(
         if session.id == id:
             facts = msgspec.to_builtins(session)
             started, last = facts.pop("started_ms"), facts.pop("last_ms")
-            yield "sessions", {**facts, "started": _moment(started), "last": _moment(last)}
+            yield "sessions", {**facts, "started": tell_moment(started), "last": tell_moment(last)}
     terms = _list_terms(custody, account.id, id)
     named = {number: commit_segment(segment) for number, segment in segments.items()}
     for exchange in list_exchanges(custody.vault, account=account.id, session=id):
@@ -259,7 +266,7 @@ def _tell_session(
         decision = msgspec.json.decode(facts.pop("decision"))
         facts["id"] = f"{exchange.id:x}"
         facts["segment"] = named[segment] if isinstance(segment, int) else None
-        facts["started"] = _moment(facts.pop("started_ms"))
+        facts["started"] = tell_moment(facts.pop("started_ms"))
         facts["terms"] = {"purpose": decision["terms"]["purpose"], **held}
         yield "exchanges", {**facts, "decision": decision}
     for number, name in named.items():
@@ -327,17 +334,7 @@ def _append(out: Path, state: _State, told: Iterator[tuple[str, dict[str, object
 
 def _save(custody: Custody, out: Path, state: _State) -> None:
     state.held = _count_held(custody, state)
-    _write_whole(out / INDEX, msgspec.json.encode(state))
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that takes the place of the one before at once."""
-    new = path.with_name(f"{path.name}.new")
-    with _open_cut(new, 0) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+    replace_file(out / INDEX, msgspec.json.encode(state))
 
 
 def _open_cut(path: Path, length: int) -> BinaryIO:
@@ -350,10 +347,6 @@ def _open_cut(path: Path, length: int) -> BinaryIO:
 
 def _partial(out: Path, kind: str) -> Path:
     return out / f"{kind}.jsonl{PARTIAL}"
-
-
-def _moment(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _day(day: date | None) -> str | None:

@@ -8,13 +8,13 @@ nothing.
 import argparse
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy.exc
 
+from bailee.database.leases import node_name
 from bailee.dumps import forbid_dumps
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody, open_custody
@@ -53,11 +53,6 @@ def sweep_once(custody: Custody, node: str, *, give_way: Callable[[], object] = 
 def lower_priority() -> None:
     """Go after all else from now on."""
     os.nice(NICENESS - KEYS_NICENESS)
-
-
-def node_name() -> str:
-    """Return what this machine is called among those that share a vault."""
-    return socket.gethostname()
 
 
 def main(arguments: list[str] | None = None) -> int:

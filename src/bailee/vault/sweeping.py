@@ -6,7 +6,7 @@ all of them: what a peer's retention job does last, to make nothing readable, is
 
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from bailee.database.engines import checkpointing_rarely, give_back, truncate_log
 from bailee.ledger.entries import Swept
 from bailee.ledger.outbox import put
+from bailee.moments import begin_of
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.policy.retention import Holding, retention_rule
@@ -124,7 +125,7 @@ def sweep(
             exchanges, stored = exchanges + gone.exchanges, stored + gone.stored_bytes
             report(Progress(keys, rows))
         facts = 0
-        while count := forget_facts(vault, before_ms=_begin_of(facts_from(day))):
+        while count := forget_facts(vault, before_ms=begin_of(facts_from(day))):
             facts += count
         given = 0
         while freed := give_back(vault, PAGES_AT_A_TIME):
@@ -180,7 +181,7 @@ def preview(custody: Custody, *, as_of: date | None = None) -> Sweep:
         facts = connection.execute(
             sa.select(sa.func.count())
             .select_from(exchanges)
-            .where(exchanges.c.id < _begin_of(facts_from(day)) << 21, exchanges.c.segment.is_(None))
+            .where(exchanges.c.id < begin_of(facts_from(day)) << 21, exchanges.c.segment.is_(None))
         ).scalar_one()
         held_back = count_held_back(connection, day)
         copies = registry.count_due(connection, is_due(day))
@@ -220,7 +221,3 @@ def facts_from(day: date) -> date:
     """
     period = retention_rule(Holding.OPERATIONAL, Plan.API, training=False, zdr=False).period
     return day - timedelta(days=period.count - 1)
-
-
-def _begin_of(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)

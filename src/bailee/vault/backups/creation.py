@@ -21,6 +21,7 @@ from bailee.accounts.tables import ACCOUNTS as ACCOUNTS_STORE
 from bailee.database.engines import truncate_log
 from bailee.database.snapshots import copy_rows, count_rows, reading
 from bailee.database.sqlite import open_file
+from bailee.files import create_private, sync_folder, write_private
 from bailee.ledger.copies import copy_log
 from bailee.ledger.entries import BackedUp, KeyCopyDeleted, decode_entry
 from bailee.ledger.log import FOLDER as LEDGER
@@ -37,9 +38,7 @@ from bailee.vault.backups.manifests import (
     Manifest,
     Part,
     copy_file,
-    create_private,
     sign_manifest,
-    sync_folder,
 )
 from bailee.vault.custody import Custody
 
@@ -224,10 +223,7 @@ def _write_parts(
         counts={**counts, "people": len(people)},
         parts=parts,
     )
-    with os.fdopen(create_private(staged / MANIFEST), "wb") as file:
-        file.write(sign_manifest(manifest, custody.log.sign))
-        file.flush()
-        os.fsync(file.fileno())
+    write_private(staged / MANIFEST, sign_manifest(manifest, custody.log.sign))
     sync_folder(staged)
     return manifest
 

@@ -17,6 +17,7 @@ from bailee.database.locations import RESTORING, find_server
 from bailee.database.snapshots import replace_rows
 from bailee.database.sqlite import create_folder, open_file
 from bailee.database.stores import Store
+from bailee.files import sync_folder
 from bailee.ledger.entries import decode_entry
 from bailee.ledger.log import FOLDER as LEDGER
 from bailee.ledger.pseudonyms import PSEUDONYMS
@@ -24,7 +25,6 @@ from bailee.ledger.receipts import make_receipt
 from bailee.ledger.storage import LOCK
 from bailee.policy.problems import Problem
 from bailee.vault import tables
-from bailee.vault.backups.manifests import sync_folder
 from bailee.vault.backups.sources import KEK
 from bailee.vault.backups.staging import DUE, RESULT, STAGING, Due, Restoration
 from bailee.vault.custody import open_custody

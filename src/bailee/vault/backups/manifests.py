@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from bailee.files import create_private
 from bailee.ledger.checkpoints import Checkpoint, open_checkpoint
 from bailee.ledger.log import FOLDER as LEDGER
 from bailee.ledger.notes import MAX_NOTE_BYTES, NoteRefused, Verifier, open_note
@@ -167,20 +168,6 @@ def read_plain(path: Path, *, limit: int) -> bytes:
     """Return the bytes of a plain file, those past `limit` left out but for one."""
     with os.fdopen(_open_plain(path), "rb") as file:
         return file.read(limit + 1)
-
-
-def create_private(path: Path) -> int:
-    """Make a file that only its owner can read, and return its descriptor."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was made, moved and taken away in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def damaged(what: str, folder: Path) -> Problem:

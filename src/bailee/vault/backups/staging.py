@@ -6,7 +6,7 @@ Nothing of the home is changed by it. What is staged is whole before `installing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from bailee.accounts.tables import organizations
 from bailee.database.engines import open_database, truncate_log
 from bailee.database.snapshots import count_rows
 from bailee.database.sqlite import open_file
+from bailee.files import create_private, sync_folder, write_private
 from bailee.ledger.copies import copy_log
 from bailee.ledger.entries import AnyEntry, Restored, decode_entry, tell_destroyed
 from bailee.ledger.log import FOLDER as LEDGER
@@ -28,6 +29,7 @@ from bailee.ledger.log import KEY, open_log
 from bailee.ledger.notes import Verifier
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import PSEUDONYMS, Pseudonyms, name_with, open_pseudonyms, salts
+from bailee.moments import begin_of
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.backups.keycopies import KeyCopy
@@ -38,9 +40,7 @@ from bailee.vault.backups.manifests import (
     Manifest,
     check_part,
     checkpoint_of,
-    create_private,
     read_manifest,
-    sync_folder,
 )
 from bailee.vault.backups.replaying import Changes, Replay, read_ledger
 from bailee.vault.backups.sources import (
@@ -195,7 +195,7 @@ class _Stage:
             vault.dispose()
             people.dispose()
         (self._folder / ACCOUNTS).unlink()
-        _write(self._folder / RESULT, msgspec.json.encode(restoration))
+        write_private(self._folder / RESULT, msgspec.json.encode(restoration))
         sync_folder(self._folder)
         return restoration
 
@@ -223,7 +223,7 @@ class _Stage:
                 fix="name a newer copy; if there is none, say why that is accepted: --accept-unknown REASON",
             )
         assert self._copy is not None
-        _write(path / KEY, f"{self._copy.secrets.ledger_key}\n".encode())
+        write_private(path / KEY, f"{self._copy.secrets.ledger_key}\n".encode())
         return path, size
 
     # --- The databases ---
@@ -274,7 +274,7 @@ class _Stage:
             self._leave_word(connection, pending, fresh, there)
             restoration = self._tell(connection, people, size, latest_ms, keys, destroyed, kept)
             put(connection, tables.vault_outbox, [self._entry(restoration, known_salts)])
-        before = _begin_of_facts(today)
+        before = begin_of(facts_from(today))
         while forget_facts(vault, before_ms=before):
             pass
         return restoration
@@ -383,7 +383,7 @@ class _Stage:
         truncate_log(keystore)
         keystore.dispose()
         if self._request.kek is not None:
-            _write(self._folder / KEK, self._request.kek.read_bytes())
+            write_private(self._folder / KEK, self._request.kek.read_bytes())
         return count
 
     def _stage_pseudonyms(self, people: sa.Engine) -> None:
@@ -478,15 +478,3 @@ def _no_pseudonyms() -> Pseudonyms:
 def _is_account(person: str) -> bool:
     """Tell whether a word that stands for a person is an account's id: 32 hexadecimal digits."""
     return len(person) == 32 and all(digit in "0123456789abcdef" for digit in person)
-
-
-def _begin_of_facts(today: date) -> int:
-    first = facts_from(today)
-    return int(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp() * 1000)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(create_private(path), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -6,14 +6,15 @@ what was due is settled. Until that last step the copy is pending, and whoever s
 """
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
 
+from bailee.database.leases import node_name
 from bailee.ledger.entries import CopyWithdrawn, commit_segment
 from bailee.ledger.outbox import put
+from bailee.moments import tell_moment
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.copies import exports, registry
@@ -96,7 +97,7 @@ class Cascade:
         text = error.what if isinstance(error, Problem) else f"{error.strerror}: {error.filename}"
         if isinstance(error, Problem) and error.fix:
             text = f"{text} ({error.fix})"
-        if copy.node != registry.node_name():
+        if copy.node != node_name():
             return f"it was written on {copy.node}: {text}"
         if text != copy.fault:
             registry.note_fault(self._engine, copy.id, text)
@@ -136,7 +137,7 @@ class Cascade:
 
     def _change_export(self, copy: Copy, folder: Folder, due: list[Due]) -> None:
         index = exports.read_index(folder.read(exports.INDEX) or b"")
-        new = exports.take_out(folder, copy, index, due, at=self._moment())
+        new = exports.take_out(folder, copy, index, due, at=tell_moment(self._now_ms()))
         if new is not index:
             taken = sum(new.withdrawn[-1].taken.values())
             data = exports.encode_index(new)
@@ -152,7 +153,11 @@ class Cascade:
         reasons = {commit_segment(one.segment): one.why for one in due}
         parts = {withdrawal.name_part(one.part) for one in due}
         new = withdrawal.take_out(
-            folder, manifest, lambda item, segment: reasons.get(segment), only=parts, at=self._moment()
+            folder,
+            manifest,
+            lambda item, segment: reasons.get(segment),
+            only=parts,
+            at=tell_moment(self._now_ms()),
         )
         if new is not manifest:
             taken = sum(new.withdrawn[-1].taken.values())
@@ -179,9 +184,6 @@ class Cascade:
         return CopyWithdrawn(
             id=self._draw(), at_ms=self._now_ms(), copy=copy.id, what=copy.kind, digest=digest, taken=taken
         )
-
-    def _moment(self) -> str:
-        return datetime.fromtimestamp(self._now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def change_index(

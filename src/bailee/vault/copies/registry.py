@@ -5,7 +5,6 @@ killed when, what a copy may hold is known.
 """
 
 import hashlib
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from bailee.database.leases import node_name
 from bailee.database.statements import run_among
 from bailee.vault import tables
 
@@ -62,11 +62,6 @@ class Due(NamedTuple):
     segment: bytes
     part: int
     why: str
-
-
-def node_name() -> str:
-    """Return what this machine is called among those that share a vault."""
-    return socket.gethostname()
 
 
 def name_session(account: str, session: str) -> bytes:

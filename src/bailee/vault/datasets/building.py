@@ -7,13 +7,14 @@ a build went on, or while it was interrupted, has its part written anew.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from bailee.files import replace_file
 from bailee.ledger.entries import commit_segment
+from bailee.moments import tell_moment
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.sealing.masking import Masked
@@ -33,7 +34,6 @@ from bailee.vault.datasets.manifests import (
     Part,
     encode,
     read,
-    write,
 )
 from bailee.vault.datasets.selection import Standing, Why, judge, read_standing, select_segments
 from bailee.vault.datasets.verification import find_gone
@@ -149,7 +149,7 @@ class DatasetBuilder:
         if writer.count:
             path = self._out / name_part(number)
             part.file = File(path.name, digest_file(path), path.stat().st_size, writer.count)
-        write(self._out / name_facts(number), encode(part))
+        replace_file(self._out / name_facts(number), encode(part))
         return part
 
     def _add_session(
@@ -289,8 +289,8 @@ class DatasetBuilder:
         manifest = Manifest(
             version=VERSION,
             build=self._building.build,
-            begun_at=_moment(self._building.begun_ms),
-            built_at=_moment(self._custody.now_ms()),
+            begun_at=tell_moment(self._building.begun_ms),
+            built_at=tell_moment(self._custody.now_ms()),
             purpose=PURPOSE,
             reason=self._building.reason,
             checkpoint=self._building.checkpoint,
@@ -304,14 +304,14 @@ class DatasetBuilder:
         digest = hashlib.sha256(data).hexdigest()
         # The ledger first: a manifest that it does not tell of is one that somebody else wrote.
         self._custody.record_dataset(self._building.build, digest, counts.items, builder=self._by)
-        write(self._out / MANIFEST, data)
+        replace_file(self._out / MANIFEST, data)
         confirm(self._custody.vault, self._building.build, digest)
         for path in [*self._out.glob("part-*.json"), *self._out.glob("*.new"), self._out / BUILDING]:
             path.unlink()
         return manifest
 
     def _basis(self, account: str, standing: Standing) -> Basis:
-        return Basis(self._name(account), standing.basis.value, _moment(standing.since_ms))
+        return Basis(self._name(account), standing.basis.value, tell_moment(standing.since_ms))
 
     def _name(self, account: str, session: str = "") -> str:
         of = f"dataset {self._building.build} {session}"
@@ -339,7 +339,7 @@ def _open_folder(custody: Custody, out: Path, reason: str) -> Building:
         custody.settle()
         build = custody.draw()
         building = Building(build, reason, custody.now_ms(), custody.log.note().decode())
-        write(out / BUILDING, encode(building))
+        replace_file(out / BUILDING, encode(building))
     elif building.reason != reason:
         raise Problem(
             "the interrupted build in this folder was begun for another reason",
@@ -387,7 +387,3 @@ def _list_exchanges(custody: Custody, account: str, session: str) -> dict[int | 
         for row in connection.execute(query.order_by(c.id)):
             found.setdefault(row.segment, []).append(row)
     return found
-
-
-def _moment(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

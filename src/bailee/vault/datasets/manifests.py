@@ -1,6 +1,5 @@
 """The manifest of a dataset: what is in it and what is not, on which consents it rests, and its hashes."""
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,14 +114,3 @@ def read(path: Path, kind: type[_Read]) -> _Read | None:
         return None
     except msgspec.MsgspecError as error:
         raise Problem(f"this is not as it was written: {error}", where=str(path)) from None
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read, and that takes the place of the one before at once."""
-    new = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)

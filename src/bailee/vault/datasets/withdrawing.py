@@ -1,9 +1,9 @@
 """Takes out of a dataset all that verification names, so that nothing is named any more."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bailee.ledger.entries import CopyWithdrawn
+from bailee.moments import tell_moment
 from bailee.policy.problems import Problem
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import change_index
@@ -41,7 +41,7 @@ def withdraw_dataset(custody: Custody, path: Path) -> dict[str, int]:
         return {}
     only = {gone.file for gone in verdict.gone}
     now_ms = custody.now_ms()
-    at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    at = tell_moment(now_ms)
     with holding_copy(custody.home, copy.id), open_folder(path) as folder:
         before = read_manifest(folder.read(MANIFEST) or b"")
         after = take_out(folder, before, lambda item, segment: reasons.get(item), only=only, at=at)
