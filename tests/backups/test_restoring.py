@@ -9,12 +9,17 @@ import pytest
 
 from bailee.accounts.directory import Kind
 from bailee.database.locations import VARIABLE
+from bailee.flows.messages.conversations import read_text
 from bailee.ledger.entries import Restored
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
 from bailee.policy.plans import Plan
+from bailee.vault.copies import registry
+from bailee.vault.copies.registry import Maker, list_pending
+from bailee.vault.exports import export_account
 from bailee.vault.tables import KEYSTORE, VAULT
+from counterparts.holdings import find_bytes
 
 if TYPE_CHECKING:
     from backups.conftest import Archive
@@ -87,6 +92,51 @@ def test_what_was_erased_stays_away_on_a_new_machine(archive: "Archive") -> None
     assert done.changes.dropped == {"erased": 1}
     assert done.keys == 3
     assert archive.said() == HERONS - {b"the heron of 2"}
+
+
+def erase_out_of_reach(archive: "Archive") -> Path:
+    """Have an operator's export that is away while a session is erased, and back once all is restored."""
+    out, away = archive.folder / "export", archive.folder / "away"
+    export_account(archive.keeping.custody, archive.ada, out, read_text=read_text, maker=Maker("operator"))
+    archive.create(keys=False)
+    out.rename(away)
+    archive.erase_session("session-2")
+    archive.restore()
+    away.rename(out)
+    archive.keeping.custody.follow_copies()
+    return out
+
+
+def test_what_was_still_to_go_from_an_export_goes(archive: "Archive") -> None:
+    """An erasure that had not reached an export when the vault was lost reaches it after the restore."""
+    out = erase_out_of_reach(archive)
+    assert find_bytes(out, b"the heron of 1")
+    assert not find_bytes(out, b"the heron of 2")
+    assert not list_pending(archive.keeping.custody.vault)
+
+
+def test_control_without_the_call(archive: "Archive", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: where a restore does not mark what copies hold, the export keeps what was erased, untold."""
+    from bailee.vault.backups import staging
+
+    monkeypatch.setattr(staging.Replay, "call_in_dropped", lambda self, at_ms: None)
+    monkeypatch.setattr(registry, "call_in_sessions", lambda *arguments, **more: None)
+    out = erase_out_of_reach(archive)
+    assert find_bytes(out, b"the heron of 2")
+    assert not list_pending(archive.keeping.custody.vault)
+
+
+def test_an_export_that_was_changed_since_is_still_followed(archive: "Archive") -> None:
+    """A copy that an erasure reached after the backup is known as it is, and the next erasure reaches it."""
+    out = archive.folder / "export"
+    export_account(archive.keeping.custody, archive.ada, out, read_text=read_text, maker=Maker("operator"))
+    archive.create(keys=False)
+    archive.erase_session("session-2")
+    archive.restore()
+    archive.erase_session("session-1")
+    assert not find_bytes(out, b"the heron of 1")
+    assert find_bytes(out, b"the heron of 3")
+    assert not list_pending(archive.keeping.custody.vault)
 
 
 def test_control_without_the_ledgers_erasures(archive: "Archive", monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from bailee.policy.periods import UNLIMITED, Period, tighten
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.ceilings import Ceiling, lower
+from bailee.vault.copies import registry
 from bailee.vault.holds import is_held
 
 _BATCH = 5000
@@ -112,6 +113,10 @@ class Replay:
                     self._hold(entry)
                 case told.HoldReleased():
                     self._release(entry)
+                case told.CopyWithdrawn():
+                    self._withdraw(entry)
+                case told.CopyForgotten():
+                    self._forget_copy(entry)
                 case told.ConsentChanged() if self._people is not None:
                     self._consent(self._people, entry)
                 case told.LimitChanged() if self._people is not None:
@@ -149,6 +154,7 @@ class Replay:
         session = self._sessions.get(entry.session)
         if session is None:
             return
+        registry.call_in_sessions(self._vault, *session, at_ms=entry.at_ms)
         exchanges, segments = tables.exchanges, tables.segments
         of_session = sa.and_(exchanges.c.account == session[0], exchanges.c.session == session[1])
         self._delete_facts(sa.and_(of_session, exchanges.c.started_ms <= entry.at_ms))
@@ -195,6 +201,17 @@ class Replay:
             "release_reason": "released after the backup; its reason is with who released it",
         }
         self.changes.holds_released += self._vault.execute(release.values(values)).rowcount
+
+    def _withdraw(self, entry: told.CopyWithdrawn) -> None:
+        """Note how a copy outside the vault is since something was taken out of it."""
+        if entry.digest == registry.ENDED:
+            registry.remove(self._vault, entry.copy)
+        else:
+            registry.announce(self._vault, entry.copy, entry.digest)
+
+    def _forget_copy(self, entry: told.CopyForgotten) -> None:
+        for copy in registry.read_copies(self._vault, tables.copies.c.id == entry.copy):
+            registry.forget(self._vault, copy, "forgotten after the backup; its reason is with who forgot it")
 
     def _consent(self, people: sa.Connection, entry: told.ConsentChanged) -> None:
         subject = self._persons.get(entry.subject)
@@ -292,14 +309,20 @@ class Replay:
             "somebody gives them anew"
         )
 
-    def drop_unowned(self) -> set[str]:
-        """Drop what accounts held that are not there any more; return the accounts that are."""
+    def drop_unowned(self, at_ms: int) -> set[str]:
+        """Drop what accounts held that are not there any more; return the accounts that are.
+
+        Args:
+            at_ms: since when it is to go from copies outside the vault, milliseconds since 1970 UTC.
+        """
         segments, exchanges = tables.segments, tables.exchanges
-        owners = sa.select(segments.c.account).union(sa.select(exchanges.c.account))
+        copied = sa.select(tables.copies.c.account).where(tables.copies.c.account.is_not(None))
+        owners = sa.select(segments.c.account).union(sa.select(exchanges.c.account), copied)
         gone = set(self._vault.execute(owners).scalars()) - self._known
         for account in gone:
             self._drop(segments.c.account == account, ERASED)
             self._delete_facts(exchanges.c.account == account)
+            registry.call_in_account(self._vault, account, at_ms=at_ms)
             for table in (tables.holds, tables.ceilings):
                 self._vault.execute(sa.delete(table).where(table.c.account == account))
         return self._known
@@ -326,8 +349,8 @@ class Replay:
             (NO_KEY,),
         )
 
-    def delete_dropped(self) -> None:
-        """Delete the rows of what was dropped."""
+    def delete_dropped(self, at_ms: int) -> None:
+        """Delete the rows of what was dropped; from copies outside the vault it goes with the next sweep."""
         connection = self._vault
         for why, count in connection.exec_driver_sql("SELECT why, COUNT(*) FROM dropped GROUP BY why"):
             self.changes.dropped[why] = count
@@ -336,10 +359,20 @@ class Replay:
             "CREATE TEMP TABLE due AS SELECT id AS segment, IIF(is_told, 'restored', why) AS why "
             "FROM dropped JOIN segments USING (number) WHERE id IN (SELECT segment FROM present)"
         )
+        self.call_in_dropped(at_ms)
         for table, column in (("records", "segment"), ("exchanges", "segment"), ("segments", "number")):
             connection.exec_driver_sql(
                 f"DELETE FROM {table} WHERE {column} IN (SELECT number FROM dropped)"  # noqa: S608
             )
+
+    def call_in_dropped(self, at_ms: int) -> None:
+        """Mark what copies outside the vault hold of what was dropped; the next sweep takes it out."""
+        for why in (ERASED, EXPIRED):
+            ids = self._vault.exec_driver_sql(
+                "SELECT id FROM dropped JOIN segments USING (number) WHERE (why = ?) = ?",
+                (EXPIRED, why == EXPIRED),
+            )
+            registry.call_in(self._vault, why, list(ids.scalars()), at_ms=at_ms)
 
     def list_due(self) -> Iterator[tuple[str, list[bytes]]]:
         """Give dropped segments whose keys are still there, with why: these are to be destroyed."""

@@ -257,7 +257,7 @@ class _Stage:
                 replay.end_runs(self._now_ms)
                 if self._is_unknown(size):
                     replay.distrust(self._now_ms)
-            owners = replay.drop_unowned()
+            owners = replay.drop_unowned(self._now_ms)
             if writer is not None:
                 for account in set(known) - owners:
                     remove_account(writer, account)
@@ -267,7 +267,7 @@ class _Stage:
             self._tighten(connection, people)
             replay.drop_expired(today)
             replay.drop_keyless(self._list_present())
-            replay.delete_dropped()
+            replay.delete_dropped(self._now_ms)
             keys, destroyed, kept = self._settle_keys(connection, replay)
             if not self._present.pseudonyms:
                 self._stage_pseudonyms(people)

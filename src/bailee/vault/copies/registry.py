@@ -218,10 +218,15 @@ def get(engine: sa.Engine, id: str) -> Copy | None:
 
 def list_copies(engine: sa.Engine, *which: sa.ColumnElement[bool]) -> list[Copy]:
     """Return copies, the one made first first."""
+    with engine.connect() as connection:
+        return read_copies(connection, *which)
+
+
+def read_copies(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> list[Copy]:
+    """Return copies as a transaction sees them, the one made first first."""
     table = tables.copies
     query = sa.select(table).where(*which).order_by(table.c.made_ms, table.c.id)
-    with engine.connect() as connection:
-        rows = [dict(row._mapping) for row in connection.execute(query)]
+    rows = [dict(row._mapping) for row in connection.execute(query)]
     return [Copy(**{**row, "kind": Kind(row["kind"])}) for row in rows]
 
 
