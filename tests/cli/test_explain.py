@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from counterparts.programs import run_program
+
 FLOWS = ["messages", "metrics", "errors", "feedback", "survey", "update", "local_cache", "git", "web"]
 KEYS = [
     "id",
@@ -34,14 +36,8 @@ def machine(tmp_path: Path) -> Path:
 
 
 def run(machine: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bailee", *words],
-        cwd=machine / "work",
-        env={"PATH": os.defpath, "PYTHONPATH": str(SOURCE), "HOME": str(machine / "home"), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    whole = {"PATH": os.defpath, "HOME": str(machine / "home"), **environment}
+    return run_program(*words, environment=whole, folder=machine / "work")
 
 
 def answers(machine: Path, *words: str, **environment: str) -> dict[str, Any]:

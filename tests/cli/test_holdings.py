@@ -14,6 +14,7 @@ import pytest
 from bailee.cli import COMMANDS, group
 from counterparts.agents import exchange
 from counterparts.gates import Gate, open_gate
+from counterparts.programs import run_program
 from counterparts.services import clean_environment
 
 Done = subprocess.CompletedProcess[str]
@@ -27,9 +28,12 @@ class Bailee:
 
     def __call__(self, *words: str, **environment: str) -> Done:
         home = str(self.folder / "state")
+        whole = clean_environment(self.folder, BAILEE_HOME=home, **environment)
+        if "PYTHONPATH" not in whole:
+            return run_program(*words, environment=whole, folder=self.folder)
         return subprocess.run(
             [sys.executable, "-m", "bailee", *words],
-            env=clean_environment(self.folder, BAILEE_HOME=home, **environment),
+            env=whole,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

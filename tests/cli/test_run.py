@@ -19,6 +19,7 @@ from bailee.policy.plans import Plan, Provider
 from bailee.service.running import find_running, is_held
 from bailee.service.serving import SWEEP_SECONDS
 from counterparts.holdings import find_bytes, read_exchanges
+from counterparts.programs import run_program
 from counterparts.services import clean_environment, serving
 from counterparts.waiting import wait_for
 
@@ -46,15 +47,12 @@ class Run:
     def __call__(
         self, *command: str, options: tuple[str, ...] = (), stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*command, options=options),
-            cwd=self.folder,
-            env=clean_environment(self.folder, **environment),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        environment = clean_environment(self.folder, **environment)
+        return run_program(
+            *self.command(*command, options=options)[3:],
+            environment=environment,
+            folder=self.folder,
+            given=stdin,
         )
 
     @property
@@ -151,7 +149,16 @@ def test_the_environment_leads_to_the_service(run: Run) -> None:
 def test_the_key_is_on_no_command_line_and_ends_with_the_run(run: Run) -> None:
     """The key is in the environment only, is revoked afterwards, and is on disk as a digest."""
     look = "tr '\\0' ' ' < /proc/$PPID/cmdline; echo; echo $ANTHROPIC_AUTH_TOKEN"
-    line, key = run("sh", "-c", look).stdout.splitlines()
+    started = subprocess.run(
+        run.command("sh", "-c", look),
+        cwd=run.folder,
+        env=clean_environment(run.folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    line, key = started.stdout.splitlines()
     assert "bailee run" in line
     assert key not in line
     directory = open_directory(run.home)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from bailee.database.locations import VARIABLE
 from counterparts.processes import children, list_descriptors, process_state
+from counterparts.programs import Program, start_program
 from counterparts.waiting import DEADLINE_SECONDS, wait_for
 
 
@@ -61,16 +62,21 @@ class Service:
         with self.stdout.open("ab") as out, self.stderr.open("ab") as errors:
             self._from = self.stdout.stat().st_size
             self._errors_from = self.stderr.stat().st_size
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=errors,
-                env=whole,
-                cwd=folder,
-                start_new_session=True,
-                preexec_fn=before,
-            )
+            if changes or before or "PYTHONPATH" in whole:
+                self.process: subprocess.Popen[bytes] | Program = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=errors,
+                    env=whole,
+                    cwd=folder,
+                    start_new_session=True,
+                    preexec_fn=before,
+                )
+            else:
+                self.process = start_program(
+                    *command[3:], environment=whole, folder=folder, stdout=out, stderr=errors, is_session=True
+                )
         self.url = ""
         self._stopped: set[int] = set()
 

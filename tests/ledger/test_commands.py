@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from bailee.ledger.log import Log, open_log
 from bailee.ledger.receipts import make_receipt
 from counterparts.ledgers import flip, make_entries
+from counterparts.programs import run_program
 from counterparts.services import clean_environment
 
 Done = subprocess.CompletedProcess[str]
@@ -24,15 +24,8 @@ def log(tmp_path: Path) -> Log:
 
 def bailee(folder: Path, *words: str) -> Done:
     """Run `bailee ledger` on the home below a folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "bailee", "ledger", *words],
-        env=clean_environment(folder, BAILEE_HOME=str(folder / "state")),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = clean_environment(folder, BAILEE_HOME=str(folder / "state"))
+    return run_program("ledger", *words, environment=environment, folder=folder.parent)
 
 
 def test_entries_are_shown(log: Log, tmp_path: Path) -> None:

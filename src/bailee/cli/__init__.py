@@ -16,6 +16,8 @@ from bailee.policy.problems import Problem
 COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
     "backup": ("bailee.cli.backup:backup", "Back a home up, and restore it without what was erased since."),
+    "code": ("bailee.cli.code:code", "Work on a project with a coding agent that keeps these promises."),
+    "config": ("bailee.cli.config:config", "The agent's settings, and where each comes from."),
     "copies": ("bailee.cli.copies:copies", "Exports and datasets, and what is still to go from them."),
     "dataset": ("bailee.cli.dataset:dataset", "Write out what may train models, and check it again later."),
     "doctor": ("bailee.cli.doctor:doctor", "Say what is wrong with a home, and what to do about it."),

@@ -38,11 +38,20 @@ def confirm_erasure(what: str, counted: "Erasure", *, yes: bool) -> None:
     Raises:
         Problem: nobody is there to be asked.
     """
+    require_confirmation(f"Erase {what} ({amount(counted)})? It cannot be undone", yes=yes)
+
+
+def require_confirmation(question: str, *, yes: bool) -> None:
+    """Ask the person, unless `--yes` has answered.
+
+    Raises:
+        Problem: nobody is there to be asked.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
         raise Problem("nobody is there to be asked", where="--yes", fix="confirm with --yes")
-    click.confirm(f"Erase {what} ({amount(counted)})? It cannot be undone", abort=True, err=True)
+    click.confirm(question, abort=True, err=True)
 
 
 def tell_count_of(what: str, counted: "Erasure", *, as_json: bool) -> None:

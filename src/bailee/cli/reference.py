@@ -36,6 +36,15 @@ def _sections(command: click.Command, path: str, parent: click.Context | None) -
             found = command.get_command(context, name)
             assert found is not None
             yield from _sections(found, f"{path} {name}", context)
+        # A group whose option stands for another set of commands.
+        if variant := getattr(command, "variant", ""):
+            context.params = {
+                parameter.name: True for parameter in command.params if variant in parameter.opts
+            }
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None
+                yield from _sections(found, f"{path} {variant} {name}", context)
 
 
 def main(arguments: list[str]) -> int:

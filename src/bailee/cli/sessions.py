@@ -7,6 +7,7 @@ import click
 
 from bailee.cli.accesses import admit, operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
+from bailee.cli.local_sessions import local
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
@@ -16,9 +17,32 @@ if TYPE_CHECKING:
     from bailee.vault.reader import Session, Transcript
 
 
-@click.group()
-def sessions() -> None:
-    """List and read the sessions held."""
+class SessionsGroup(click.Group):
+    """Sessions held by the service, or with `--local` those that the agent keeps on this machine."""
+
+    variant = "--local"
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return local.get_command(ctx, cmd_name) if _is_local(ctx) else super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return local.list_commands(ctx) if _is_local(ctx) else super().list_commands(ctx)
+
+
+def _is_local(ctx: click.Context) -> bool:
+    return bool(ctx.params.get("is_local"))
+
+
+@click.group(cls=SessionsGroup)
+@click.option(
+    "--local",
+    "is_local",
+    is_flag=True,
+    is_eager=True,
+    help="Those that the agent keeps on this machine: list, show, pin, unpin, delete, export, sweep.",
+)
+def sessions(is_local: bool) -> None:
+    """List, read and erase the sessions held."""
 
 
 @sessions.command(name="list")

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bailee.manifests.loading import Launch, Manifest, SettingsFile
 from bailee.policy.flows import FlowId
 from bailee.policy.layers import OWNER, REPOSITORY, Layer, LayerName
@@ -21,9 +23,24 @@ from bailee.sizes import tell_size
 
 CACHE_KEY = "cleanupPeriodDays"
 SURVEY_KEY = "feedbackSurveyRate"
+TELEMETRY_KEY = "telemetry"
 LARGEST = (
     16_000_000  # bytes; settings have a few thousand, the state that Claude Code writes itself up to millions
 )
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """One place that settings were read from.
+
+    Attributes:
+        settings: what stands there, as it stands; None of the environment.
+        decided: what of it the policy looks at.
+    """
+
+    layer: LayerName
+    origin: str
+    settings: dict[str, Any] | None
+    decided: Layer
 
 
 def read_layers(
@@ -46,8 +63,24 @@ def read_layers(
     Raises:
         Problem: naming file, key and fix, for the first file that cannot be understood.
     """
+    sources = read_sources(
+        manifest, environment=environment, directory=directory, arguments=arguments, root=root
+    )
+    return tuple(source.decided for source in sources)
+
+
+def read_sources(
+    manifest: Manifest,
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    arguments: Sequence[str] = (),
+    root: Path = Path("/"),
+) -> tuple[Source, ...]:
+    """Read what `read_layers` reads, and keep beside each layer all that stands in its file."""
     known = {name: value for name, value in environment.items() if name in manifest.variables and value}
-    layers = [Layer(name=LayerName.ENVIRONMENT, origin="the environment", variables=known)] if known else []
+    layer = Layer(name=LayerName.ENVIRONMENT, origin="the environment", variables=known)
+    sources = [_source(layer, None)] if known else []
     places = [
         (path, file.layer)
         for file in manifest.settings_files
@@ -58,14 +91,43 @@ def read_layers(
     for path, name in places:
         if name in REPOSITORY and path.absolute() in owned:
             continue
-        layer = read_layer(path, name, manifest, environment)
-        if layer is not None:
-            layers.append(layer)
+        if (source := read_source(path, name, manifest, environment)) is not None:
+            sources.append(source)
     for option, value in _settings_given(arguments, manifest.launch):
         settings = _understand(value, option) if value.lstrip().startswith("{") else _parse(directory / value)
         if settings is not None:
-            layers.append(_layer(settings, LayerName.COMMAND_LINE, option, manifest, environment))
-    return tuple(layers)
+            layer = _layer(settings, LayerName.COMMAND_LINE, option, manifest, environment)
+            sources.append(_source(layer, settings))
+    return tuple(sources)
+
+
+def read_source(
+    path: Path,
+    name: LayerName,
+    manifest: Manifest,
+    environment: Mapping[str, str],
+    *,
+    data: bytes | None = None,
+) -> Source | None:
+    """Read one settings file; None if it is not there.
+
+    Args:
+        data: what would stand in it, to be checked before it is written.
+
+    Raises:
+        Problem: when it is there but is not a UTF-8 JSON object, or a key that counts has a value that
+            cannot be understood.
+    """
+    settings = _parse(path) if data is None else _understand(data.decode(), str(path))
+    return (
+        None
+        if settings is None
+        else _source(_layer(settings, name, str(path), manifest, environment), settings)
+    )
+
+
+def _source(layer: Layer, settings: dict[str, Any] | None) -> Source:
+    return Source(layer=layer.name, origin=layer.origin, settings=settings, decided=layer)
 
 
 def _settings_given(arguments: Sequence[str], launch: Launch) -> Iterator[tuple[str, str]]:
@@ -109,19 +171,6 @@ def _home(environment: Mapping[str, str]) -> Path:
     return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
 
 
-def read_layer(
-    path: Path, name: LayerName, manifest: Manifest, environment: Mapping[str, str]
-) -> Layer | None:
-    """Read one settings file; None if it is not there.
-
-    Raises:
-        Problem: when it is there but is not a UTF-8 JSON object, or a key that counts has a value that
-            cannot be understood.
-    """
-    settings = _parse(path)
-    return None if settings is None else _layer(settings, name, str(path), manifest, environment)
-
-
 def _layer(
     settings: dict[str, Any],
     name: LayerName,
@@ -136,6 +185,8 @@ def _layer(
     if SURVEY_KEY in settings and SURVEY_KEY in manifest.setting_keys:
         rate = _survey_rate(settings[SURVEY_KEY], f"{origin}: {SURVEY_KEY}")
         off = {} if rate else {str(FlowId.SURVEY): SURVEY_KEY}
+    if TELEMETRY_KEY in settings and TELEMETRY_KEY in manifest.setting_keys:
+        off |= _telemetry(settings[TELEMETRY_KEY], manifest, f"{origin}: {TELEMETRY_KEY}")
     variables = _variables(settings.get("env", {}), manifest, f"{origin}: env")
     launch = manifest.launch
     leading = [
@@ -263,6 +314,14 @@ def _survey_rate(value: object, where: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return value
     raise Problem(f"{json.dumps(value)} is not a rate", where=where, fix="give a number from 0 to 1")
+
+
+def _telemetry(value: object, manifest: Manifest, where: str) -> dict[str, str]:
+    """Return the flows that are not sent: `local` counts on the machine only, `off` does not even count."""
+    if value not in ("on", "local", "off"):
+        raise Problem(f"{json.dumps(value)} is not on, local or off", where=where, fix='write "off"')
+    stopped = [flow.id for flow in manifest.flows if TELEMETRY_KEY in flow.settings]
+    return {} if value == "on" else dict.fromkeys(map(str, stopped), TELEMETRY_KEY)
 
 
 def undone(manifest: Manifest, layers: Sequence[Layer]) -> tuple[tuple[Layer, str], ...]:

@@ -1,0 +1,135 @@
+"""The key that a machine's sessions are sealed under: in the system's keyring, or in a file of its owner."""
+
+import os
+import sys
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bailee.agent.state import make_private
+from bailee.files import sync_folder, write_private
+from bailee.policy.problems import Problem
+from bailee.sealing.envelopes import KEY_BYTES
+
+SERVICE = "bailee"
+NAME = "sessions"
+FILE = "key"
+
+
+def open_key(
+    state: Path,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    random: Callable[[int], bytes] = os.urandom,
+) -> bytes:
+    """Return the key, made at the first call. A file that is there is used; else a keyring; else a file.
+
+    Raises:
+        Problem: the file can be read by others, or it or the keyring's entry is no key, or it is missing
+            although there are sessions.
+    """
+    make_private(state)
+    path = state / FILE
+    if path.exists():
+        return _read(path)
+    has_sessions = any((state / "sessions").glob("*.session"))
+    if has_keyring(environment):
+        if (kept := read_secret(NAME)) is not None:
+            return _decode(kept)
+        if not has_sessions:
+            key = random(KEY_BYTES)
+            if write_secret(NAME, b64encode(key).decode()):
+                return key
+    if has_sessions:
+        raise Problem(
+            "the key of the sessions on this machine is missing, so they cannot be opened",
+            where=str(path),
+            fix="unlock the keyring it is in, put the file back, or remove the sessions: "
+            f"rm -r {state / 'sessions'}",
+        )
+    return _create(path, random(KEY_BYTES))
+
+
+def _read(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        key = file.read(KEY_BYTES + 1)
+    if mode & 0o077:
+        raise Problem(
+            "the key of the sessions can be read by others", where=str(path), fix=f"run: chmod 600 {path}"
+        )
+    if len(key) != KEY_BYTES:
+        raise Problem(
+            f"the key of the sessions has {len(key)} bytes in place of {KEY_BYTES}",
+            where=str(path),
+            fix="put the file back from a backup, or remove it and the sessions beside it",
+        )
+    return key
+
+
+def _create(path: Path, key: bytes) -> bytes:
+    # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
+    new = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    write_private(new, key)
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        return _read(path)
+    finally:
+        new.unlink()
+    sync_folder(path.parent)
+    return key
+
+
+def has_keyring(environment: Mapping[str, str]) -> bool:
+    """Tell whether this system has a keyring that a program can use: loading the library takes 60 ms."""
+    if environment.get("BAILEE_KEYRING", "").strip().lower() in ("off", "0", "no", "false"):
+        return False
+    return sys.platform == "darwin" or bool(environment.get("DBUS_SESSION_BUS_ADDRESS"))
+
+
+def read_secret(name: str) -> str | None:
+    """Return an entry of the keyring; None if there is none, or no keyring that answers."""
+    try:
+        import keyring
+
+        return keyring.get_password(SERVICE, name)
+    except Exception:  # its backends raise errors of their own, without a common class
+        return None
+
+
+def write_secret(name: str, value: str) -> bool:
+    """Put an entry into the keyring and tell whether it is there now."""
+    try:
+        import keyring
+
+        keyring.set_password(SERVICE, name, value)
+        return keyring.get_password(SERVICE, name) == value
+    except Exception:  # as above
+        return False
+
+
+def remove_secret(name: str) -> None:
+    """Take an entry out of the keyring, where there is one."""
+    try:
+        import keyring
+
+        keyring.delete_password(SERVICE, name)
+    except Exception:  # as above
+        return
+
+
+def _decode(kept: str) -> bytes:
+    try:
+        key = b64decode(kept, validate=True)
+    except (Base64Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise Problem(
+            "the keyring's entry for the sessions is no key",
+            where=f"keyring: {SERVICE}, {NAME}",
+            fix="remove the entry; sessions sealed under the one before cannot be opened any more",
+        )
+    return key

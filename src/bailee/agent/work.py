@@ -1,0 +1,258 @@
+"""An agent at work: settings, account, session, model and tools put together for one run of `bailee code`."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from bailee import __version__
+from bailee.agent.account import Account, read_account
+from bailee.agent.clients import REHEARSAL, open_client, rehearsing
+from bailee.agent.conversations import Message
+from bailee.agent.editing import locate_file
+from bailee.agent.events import Event
+from bailee.agent.permissions import Rule, read_rule
+from bailee.agent.prompts import find_instructions, write_system_prompt
+from bailee.agent.sessions.cache import Cache, Kept
+from bailee.agent.sessions.journals import Head, Journal
+from bailee.agent.sessions.periods import Limits, Swept, sweep
+from bailee.agent.sessions.recording import SecretMasker, SessionRecorder
+from bailee.agent.settings import AGENT, Effective, Mode, is_looser
+from bailee.agent.state import state_folder
+from bailee.agent.tools import TOOLS, Workspace
+from bailee.agent.tools.paths import Project
+from bailee.agent.turns import Asks, Conversation, Gate, Model, compact, refuse_unasked, run_turn
+from bailee.manifests import load_manifest
+from bailee.policy.contexts import Context
+from bailee.policy.decisions import Decision, decide
+from bailee.policy.flows import FlowId
+from bailee.policy.layers import LayerName
+from bailee.policy.problems import Problem
+
+SESSION_HEADER = "x-bailee-session"
+
+
+class Work:
+    """One run of the agent in one project.
+
+    Args:
+        settings: what is in force.
+        environment: the process's own variables.
+        folder: the project's folder.
+        is_incognito: nothing is written.
+        warn: told what a person should know and that does not stop the work.
+
+    Attributes:
+        session: the id of the present session.
+        conversation: what was said in it.
+    """
+
+    def __init__(
+        self,
+        settings: Effective,
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        added: Sequence[Path] = (),
+        is_incognito: bool = False,
+        ask: Asks = refuse_unasked,
+        warn: Callable[[str], None] = lambda text: None,
+        show: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.settings = settings
+        # What the shell says stands above the owner's files: as with any program, what is nearer is meant.
+        self.environment = {**settings.environment, **environment}
+        self.folder = folder
+        self.is_incognito = is_incognito
+        self.warn = warn
+        self.state = state_folder(environment)
+        self.account: Account | None = read_account(self.state)
+        self.manifest = load_manifest(AGENT)
+        self.cache = Cache(self.state, environment=environment)
+        self.model_name: str = settings["model"]
+        rules = self._rules("permissions.allow"), self._rules("permissions.deny")
+        self.gate = Gate(settings["permissions.mode"], allow=rules[0], deny=rules[1], ask=ask)
+        self.workspace = Workspace(
+            Project.at(folder, added),
+            environment=environment,
+            command_seconds=settings["commandSeconds"],
+            show=show,
+        )
+        own = locate_file(LayerName.USER, directory=folder, environment=environment).parent
+        self.instructions = find_instructions(folder, own)
+        self._masker: SecretMasker | None = None
+        self._recorder: SessionRecorder | None = None
+        self._stack = contextlib.ExitStack()
+        self._client: object | None = None
+        self.session = ""
+        self.conversation = Conversation()
+        self.begin_session()
+
+    def _rules(self, key: str) -> list[Rule]:
+        where = self.settings.values[key].origin.place
+        return [read_rule(text, tuple(TOOLS), where=f"{where}: {key}") for text in self.settings[key]]
+
+    # --- what is decided -------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> Context:
+        """What the policy decides in."""
+        return self.settings.context(self.account.context() if self.account else None)
+
+    def decision(self, flow: FlowId) -> Decision:
+        """Return what the policy says of one flow."""
+        return decide(self.manifest.flow(flow), self.context)
+
+    @property
+    def limits(self) -> Limits:
+        """How long sessions stay on this machine."""
+        return Limits.of(self.manifest.flow(FlowId.LOCAL_CACHE), self.context, str(self.folder))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the present session is written at all."""
+        return not self.is_incognito and self.decision(FlowId.LOCAL_CACHE).allowed
+
+    # --- sessions --------------------------------------------------------------------------------------
+
+    def begin_session(self) -> None:
+        """Begin a new session; nothing is written before something is said."""
+        self.end_session()
+        id = str(uuid.uuid4())
+        head = Head(str(self.folder), self.model_name, __version__)
+        self._take(id, lambda: self.cache.begin(head, now=_now(), id=id), ())
+
+    def resume_session(self, id: str) -> Kept:
+        """Go on with a session of this machine.
+
+        Raises:
+            Problem: it is open elsewhere, or cannot be read.
+        """
+        kept = self.cache.read(id)
+        self.end_session()
+        try:
+            journal = self.cache.resume(id) if self.is_kept else None
+        except Problem:
+            self.begin_session()
+            raise
+        self._take(id, lambda: self.cache.resume(id), kept.messages, journal)
+        return kept
+
+    def _take(
+        self,
+        id: str,
+        begin: Callable[[], Journal],
+        messages: Sequence[Message],
+        journal: Journal | None = None,
+    ) -> None:
+        self.session = id
+        if not self.is_kept:
+            self.conversation = Conversation(messages)
+            return
+        recorder = SessionRecorder(begin, self.masker, warn=self._warn_unkept, journal=journal)
+        self._recorder = recorder
+        self.conversation = Conversation(messages, record=recorder.message, record_summary=recorder.summary)
+
+    @property
+    def masker(self) -> SecretMasker:
+        """The masker, which begins to load at the first look."""
+        if self._masker is None:
+            self._masker = SecretMasker(self.state / "cache")
+        return self._masker
+
+    @property
+    def recorder(self) -> SessionRecorder | None:
+        """What writes the present session; None where it is not kept."""
+        return self._recorder
+
+    def _warn_unkept(self, problem: Problem) -> None:
+        self.warn(f"this session is not kept any further: {problem}")
+
+    def end_session(self) -> None:
+        """Let the present session's file go."""
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+
+    def sweep_sessions(self, today: date | None = None) -> Swept:
+        """Delete the sessions whose time is over, and tell of those that go within a week."""
+        return sweep(self.cache, self.limits, today or datetime.now(UTC).date())
+
+    # --- turns -----------------------------------------------------------------------------------------
+
+    def answer(self, prompt: Message) -> Generator[Event]:
+        """Answer a prompt; see `turns.run_turn`."""
+        return run_turn(self.conversation, self.model(), self.gate, self.workspace, prompt)
+
+    def compact(self) -> Generator[Event]:
+        """Replace the conversation by its summary; see `turns.compact`."""
+        return compact(self.conversation, self.model())
+
+    def model(self) -> Model:
+        """Return what answers, as it is asked now."""
+        if self._client is None:
+            self._client = self._stack.enter_context(self._open_client())
+        system = write_system_prompt(
+            self.folder, self.instructions, mode=self.gate.mode, today=datetime.now(UTC).date()
+        )
+        is_rehearsal = self.model_name == REHEARSAL
+        return Model(
+            client=self._client,  # type: ignore[arg-type]
+            name="claude-rehearsal-1" if is_rehearsal else self.model_name,
+            system=system,
+            max_tokens=self.settings["maxTokens"],
+            context_tokens=self.settings["contextTokens"],
+            headers={SESSION_HEADER: self.session},
+        )
+
+    def choose_model(self, name: str) -> None:
+        """Go on with another model."""
+        if REHEARSAL in (name, self.model_name) and name != self.model_name:
+            self._stack.close()
+            self._client = None
+        self.model_name = name
+
+    def choose_mode(self, mode: Mode) -> None:
+        """Go on in another mode.
+
+        Raises:
+            Problem: it is looser than a managed file or the repository allows.
+        """
+        limit = self.settings.mode_limit
+        if limit is not None and is_looser(mode, limit.value):
+            raise Problem(
+                f"the mode {mode} is looser than {limit.value}, which is the limit here",
+                where=limit.origin.place,
+                fix="ask whoever keeps that file",
+            )
+        self.gate.mode = mode
+
+    def _open_client(self) -> contextlib.AbstractContextManager[object]:
+        if self.model_name == REHEARSAL:
+            return rehearsing()
+        from bailee.agent.login import read_token
+
+        url = self.account.service if self.account else ""
+        return open_client(
+            self.context.provider,
+            self.environment,
+            url=url,
+            token=read_token(self.state, self.environment) if url else "",
+        )
+
+    def close(self) -> None:
+        """End the session and let go of what is open."""
+        self.end_session()
+        self._stack.close()
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

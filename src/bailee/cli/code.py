@@ -1,0 +1,257 @@
+"""`bailee code`: the coding agent, in a terminal or for scripts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bailee.cli.options import working_folder
+from bailee.policy.problems import Problem
+
+if TYPE_CHECKING:
+    from bailee.agent.settings import Effective
+    from bailee.agent.work import Work
+
+LARGEST_INPUT = 1_000_000  # bytes
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell would tell it
+
+
+@click.command(
+    epilog="Exit codes: 0 done, 1 the model or a limit ended it, 2 a setting is wrong, 130 interrupted."
+)
+@click.argument("prompt", required=False)
+@click.option(
+    "-p", "--print", "printed", metavar="PROMPT", help="Answer this prompt, print the answer, and end."
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json", "stream"]),
+    default="text",
+    show_default=True,
+    help="With -p: the answer, one JSON object, or each event as a line of JSON.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --output json.")
+@click.option(
+    "-c", "--continue", "is_continued", is_flag=True, help="Go on with the session used last in this folder."
+)
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[ID]",
+    help="Go on with a session; without an id, choose one.",
+)
+@click.option("--model", help="The model that answers; `rehearsal` plays scripts, offline.")
+@click.option(
+    "--mode",
+    type=click.Choice(["plan", "ask", "edits", "all"]),
+    help="What is done without asking. [default: ask]",
+)
+@click.option(
+    "--allow", multiple=True, metavar="RULE", help="Do not ask about such calls: 'bash(pytest *)', edit."
+)
+@click.option("--deny", multiple=True, metavar="RULE", help="Refuse such calls, whatever the mode.")
+@click.option(
+    "--add-folder",
+    "added",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Let tools work in this folder too.",
+)
+@click.option("--settings", "given", metavar="FILE|JSON", help="More settings, as a file or as JSON.")
+@click.option("--incognito", is_flag=True, help="Write nothing of this session on this machine.")
+@click.option("--plain", is_flag=True, help="Draw nothing anew: for screen readers and logs.")
+def code(
+    prompt: str | None,
+    printed: str | None,
+    output: str,
+    as_json: bool,
+    is_continued: bool,
+    resume: str | None,
+    model: str | None,
+    mode: str | None,
+    allow: tuple[str, ...],
+    deny: tuple[str, ...],
+    added: tuple[Path, ...],
+    given: str | None,
+    incognito: bool,
+    plain: bool,
+) -> None:
+    """Work on the project in this folder with a coding agent.
+
+    It asks before it changes a file or runs a command. Sessions are kept on this machine for 30 days,
+    encrypted, to go on with; `bailee explain` tells what leaves it.
+
+    \b
+    Examples:
+      bailee code
+      bailee code "fix the failing test"
+      git diff | bailee code -p "review this change"
+      bailee code -p "run the tests" --allow 'bash(pytest *)' --json
+      bailee code --continue
+      bailee code --model rehearsal "rehearse greet"
+    """
+    from bailee.agent.settings import Mode, Permissions, Settings, read_settings
+
+    folder = working_folder()
+    options = Settings(
+        model=model,
+        permissions=Permissions(mode=Mode(mode) if mode else None, allow=allow, deny=deny),
+    )
+    arguments = ("--settings", given) if given else ()
+    settings = read_settings(directory=folder, arguments=arguments, given=options)
+    if printed is None:
+        interact(settings, folder, added, prompt, resume, is_continued, incognito=incognito, plain=plain)
+        return
+    if prompt:
+        raise Problem("two prompts are given", where="-p", fix="give one")
+    print_answer(
+        settings, folder, added, printed, "json" if as_json else output, resume, is_continued, incognito
+    )
+
+
+def print_answer(
+    settings: "Effective",
+    folder: Path,
+    added: tuple[Path, ...],
+    prompt: str,
+    output: str,
+    resume: str | None,
+    is_continued: bool,
+    incognito: bool,
+) -> None:
+    """Answer one prompt without a person at the terminal."""
+    from bailee.agent.announcements import announce
+    from bailee.agent.conversations import say
+    from bailee.agent.costs import estimate_cost
+    from bailee.agent.faults import told_as_problem
+    from bailee.agent.printing import Outcome, Output, print_turn
+    from bailee.agent.work import Work
+
+    def warn(text: str) -> None:
+        click.echo(f"bailee: {text}", err=True)
+
+    piped = read_input()
+    with Work(
+        settings, environment=os.environ, folder=folder, added=added, is_incognito=incognito, warn=warn
+    ) as work:
+        announce(work, warn, warn)
+        take_up(work, resume, is_continued)
+        outcome = Outcome(session=work.session)
+        with told_as_problem():
+            print_turn(work.answer(say(prompt, piped)), Output(output), outcome)
+        outcome.cost_usd = estimate_cost(outcome.usage, work.model_name, work.context.provider)
+        outcome.is_kept = work.recorder is not None and work.recorder.is_kept
+        if output == "json":
+            import msgspec
+
+            click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=2))
+        if outcome.reason == "interrupted":
+            sys.exit(EXIT_INTERRUPTED)
+        if outcome.reason != "done":
+            warn(f"the turn ended early: {outcome.reason}")
+            sys.exit(1)
+
+
+def read_input() -> str:
+    """Return what is piped in; empty for a terminal.
+
+    Raises:
+        Problem: it is larger than 1 MB, or no text.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    data = sys.stdin.buffer.read(LARGEST_INPUT + 1)
+    if len(data) > LARGEST_INPUT:
+        raise Problem(
+            "more than 1 MB is piped in", where="standard input", fix="pipe in less, or name a file"
+        )
+    if b"\0" in data:
+        raise Problem("what is piped in is no text", where="standard input", fix="pipe in text")
+    return data.decode("utf-8", "replace").strip()
+
+
+def interact(
+    settings: "Effective",
+    folder: Path,
+    added: tuple[Path, ...],
+    prompt: str | None,
+    resume: str | None,
+    is_continued: bool,
+    *,
+    incognito: bool,
+    plain: bool,
+) -> None:
+    """Talk in the terminal until the user ends it; raises Problem where there is none."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Problem(
+            "there is no terminal to talk in", where="bailee code", fix="for scripts: bailee code -p PROMPT"
+        )
+    from bailee.agent.announcements import announce
+    from bailee.agent.terminal.asking import Approver, pick_session
+    from bailee.agent.terminal.dialogue import Dialogue
+    from bailee.agent.terminal.screen import Screen, make_console
+    from bailee.agent.work import Work
+
+    screen = Screen(make_console(), plain=plain)
+
+    def warn(text: str) -> None:
+        screen.note(f"note: {text}", "yellow")
+
+    approver = Approver(screen, lambda question: dialogue.ask(question))
+    with Work(
+        settings,
+        environment=os.environ,
+        folder=folder,
+        added=added,
+        is_incognito=incognito,
+        ask=approver,
+        warn=warn,
+        show=screen.output,
+    ) as work:
+        dialogue = Dialogue(work, screen)
+        announce(work, screen.note, warn)
+        preload(work)
+        if resume == "":
+            sessions, _ = work.cache.list(folder=folder)
+            chosen = pick_session(sessions, screen, dialogue.ask)
+            if chosen is None:
+                return
+            dialogue.resume(chosen.id)
+        elif (id := find_session(work, resume, is_continued)) is not None:
+            dialogue.resume(id)
+        dialogue.run(prompt or "")
+
+
+def preload(work: "Work") -> None:
+    """Load what the first prompt needs while the user types it: the SDK takes 0.7 s, the masker 0.6 s."""
+    import threading
+    from importlib import import_module
+
+    threading.Thread(target=import_module, args=("anthropic",), name="preload", daemon=True).start()
+    if work.is_kept:
+        _ = work.masker
+
+
+def find_session(work: "Work", resume: str | None, is_continued: bool) -> str | None:
+    """Return the session to go on with; None for a new one; raises Problem."""
+    if resume:
+        return work.cache.find(resume).id
+    if not is_continued:
+        return None
+    sessions, _ = work.cache.list(folder=work.folder)
+    if not sessions:
+        raise Problem(
+            "no session of this folder is kept on this machine", where="--continue", fix="leave it out"
+        )
+    return sessions[0].id
+
+
+def take_up(work: "Work", resume: str | None, is_continued: bool) -> None:
+    """Go on with a session where one is asked for; raises Problem."""
+    if resume == "":
+        raise Problem("no session is named", where="--resume", fix="name one, or use --continue")
+    if (id := find_session(work, resume, is_continued)) is not None:
+        work.resume_session(id)
