@@ -2,8 +2,8 @@
 
 A process that has imported the program and does nothing else forks for each start. What it forks has its own
 arguments, environment, folder, standard streams and session, and runs `bailee.cli.main` as `python -m bailee`
-does: 0.02 s in place of 0.4 s for a small command and 3 s for the agent. Where the start itself is looked at, or
-Python runs something first, a test starts Python.
+does: 0.02 s in place of 0.4 s for a small command and 3 s for the agent. Where the start itself is looked at,
+or Python runs something first, a test starts Python.
 """
 
 import array
