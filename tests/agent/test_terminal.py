@@ -1,5 +1,6 @@
 """A whole interactive session in a real terminal, as a person types it."""
 
+import json
 import os
 import shutil
 import sys
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from counterparts.holdings import make_key
+from counterparts.programs import run_program
 from counterparts.projects import git, make_project
+from counterparts.services import serving
 from counterparts.terminals import Terminal, opening
 
 ASKED = "or what to do instead:"
@@ -119,3 +123,38 @@ def test_an_interrupt_ends_the_turn_and_not_the_session(desk: Desk) -> None:
     terminal.wait("once more")
     terminal.press("C-c")
     terminal.wait_until_ended()
+
+
+def test_the_survey_takes_no_key_that_was_meant_for_something_else(
+    desk: Desk, tmp_path: Path, scanner_rules: Path
+) -> None:
+    """While it asks, a bare 1 is a prompt; `/rate 3` sends the rating, and the service counts it."""
+    terminal = desk.terminal
+    home = tmp_path / "home"
+    key = make_key(home)
+    (desk.project / ".bailee").mkdir()
+    settings = desk.folder / "user" / ".config" / "bailee" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"feedbackSurveyRate": 1}')
+    with serving(home, tmp_path, "--upstream", "rehearsal") as service:
+        to = {"BAILEE_SERVICE": service.url, "ANTHROPIC_BASE_URL": service.url, "ANTHROPIC_AUTH_TOKEN": key}
+        desk.start("--model", "claude-rehearsal-1", **to)
+        for turn in (1, 2):
+            terminal.type("rehearse greet")
+            terminal.wait("tokens in", times=turn)
+        assert "How is the session going?" not in terminal.screen
+        terminal.type("rehearse greet")
+        terminal.wait("How is the session going?")
+        terminal.type("1")
+        terminal.wait("tokens in", times=4)
+        assert "Sent: 1" not in terminal.screen
+        terminal.type("/rate 3")
+        terminal.wait("Sent: 3, and nothing else.")
+        terminal.type("/rate 2")
+        terminal.wait("Not sent")
+        terminal.press("C-d")
+        terminal.wait_until_ended()
+        told = run_program(
+            "survey", "--json", environment={"HOME": str(tmp_path), "BAILEE_HOME": str(home)}, folder=tmp_path
+        )
+        assert [(one["rating"], one["count"]) for one in json.loads(told.stdout)] == [("3", 1)]

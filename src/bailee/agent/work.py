@@ -1,6 +1,7 @@
 """An agent at work: settings, account, session, model and tools put together for one run of `bailee code`."""
 
 import contextlib
+import random
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,15 +16,19 @@ from bailee.agent.editing import locate_file
 from bailee.agent.events import Event
 from bailee.agent.permissions import Rule, read_rule
 from bailee.agent.prompts import find_instructions, write_system_prompt
+from bailee.agent.service import Service, find_service
 from bailee.agent.sessions.cache import Cache, Kept
 from bailee.agent.sessions.journals import Head, Journal
 from bailee.agent.sessions.periods import Limits, Swept, sweep
 from bailee.agent.sessions.recording import SecretMasker, SessionRecorder
 from bailee.agent.settings import AGENT, Effective, Mode, is_looser
 from bailee.agent.state import state_folder
+from bailee.agent.survey import Survey
 from bailee.agent.tools import TOOLS, Workspace
 from bailee.agent.tools.paths import Project
 from bailee.agent.turns import Asks, Conversation, Gate, Model, compact, refuse_unasked, run_turn
+from bailee.flows.survey.ratings import Rating
+from bailee.flows.survey.sender import send_rating
 from bailee.manifests import load_manifest
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
@@ -114,6 +119,27 @@ class Work:
     def is_kept(self) -> bool:
         """Whether the present session is written at all."""
         return not self.is_incognito and self.decision(FlowId.LOCAL_CACHE).allowed
+
+    @property
+    def service(self) -> Service | None:
+        """The Bailee service to send to; None where there is none."""
+        from bailee.agent.login import read_token
+
+        url = self.account.service if self.account else ""
+        token = read_token(self.state, self.environment) if url else ""
+        return find_service(self.environment, url=url, token=token)
+
+    def make_survey(self) -> Survey:
+        """Return the survey of the present session: it gets a way to send a rating, and nothing else."""
+        service, environment = self.service, self.environment
+        is_allowed = self.decision(FlowId.SURVEY).allowed and service is not None
+
+        def send(rating: Rating) -> bool:
+            assert service is not None
+            return send_rating(rating, __version__, lambda path, body: service.post(path, body, environment))
+
+        rate = self.settings["feedbackSurveyRate"]
+        return Survey(self.state, rate, send if is_allowed else None, random=random.random)
 
     # --- sessions --------------------------------------------------------------------------------------
 

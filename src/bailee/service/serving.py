@@ -25,6 +25,7 @@ from bailee.flows.messages.models import make_routes
 from bailee.flows.messages.receiver import MessagesProtocol
 from bailee.flows.messages.upstreams import Origin
 from bailee.flows.metrics.receiver import MetricsReceiver
+from bailee.flows.survey.receiver import SurveyReceiver
 from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
@@ -97,6 +98,12 @@ async def _serve(
             provider=upstream.provider,
             recording=recording,
         )
+        survey = SurveyReceiver(
+            flow=manifest.flow("survey"),
+            keys=keys,
+            provider=upstream.provider,
+            recording=recording,
+        )
         vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
         stack.callback(vault.dispose)
         stack.callback(keystore.close)
@@ -107,6 +114,7 @@ async def _serve(
             [
                 *make_routes(gateway),
                 *metrics.make_routes(),
+                *survey.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

@@ -10,6 +10,8 @@ from bailee.agent.privacy import tell_privacy
 from bailee.agent.settings import Mode
 from bailee.agent.terminal.asking import pick_session, tell_session
 from bailee.agent.tools import TOOLS
+from bailee.flows.survey.ratings import Rating
+from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -120,6 +122,26 @@ def _pin(dialogue: "Dialogue", rest: str) -> None:
     dialogue.screen.note("Pinned: it is not deleted by time." if rest != "off" else "No longer pinned.")
 
 
+def _rate(dialogue: "Dialogue", rest: str) -> None:
+    if rest == "never":
+        dialogue.survey.never()
+        dialogue.screen.note("You will not be asked again on this machine.")
+        return
+    try:
+        rating = Rating(rest)
+    except ValueError:
+        raise Problem(f"{rest!r} is no rating", fix=f"use one of {', '.join(Rating)}, never") from None
+    if (decision := dialogue.work.decision(FlowId.SURVEY)).allowed:
+        taken = dialogue.survey.answer(rating)
+        dialogue.screen.note(
+            f"Sent: {rating}, and nothing else."
+            if taken
+            else "Not sent: there is no service to send it to, or this session was rated already."
+        )
+    else:
+        raise Problem(f"the survey is switched off: {decision.rules[0].text}", where=decision.decided_by)
+
+
 def _tools(dialogue: "Dialogue", rest: str) -> None:
     words = {Reach.LOOK: "looks", Reach.CHANGE: "changes files", Reach.RUN: "runs commands"}
     for tool in TOOLS.values():
@@ -142,6 +164,7 @@ COMMANDS: Mapping[str, Command] = {
     "/resume": Command("go on with another session", _resume),
     "/name": Command("give this session a name", _name),
     "/pin": Command("keep this session past its time; /pin off", _pin),
+    "/rate": Command("say how the session goes: 1, 2, 3, dismiss; never: not to be asked", _rate),
     "/tools": Command("what the model may call", _tools),
     "/quit": Command("end", _quit),
 }

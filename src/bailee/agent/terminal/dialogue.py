@@ -8,6 +8,7 @@ from bailee.agent.costs import estimate_cost
 from bailee.agent.events import Event
 from bailee.agent.faults import told_as_problem
 from bailee.agent.indicator import tell_indicator
+from bailee.agent.survey import QUESTION
 from bailee.agent.terminal.asking import Reader
 from bailee.agent.terminal.commands import COMMANDS
 from bailee.agent.terminal.screen import Screen
@@ -21,6 +22,7 @@ class Dialogue:
     def __init__(self, work: Work, screen: Screen) -> None:
         self.work = work
         self.screen = screen
+        self.survey = work.make_survey()
         self._reader = Reader(
             [(name, command.help) for name, command in COMMANDS.items()], lambda: tell_indicator(work)
         )
@@ -73,6 +75,8 @@ class Dialogue:
             return
         self.play(self.work.answer(say(text)))
         self.tell_usage()
+        if self.survey.end_turn():
+            self.screen.note(QUESTION, "cyan")
 
     def play(self, events: Generator[Event]) -> None:
         """Show events as they come; an interrupt goes to whoever makes them.

@@ -1,0 +1,1 @@
+"""The `survey` flow: a rating of a session, and nothing else."""
