@@ -16,10 +16,14 @@ def survey(home: Path, as_json: bool) -> None:
     import msgspec
 
     from bailee.flows.survey.ratings import Rating
+    from bailee.flows.survey.receiver import NOBODY, SESSION
     from bailee.flows.survey.results import count_ratings
+    from bailee.vault.reader import list_exchanges, read_session
     from bailee.vault.store import open_keys, open_vault
 
-    counts = count_ratings(open_vault(home), open_keys(home), datetime.now(UTC).date())
+    vault, keys, today = open_vault(home), open_keys(home), datetime.now(UTC).date()
+    exchanges = list_exchanges(vault, account=NOBODY, session=SESSION)
+    counts = count_ratings(exchanges, read_session(vault, keys, NOBODY, SESSION, today=today))
     if as_json:
         echo_json(msgspec.to_builtins(counts))
         return

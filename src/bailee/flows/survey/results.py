@@ -1,15 +1,13 @@
 """The ratings that are held, counted."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
 import msgspec
-import sqlalchemy as sa
 
 from bailee.flows.survey.ratings import Answer
-from bailee.flows.survey.receiver import NOBODY, SESSION
-from bailee.vault.keystore import Keystore
-from bailee.vault.reader import list_exchanges, read_session
+from bailee.vault.reader import Exchange, Transcript
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -21,14 +19,17 @@ class Count(msgspec.Struct, frozen=True):
     count: int
 
 
-def count_ratings(engine: sa.Engine, keystore: Keystore, today: date) -> list[Count]:
-    """Return the counts, by day, version and rating; what has expired is not counted any more."""
+def count_ratings(exchanges: Iterable[Exchange], transcripts: Iterable[Transcript]) -> list[Count]:
+    """Return the counts, by day, version and rating.
+
+    Args:
+        exchanges, transcripts: what the vault holds of `receiver.SESSION` of `receiver.NOBODY`.
+    """
     days = {
-        exchange.id: datetime.fromtimestamp(exchange.started_ms / 1000, UTC).date()
-        for exchange in list_exchanges(engine, account=NOBODY, session=SESSION)
+        exchange.id: datetime.fromtimestamp(exchange.started_ms / 1000, UTC).date() for exchange in exchanges
     }
     counted: Counter[tuple[date, str, str]] = Counter()
-    for transcript in read_session(engine, keystore, NOBODY, SESSION, today=today):
+    for transcript in transcripts:
         answer = msgspec.json.decode(transcript.request.reveal(), type=Answer)
         counted[days[transcript.exchange], answer.version, answer.rating.value] += 1
     return [Count(*key, count) for key, count in sorted(counted.items())]

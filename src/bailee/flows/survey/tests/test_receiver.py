@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
 from bailee.flows.survey.ratings import Rating
+from bailee.flows.survey.receiver import NOBODY, SESSION
 from bailee.flows.survey.results import count_ratings
 from bailee.policy.plans import Plan
 from bailee.vault import tables
+from bailee.vault.reader import list_exchanges, read_session
 from bailee.vault.store import open_keys, open_vault
 from counterparts.holdings import find_bytes
 from counterparts.programs import run_program
@@ -55,7 +57,9 @@ def post(service: Service, body: bytes, key: str) -> tuple[int, bytes]:
 def count(home: Path, days: int = 0) -> dict[tuple[str, str], int]:
     vault, keys = open_vault(home), open_keys(home)
     try:
-        counts = count_ratings(vault, keys, datetime.now(UTC).date() + timedelta(days=days))
+        today = datetime.now(UTC).date() + timedelta(days=days)
+        exchanges = list_exchanges(vault, account=NOBODY, session=SESSION)
+        counts = count_ratings(exchanges, read_session(vault, keys, NOBODY, SESSION, today=today))
     finally:
         keys.close()
         vault.dispose()
