@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from bailee.policy.periods import Period
+from bailee.vault.custody import open_custody
 from cli.test_holdings import Bailee
 from counterparts.holdings import copy_first_home, find_bytes
 from counterparts.services import serving
@@ -98,13 +100,13 @@ def test_limits_of_holders_and_organizations(bailee: Bailee) -> None:
 
 
 def test_zero_data_retention_asks_before_it_erases(bailee: Bailee) -> None:
-    """What the organization holds goes with it: nobody there to be asked, it is refused; `--yes` answers."""
+    """What it holds goes before it returns: nobody there to be asked, it is refused; `--yes` answers."""
     words = ("org", "zdr", "on", "--org", "acme", "--as", "bob")
     assert "1 segment of acme would be erased" in bailee.refused(*words)
     assert bailee.json("org", "show", "acme")["zdr"] is False
     assert bailee.json(*words, "--yes")["segments_tightened"] == 1
-    assert bailee.json("retention", "sweep")["keys_destroyed"] == 1
     assert bailee.json("sessions", "list", "--account", "bob") == []
+    assert bailee.json("retention", "sweep")["keys_destroyed"] == 0
 
 
 def test_a_members_change_is_refused_and_on_record(bailee: Bailee) -> None:
@@ -164,8 +166,11 @@ def test_a_sweep_by_hand(bailee: Bailee) -> None:
 
 def test_the_service_sweeps(bailee: Bailee) -> None:
     """Erasures that died half-way and keys that are due go by themselves, and its metrics say so."""
-    bailee.json("privacy", "retention", "none", "--account", "ada")
     home = bailee.folder / "state"
+    custody = open_custody(home)
+    custody.directory.limit_account("ada", Period.parse("none"))
+    custody.tighten(custody.directory.get("ada"))
+    custody.close()
     with serving(home, bailee.folder, "--upstream", "rehearsal") as service:
 
         def metrics() -> dict[str, float]:

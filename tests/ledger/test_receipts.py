@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from bailee.ledger import receipts
+from bailee.ledger.entries import Erased, KeysDestroyed, commit_segment, encode_entry
 from bailee.ledger.log import Log, open_log
 from bailee.ledger.notes import Signer
 from bailee.ledger.receipts import (
@@ -134,3 +135,28 @@ def test_what_is_not_there_gets_no_receipt(log: Log, tmp_path: Path) -> None:
     bundle.write_bytes(bundle.read_bytes().replace(b'{"n":7}', b'{"n":8}', 1))
     with pytest.raises(Problem, match="entry 7 is not what"):
         make_receipt(log, [7])
+
+
+def erase(log: Log) -> tuple[int, int]:
+    """Append what an erasure of one segment leaves, and return where."""
+    commitment = commit_segment(b"segment")
+    erased = Erased(
+        id="a", at_ms=1, subject="s", session="t", by="b", segments=1, records=2, exchanges=1, stored_bytes=3
+    )
+    gone = KeysDestroyed(id="b", at_ms=2, why="erased", segments=(commitment,))
+    first, second = log.append([encode_entry(erased), encode_entry(gone)])
+    return first, second
+
+
+def test_an_erasure_is_proven_by_its_keys(log: Log) -> None:
+    """A receipt of an erasure holds the keys' destruction: without it, it proves that one was asked for."""
+    whole, asked = erase(log)
+    assert len(verify_receipt(make_receipt(log, [whole, asked]), log.verifier)) == 2
+    with pytest.raises(ReceiptRefused, match="1 segments were erased, and of 0 keys"):
+        verify_receipt(make_receipt(log, [whole]), log.verifier)
+
+
+def test_control_without_the_keys(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: not looked for, the keys are not missed."""
+    monkeypatch.setattr(receipts, "_require_keys", lambda entries: None)
+    assert verify_receipt(make_receipt(log, [erase(log)[0]]), log.verifier)

@@ -162,3 +162,19 @@ def test_a_members_change_is_refused_and_ledgered(keeping: Keeping, kind: str) -
     assert (refused.consent, refused.given, refused.by) == (kind, True, bob)
     assert not keeping.custody.directory.get("bob").zdr
     assert not keeping.custody.directory.get("bob").dpp
+
+
+@pytest.mark.parametrize("is_thorough", [True, False], ids=["mended", "control"])
+def test_looser_terms_that_nobody_noted_are_reached_back_over(keeping: Keeping, is_thorough: bool) -> None:
+    """Terms loosened by a command that was killed, used, and tightened again: what is held comes under them.
+
+    Control: going by the terms applied last alone, it does not.
+    """
+    directory, custody = keeping.custody.directory, keeping.custody
+    directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    directory.consent("ada", given=True)  # and killed before anything was brought under it
+    keeping.record("ada")
+    directory.consent("ada", given=False)
+    assert custody.tighten(directory.get("ada"), is_thorough=is_thorough) == int(is_thorough)
+    assert keeping.terms("ada") == [THIRTY_DAYS if is_thorough else FIVE_YEARS]

@@ -94,9 +94,16 @@ def show(account: str, home: Path, as_json: bool) -> None:
 
 
 def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:
-    """Apply what was tightened to what these accounts hold, at once; return how many segments changed."""
+    """Apply what was tightened to what these accounts hold, at once; return how many segments changed.
+
+    What is to go by it is destroyed before this returns, and not when the service sweeps next.
+    """
+    from bailee.vault.sweeping import sweep
+
     changed = sum(custody.tighten(account) for account in accounts)
     custody.settle()
+    if changed:
+        sweep(custody, is_thorough=False)
     return changed
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from bailee.ledger.checkpoints import open_checkpoint
-from bailee.ledger.entries import KeysDestroyed, commit_segment, decode_entry
+from bailee.ledger.entries import Erased, KeysDestroyed, commit_segment, decode_entry
 from bailee.ledger.log import Log
 from bailee.ledger.merkle import hash_leaf, is_included
 from bailee.ledger.notes import NoteRefused, Verifier
@@ -136,4 +136,28 @@ def verify_receipt(data: bytes, verifier: Verifier) -> list[ProvenEntry]:
             raise ReceiptRefused(
                 f"entry {proven.index} is not in the ledger that its checkpoint is signed over"
             )
+    _require_keys(receipt.entries)
     return receipt.entries
+
+
+def _require_keys(entries: Sequence[ProvenEntry]) -> None:
+    """Refuse a receipt that tells of an erasure and not of the keys that were destroyed for it.
+
+    An erasure is told of before its keys go: that entry alone proves that it was asked for, not that it was
+    done.
+    """
+    erased = 0
+    destroyed: set[str] = set()
+    for proven in entries:
+        try:
+            entry = decode_entry(proven.entry)
+        except msgspec.MsgspecError:
+            continue  # of a later program
+        if isinstance(entry, Erased):
+            erased += entry.segments
+        elif isinstance(entry, KeysDestroyed):
+            destroyed.update(entry.segments)
+    if len(destroyed) < erased:
+        raise ReceiptRefused(
+            f"it tells that {erased} segments were erased, and of {len(destroyed)} keys that were destroyed"
+        )

@@ -93,20 +93,25 @@ class Custody:
 
     # --- Terms ---
 
-    def tighten(self, account: Account) -> int:
-        """Bring what an account holds under the terms in force now; return how many segments changed."""
+    def tighten(self, account: Account, *, is_thorough: bool = True) -> int:
+        """Bring what an account holds under the terms in force now; return how many segments changed.
+
+        Args:
+            is_thorough: look at all that is held, even if the terms are those that were applied last. Looser
+                ones may have been in force in between: whoever loosened them was killed before it was noted.
+        """
         ceiling = terms_of(account)
-        if self._latest(account) == ceiling:
+        if not is_thorough and self._latest(account) == ceiling:
             return 0
         with self._alone("tightening"):
-            return self._lower(account, ceiling)
+            return self._lower(account, ceiling, is_thorough=is_thorough)
 
     def _latest(self, account: Account) -> Ceiling | None:
         with self.vault.connect() as connection:
             return read_latest(connection, account.id)
 
-    def _lower(self, account: Account, ceiling: Ceiling) -> int:
-        if (known := self._latest(account)) == ceiling:
+    def _lower(self, account: Account, ceiling: Ceiling, *, is_thorough: bool) -> int:
+        if (known := self._latest(account)) == ceiling and not is_thorough:
             return 0  # another process has just done it
         with self.vault.begin() as connection:
             changed = lower(connection, account.id, ceiling, at_ms=self.now_ms())

@@ -37,7 +37,8 @@ def sweep_once(custody: Custody, node: str, *, give_way: Callable[[], object] = 
     if not fault:
         note_start(custody.keystore.engine, node, clocks)
         try:
-            done = sweep(custody, give_way=give_way)
+            # Every few seconds: what it costs must follow what is due, not what is held.
+            done = sweep(custody, is_thorough=False, give_way=give_way)
         except Problem as problem:
             fault = f"paused: {problem}"
         except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:

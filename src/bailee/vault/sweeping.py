@@ -71,6 +71,7 @@ def sweep(
     custody: Custody,
     *,
     as_of: date | None = None,
+    is_thorough: bool = True,
     report: Callable[[Progress], None] = lambda progress: None,
     give_way: Callable[[], object] = lambda: None,
     stopwatch: Callable[[], float] = time.monotonic,
@@ -79,6 +80,7 @@ def sweep(
 
     Args:
         as_of: the UTC day to go by; today if it is left out.
+        is_thorough: see `Custody.tighten`.
         report: told how far it is, after every batch.
         give_way: called once the keys are destroyed.
 
@@ -99,7 +101,7 @@ def sweep(
     vault, keystore = custody.vault, custody.keystore
     # Read first, all of it: an unreadable setting stops the sweep before anything is destroyed.
     accounts = custody.directory.all()
-    tightened = sum(custody.tighten(account) for account in accounts)
+    tightened = sum(custody.tighten(account, is_thorough=is_thorough) for account in accounts)
     mark_strays(vault, keystore, at_ms=custody.now_ms())
     with checkpointing_rarely(vault):
         keys, to_keys = 0, 0.0
