@@ -203,3 +203,25 @@ def test_doctor(bailee: Bailee) -> None:
     assert lost.returncode == 1
     assert "key-encryption key" in lost.stdout
     assert "Traceback" not in lost.stderr
+
+
+@pytest.mark.parametrize("place", [".", "keystore", "ledger", "keystore/kek", "ledger/key"])
+def test_doctor_tells_what_others_can_look_into(bailee: Bailee, place: str) -> None:
+    """A folder or a secret of the home that others can read is an alarm, with the command that mends it."""
+    assert bailee("doctor").returncode == 0
+    path = bailee.folder / "state" / place
+    path.chmod(path.stat().st_mode | 0o055)
+    done = bailee("doctor")
+    assert done.returncode == 1
+    assert "chmod" in done.stdout
+
+
+def test_doctor_tells_of_the_ledgers_key(bailee: Bailee) -> None:
+    """A private key that is gone, or not that of the checkpoints, is an alarm."""
+    bailee("doctor")
+    key = bailee.folder / "state" / "ledger" / "key"
+    text = key.read_text()
+    key.write_text(text[:-6] + ("A" if text[-6] != "A" else "B") + text[-5:])
+    assert bailee("doctor").returncode == 1
+    key.unlink()
+    assert "key is missing" in bailee("doctor").stdout

@@ -164,6 +164,10 @@ class Log:
         """
         return self._get_signer().export()
 
+    def require_key(self) -> None:
+        """Raise Problem if the private key is missing, damaged, or not that of the checkpoints."""
+        self._load_signer()
+
     def _get_signer(self) -> Signer:
         if self._signer is None:
             self._signer = self._load_signer()

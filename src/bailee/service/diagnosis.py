@@ -77,6 +77,8 @@ def _look(custody: Custody) -> Iterator[Finding]:
     for alarm in health.alarms:
         yield Finding("retention", False, alarm)
     yield _look_at_ledger(custody)
+    yield _look_at_ledger_key(custody)
+    yield from look_at_modes(custody.home)
     waiting = _count_waiting(custody)
     yield Finding(
         "entries for the ledger",
@@ -114,6 +116,26 @@ def _look_at_ledger(custody: Custody) -> Finding:
         return Finding("ledger", True, f"verifies, {verification.checkpoint.size} entries")
     faults = "; ".join(f"{fault.path}: {fault.what}" for fault in verification.faults[:3])
     return Finding("ledger", False, f"does not verify: {faults}", "see: bailee ledger verify")
+
+
+def _look_at_ledger_key(custody: Custody) -> Finding:
+    try:
+        custody.log.require_key()
+    except Problem as fault:
+        return Finding("key of the ledger", False, str(fault.what), fault.fix)
+    return Finding("key of the ledger", True, "is there, and is that of its checkpoints")
+
+
+def look_at_modes(home: Path) -> Iterator[Finding]:
+    """Tell which of a home's folders and secrets others than their owner can look into."""
+    inner = ("vault", "keystore", FOLDER, "keystore/kek", "keystore/pseudonyms.db", f"{FOLDER}/key")
+    places = [place for place in (home, *(home / name for name in inner)) if place.exists()]
+    open_to_others = [place for place in places if place.stat().st_mode & 0o077]
+    if not open_to_others:
+        yield Finding("permissions", True, "only their owner can look into the home's folders and secrets")
+    for place in open_to_others:
+        told = f"others can look into {place} (mode {place.stat().st_mode & 0o777:o})"
+        yield Finding("permissions", False, told, f"run: chmod go= {place}")
 
 
 def _count_waiting(custody: Custody) -> int:
