@@ -88,7 +88,7 @@ def test_the_search_in_clear_can_fail(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_secrets_are_masked_before_they_are_kept(cache: Cache, masker: SecretMasker) -> None:
     """A secret in a prompt or a result is not in the file, not even sealed; ids of calls are left alone."""
-    recorder = SessionRecorder(lambda: cache.begin(HEAD, now=1), masker, warn=pytest.fail)
+    recorder = SessionRecorder(lambda: cache.begin(HEAD, now=1), lambda: masker, warn=pytest.fail)
     recorder.message(say(f"my key is {SECRET}"))
     call = {"type": "tool_use", "id": SECRET, "name": "bash", "input": {"command": f"echo {SECRET}"}}
     recorder.message({"role": "assistant", "content": [call]})
@@ -112,7 +112,7 @@ def test_without_a_masker_nothing_is_kept(
     monkeypatch.setitem(sys.modules, "kingfisher_sdk", None)
     warned: list[Problem] = []
     recorder = SessionRecorder(
-        lambda: cache.begin(HEAD, now=1), SecretMasker(tmp_path / "m"), warn=warned.append
+        lambda: cache.begin(HEAD, now=1), lambda: SecretMasker(tmp_path / "m"), warn=warned.append
     )
     recorder.message(say("one"))
     recorder.message(say("two"))

@@ -4,7 +4,6 @@ They are imported when the first prompt is sent, not when the agent starts: the 
 """
 
 import contextlib
-import ssl
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from bailee.policy.problems import Problem
 from bailee.policy.switches import TRUE
 
 if TYPE_CHECKING:
+    import ssl
+
     from anthropic import Anthropic
 
 REHEARSAL = "rehearsal"
@@ -110,7 +111,7 @@ def _is_skipped(environment: Mapping[str, str], name: str) -> bool:
     return environment.get(name, "").strip().lower() in TRUE
 
 
-def make_tls_context(environment: Mapping[str, str]) -> ssl.SSLContext:
+def make_tls_context(environment: Mapping[str, str]) -> "ssl.SSLContext":
     """Return what servers are checked against, with the certificates of the user's own authority.
 
     `SSL_CERT_FILE` and `SSL_CERT_DIR` take the place of the system's; `NODE_EXTRA_CA_CERTS` adds to them;
@@ -119,6 +120,8 @@ def make_tls_context(environment: Mapping[str, str]) -> ssl.SSLContext:
     Raises:
         Problem: a file named there cannot be read.
     """
+    import ssl
+
     context = ssl.create_default_context()  # OpenSSL reads SSL_CERT_FILE and SSL_CERT_DIR itself
     if not (environment.get("SSL_CERT_FILE") or environment.get("SSL_CERT_DIR")):
         import certifi

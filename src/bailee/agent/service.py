@@ -4,13 +4,10 @@ Not every address that a model is reached at is a Bailee service: what is declar
 nowhere else, and without one it is not sent.
 """
 
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
 import msgspec
 
-from bailee.agent.clients import make_tls_context
 from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_SERVICE"
@@ -42,12 +39,24 @@ class Service(msgspec.Struct, frozen=True):
         seconds: float = SECONDS,
     ) -> tuple[int, bytes]:
         """Send a request and return status and body; raises OSError where the service cannot be reached."""
+        # 60 ms that are needed only where something is sent.
+        import urllib.error
+        import urllib.request
+
+        from bailee.agent.clients import make_tls_context
+
+        class Unfollowed(urllib.request.HTTPRedirectHandler):
+            """A redirect would take the token, and what is sent, elsewhere."""
+
+            def redirect_request(self, *_: object) -> None:
+                return None
+
         headers = {"Content-Type": kind, "User-Agent": "bailee", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self.url.rstrip("/") + path, data=body, method=method, headers=headers
         )
         opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=make_tls_context(environment)), _Unfollowed
+            urllib.request.HTTPSHandler(context=make_tls_context(environment)), Unfollowed
         )
         try:
             with opener.open(request, timeout=seconds) as response:
@@ -55,13 +64,6 @@ class Service(msgspec.Struct, frozen=True):
         except urllib.error.HTTPError as fault:
             with fault:
                 return fault.code, fault.read(LARGEST)
-
-
-class _Unfollowed(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the token, and what is sent, elsewhere."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 def find_service(environment: Mapping[str, str], *, url: str = "", token: str = "") -> Service | None:

@@ -177,7 +177,7 @@ class Work:
         if not self.is_kept:
             self.conversation = Conversation(messages)
             return
-        recorder = SessionRecorder(begin, self.masker, warn=self._warn_unkept, journal=journal)
+        recorder = SessionRecorder(begin, lambda: self.masker, warn=self._warn_unkept, journal=journal)
         self._recorder = recorder
         self.conversation = Conversation(messages, record=recorder.message, record_summary=recorder.summary)
 

@@ -211,9 +211,9 @@ def interact(
         warn=warn,
         show=screen.output,
     ) as work:
-        dialogue = Dialogue(work, screen)
+        # Loading beside the first drawing would hold it up: Python's threads take turns.
+        dialogue = Dialogue(work, screen, on_ready=lambda: preload(work))
         announce(work, screen.note, warn)
-        preload(work)
         if resume == "":
             sessions, _ = work.cache.list(folder=folder)
             chosen = pick_session(sessions, screen, dialogue.ask)

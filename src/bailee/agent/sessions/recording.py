@@ -66,6 +66,7 @@ class SessionRecorder:
 
     Args:
         begin: opens the journal when there is something to record: without a prompt nothing is left.
+        masker: gives what masks, when the first message is recorded.
         warn: told why nothing is recorded any more.
         journal: of a session that is gone on with.
 
@@ -76,7 +77,7 @@ class SessionRecorder:
     def __init__(
         self,
         begin: Callable[[], Journal],
-        masker: SecretMasker,
+        masker: Callable[[], SecretMasker],
         *,
         warn: Callable[[Problem], None],
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -117,10 +118,10 @@ class SessionRecorder:
             return
         try:
             if kind is Kind.MESSAGE:
-                masked, kinds = self._masker.mask(_unnamed(value))
+                masked, kinds = self._masker().mask(_unnamed(value))
                 masked = _with_names_of(value, masked)
             else:
-                masked, kinds = self._masker.mask(value)
+                masked, kinds = self._masker().mask(value)
             if self._journal is None:
                 self._journal = self._begin()
             self._journal.append(kind, masked, now=self._now())

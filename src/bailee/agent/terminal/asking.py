@@ -29,9 +29,12 @@ class Reader:
     Args:
         commands: what can be completed after a slash, with a line of help each.
         toolbar: the line at the bottom, asked for anew each time.
+        on_ready: called once, when the first prompt has been drawn.
     """
 
-    def __init__(self, commands: Iterable[tuple[str, str]], toolbar: Callable[[], str]) -> None:
+    def __init__(
+        self, commands: Iterable[tuple[str, str]], toolbar: Callable[[], str], on_ready: Callable[[], None]
+    ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import InMemoryHistory
@@ -53,6 +56,13 @@ class Reader:
             complete_while_typing=False,
             enable_open_in_editor=True,
         )
+        drawn = self._session.app.after_render
+
+        def be_ready(_: object) -> None:
+            drawn.remove_handler(be_ready)
+            on_ready()
+
+        drawn.add_handler(be_ready)
 
     def remember(self, messages: Iterable[dict[str, object]]) -> None:
         """Put what was said in a resumed session into the history of this terminal; no file is written."""

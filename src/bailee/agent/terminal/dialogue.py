@@ -17,14 +17,20 @@ from bailee.policy.problems import Problem
 
 
 class Dialogue:
-    """A terminal and the work that is done in it."""
+    """A terminal and the work that is done in it.
 
-    def __init__(self, work: Work, screen: Screen) -> None:
+    Args:
+        on_ready: called once, when the first prompt has been drawn.
+    """
+
+    def __init__(self, work: Work, screen: Screen, on_ready: Callable[[], None] = lambda: None) -> None:
         self.work = work
         self.screen = screen
         self.survey = work.make_survey()
         self._reader = Reader(
-            [(name, command.help) for name, command in COMMANDS.items()], lambda: tell_indicator(work)
+            [(name, command.help) for name, command in COMMANDS.items()],
+            lambda: tell_indicator(work),
+            on_ready,
         )
 
     def ask(self, question: str) -> str:

@@ -3,17 +3,17 @@
 import os
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live
-from rich.markdown import Markdown
-from rich.padding import Padding
-from rich.syntax import Syntax
 from rich.text import Text as Styled
 
 from bailee.agent.costs import tell_tokens
 from bailee.agent.events import Answered, Called, Compacted, Ended, Event, Result, Text, Thinking, Usage
 from bailee.characters import make_visible
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 SHOWN_LINES = 6  # of a result; the model has all of it
 SHOWN_DIFFERENCE = 60  # lines
@@ -85,6 +85,8 @@ class Screen:
             return
         lines = [line for line in text.splitlines() if line.strip()]
         if lines:
+            from rich.live import Live
+
             self._stop_live()
             self._live = Live(
                 Styled("  " + make_visible(lines[-1])[: self.console.width - 4], style="dim"),
@@ -96,6 +98,9 @@ class Screen:
 
     def difference(self, text: str) -> None:
         """Show a unified diff."""
+        from rich.padding import Padding
+        from rich.syntax import Syntax
+
         lines = text.splitlines()
         shown = "\n".join(make_visible(line.replace("\t", "    ")) for line in lines[:SHOWN_DIFFERENCE])
         if self.console.no_color or self._plain:
@@ -136,12 +141,17 @@ class Screen:
             return
         shown = Styled("\n".join(make_visible(line) for line in self._pending.splitlines()[-12:]))
         if self._live is None:
+            from rich.live import Live
+
             self._live = Live(shown, console=self.console, transient=True, refresh_per_second=12)
             self._live.start()
         else:
             self._live.update(shown)
 
     def _draw(self, text: str) -> None:
+        # Loaded when there is something to draw: 60 ms that would stand between start and prompt.
+        from rich.markdown import Markdown
+
         # What a terminal would obey is no part of Markdown.
         safe = "\n".join(make_visible(line.replace("\t", "    ")) for line in text.splitlines())
         if self._plain and not self.console.is_terminal:
