@@ -1,6 +1,7 @@
 """Consents that reach back, holds, erasures, accesses and sweeping, as a person at a terminal has them."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,58 @@ def test_doctor_tells_of_the_ledgers_key(bailee: Bailee) -> None:
     assert bailee("doctor").returncode == 1
     key.unlink()
     assert "key is missing" in bailee("doctor").stdout
+
+
+def test_a_ledger_that_was_put_back_is_told(bailee: Bailee) -> None:
+    """An older copy of the ledger, whole and signed, is not taken for the present one, nor added to."""
+    ledger, home = bailee.folder / "state" / "ledger", bailee.folder / "state"
+    bailee.json("privacy", "retention", "20d", "--account", "bob")
+    shutil.copytree(ledger, bailee.folder / "older")
+    bailee.json("privacy", "training", "off", "--account", "ada")
+    ledger.rename(bailee.folder / "newer")
+    shutil.copytree(bailee.folder / "older", ledger)
+    verified = bailee("ledger", "verify")
+    assert verified.returncode == 1
+    assert "put back to an older state" in verified.stdout
+    assert bailee("doctor").returncode == 1
+    refused = bailee("privacy", "retention", "19d", "--account", "bob")
+    assert refused.returncode == 2
+    assert "is not the one that was last added to" in refused.stderr
+    (home / "keystore" / "keys.db").rename(bailee.folder / "keys.db")
+    verifier = bailee.folder / "key"
+    verifier.write_text(bailee("ledger", "key").stdout)
+    assert (
+        bailee("ledger", "verify", "--key", str(verifier)).returncode == 0
+    )  # control: by itself it verifies
+    (bailee.folder / "keys.db").rename(home / "keystore" / "keys.db")
+    shutil.rmtree(ledger)
+    (bailee.folder / "newer").rename(ledger)
+    assert bailee("ledger", "verify").returncode == 0
+    assert bailee("retention", "sweep").returncode == 0
+    assert bailee("ledger", "verify").returncode == 0
+
+
+LOST = ("vault/vault.db", "keystore/keys.db", "keystore/pseudonyms.db", "accounts.db", "ledger")
+
+
+@pytest.mark.parametrize("place", LOST)
+def test_what_is_lost_is_not_made_anew(bailee: Bailee, place: str) -> None:
+    """A store that is gone is told by every command, doctor too, and nothing empty takes its place."""
+    assert bailee("doctor").returncode == 0
+    path = bailee.folder / "state" / place
+    path.rename(bailee.folder / "lost")
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    done = bailee("doctor")
+    assert done.returncode == 1
+    assert "is gone" in done.stdout
+    for words in (("retention", "sweep"), ("sessions", "erase", "first-session", "--yes")):
+        assert bailee(*words).returncode == 2
+    assert not path.exists()
+    (bailee.folder / "lost").rename(path)
+    assert bailee("doctor").returncode == 0
+    (bailee.folder / "state" / "stores").unlink()  # control: without the note it is made anew
+    path.rename(bailee.folder / "lost")
+    if place != "keystore/keys.db":  # beside its key-encryption key, and wrapped keys would be missed
+        bailee("doctor")
+        assert path.exists()

@@ -44,7 +44,7 @@ def test_files_are_the_owners_alone(tmp_path: Path, umask: int) -> None:
         with engine.begin() as connection:
             connection.execute(sa.insert(NOTES), {"text": b"x"})
         names = sorted(path.name for path in (tmp_path / "folder").iterdir())
-        assert names == ["x.db", "x.db-shm", "x.db-wal"]
+        assert names == ["stores", "x.db", "x.db-shm", "x.db-wal"]
         for path in (tmp_path / "folder").iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700

@@ -72,7 +72,7 @@ def test_a_home_has_four_databases(tmp_path: Path, name: str, postgresql: Server
     with postgresql.connect() as connection:
         made = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE %s", (f"{name}%",))
         assert {row[0] for row in made} == {f"{name}_{store}" for store in STORES}
-    assert {path.name for path in home.iterdir()} == {"keystore", "ledger", "vault", MARKER}
+    assert {path.name for path in home.iterdir()} == {"keystore", "ledger", "vault", "stores", MARKER}
     assert [path.name for path in (home / "keystore").iterdir()] == ["kek"]
     assert (home / MARKER).stat().st_mode & 0o777 == 0o600
 
@@ -255,8 +255,10 @@ def test_tables_of_somebody_else_are_left_alone(
     """A database that has such a table and no revision is not taken for ours."""
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alembic_version")
-    with pytest.raises(Problem, match="already exists"):
+    with pytest.raises(Problem, match="is gone"):
         open_database(tmp_path / "home" / "notes.db", STORE)
+    with pytest.raises(Problem, match="already exists"):
+        open_database(tmp_path / "another" / "notes.db", STORE)
 
 
 def test_commits_wait_for_the_disk(tmp_path: Path, engine: sa.Engine) -> None:

@@ -127,6 +127,21 @@ def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> N
         click.echo(f"{entry.index}  {_tell(entry.entry)}")
 
 
+def _tell_rollback(home: Path) -> str:
+    """Say how the ledger is not the one that the home's keystore knows; empty where there is no keystore."""
+    from bailee.ledger.log import FOLDER, open_log
+    from bailee.vault.anchors import tell_rollback
+    from bailee.vault.store import open_keys
+
+    if not (home / "keystore").is_dir():
+        return ""
+    keys = open_keys(home)
+    try:
+        return tell_rollback(keys.engine, open_log(home / FOLDER))
+    finally:
+        keys.close()
+
+
 def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_json: bool) -> None:
     from bailee.ledger.log import FOLDER
     from bailee.ledger.storage import DirectoryTiles
@@ -145,6 +160,8 @@ def _verify_ledger(home: Path, key_text: str | None, since: bytes | None, *, as_
     else:
         with draw_progress("Verifying") as progress:
             found = verify_ledger(DirectoryTiles(directory), verifier, since=since, progress=progress)
+        if found.verified and key_text is None and (rollback := _tell_rollback(home)):
+            found.faults.append(Fault(rollback, "checkpoint"))
     held = found.checkpoint
     if as_json:
         echo_json(

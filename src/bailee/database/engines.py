@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from bailee.database import sqlite
 from bailee.database.locations import RESTORING, find_server, mark
+from bailee.database.presence import note_made, read_made, tell_lost
 from bailee.database.stores import Store
 from bailee.policy.problems import Problem
 
@@ -24,7 +25,8 @@ def open_database(path: Path, store: Store) -> sa.Engine:
 
     Raises:
         Problem: it is no database, is damaged, cannot be reached or written, was made by a newer program, or
-            is not where the home's databases are; or a restore has begun and did not come to its end.
+            is not where the home's databases are; it was there once and is gone; or a restore has begun and
+            did not come to its end.
     """
     home = _home_of(path, store)
     if (home / RESTORING).exists():
@@ -33,20 +35,28 @@ def open_database(path: Path, store: Store) -> sa.Engine:
             where=str(home / RESTORING),
             fix="run the same `bailee backup restore` again: it goes on where it was",
         )
-    return open_unfinished(path, store)
+    return _open(path, store, is_made=store.name in read_made(home))
 
 
 def open_unfinished(path: Path, store: Store) -> sa.Engine:
-    """Open a database as `open_database` does, also in the middle of a restore: for the restore itself."""
+    """Open a database also in the middle of a restore, and where it is lost: for the restore itself."""
+    return _open(path, store, is_made=False)
+
+
+def _open(path: Path, store: Store, *, is_made: bool) -> sa.Engine:
     home = _home_of(path, store)
     server = find_server(home)
     if server is None:
-        return sqlite.open_file(path, store)
-    from bailee.database import postgresql
+        if is_made and not path.exists():
+            raise tell_lost(store.name, str(path))
+        engine = sqlite.open_file(path, store)
+    else:
+        from bailee.database import postgresql
 
-    sqlite.create_folder(path.parent)
-    engine = postgresql.open_server(server, store)
-    mark(home, server)
+        sqlite.create_folder(path.parent)
+        engine = postgresql.open_server(server, store, create=not is_made)
+        mark(home, server)
+    note_made(home, store.name)
     return engine
 
 

@@ -5,6 +5,7 @@ import sqlalchemy.event
 import sqlalchemy.exc
 
 from bailee.database.locations import VARIABLE, Server
+from bailee.database.presence import tell_lost
 from bailee.database.stores import Store
 from bailee.policy.problems import Problem
 
@@ -29,11 +30,14 @@ CHANNEL = "bailee_changes"
 _DEAD_ROWS = 1000
 
 
-def open_server(server: Server, store: Store) -> sa.Engine:
+def open_server(server: Server, store: Store, *, create: bool = True) -> sa.Engine:
     """Open, make, or bring up to date a store's database.
 
     An answer is complete for an agent only once its record is durable, so that a server whose commits do not
     wait for the disk is told to wait for ours.
+
+    Args:
+        create: make what is missing; without it that was lost, and is refused.
 
     Raises:
         Problem: the driver is missing, the server cannot be reached or does not let us make what is missing,
@@ -56,8 +60,8 @@ def open_server(server: Server, store: Store) -> sa.Engine:
     )
     sqlalchemy.event.listen(engine, "connect", _wait_for_the_disk)
     try:
-        _connect(engine, server, name)
-        _bring_up_to_date(engine, store)
+        _connect(engine, server, store, create=create)
+        _bring_up_to_date(engine, store, create=create)
     except Problem as problem:
         engine.dispose()
         problem.where = problem.where or f"{server.address}: {name}"
@@ -116,7 +120,7 @@ def _size(connection: sa.Connection) -> int:
     return size
 
 
-def _connect(engine: sa.Engine, server: Server, name: str) -> None:
+def _connect(engine: sa.Engine, server: Server, store: Store, *, create: bool) -> None:
     """Connect once, and make the database where it is missing.
 
     A refused connection does not say why in words that a program can rely on; the server's list of databases
@@ -125,7 +129,7 @@ def _connect(engine: sa.Engine, server: Server, name: str) -> None:
     try:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
-        if not _create(server, name, error):
+        if not _create(server, store, error, create=create):
             raise
         connection = engine.connect()
     with connection:
@@ -136,8 +140,9 @@ def _connect(engine: sa.Engine, server: Server, name: str) -> None:
         )
 
 
-def _create(server: Server, name: str, refused: sqlalchemy.exc.OperationalError) -> bool:
+def _create(server: Server, store: Store, refused: sqlalchemy.exc.OperationalError, *, create: bool) -> bool:
     """Make a database; tell whether it was missing."""
+    name = server.database(store.name)
     # Sorted by bytes, as in SQLite: what a list is sorted by does not depend on the server's language.
     command = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
     host = sa.create_engine(
@@ -152,6 +157,8 @@ def _create(server: Server, name: str, refused: sqlalchemy.exc.OperationalError)
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             # There by now: another process made it, or it was there and refused us for another reason.
             if connection.exec_driver_sql(query, (name,)).first() is None:
+                if not create:
+                    raise tell_lost(store.name, f"{server.address}: {name}")
                 connection.exec_driver_sql(command)
         return True
     except sqlalchemy.exc.ProgrammingError as error:
@@ -163,7 +170,7 @@ def _create(server: Server, name: str, refused: sqlalchemy.exc.OperationalError)
         raise refused from None
 
 
-def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
+def _bring_up_to_date(engine: sa.Engine, store: Store, *, create: bool) -> None:
     with engine.connect() as connection:
         if _read_revision(connection) == store.head:
             return
@@ -173,6 +180,8 @@ def _bring_up_to_date(engine: sa.Engine, store: Store) -> None:
         if revision == store.head:
             return
         if revision is None:
+            if not create:
+                raise tell_lost(store.name, "")
             # Not the tables that are missing only: those that are there would be somebody else's.
             store.metadata.create_all(connection, checkfirst=False)
             _tell_changes(connection, store)

@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 from bailee.service.running import find_running
 from bailee.sizes import tell_count
 from bailee.vault import tables
+from bailee.vault.anchors import tell_rollback
 from bailee.vault.backups.creation import list_key_copies
 from bailee.vault.custody import Custody, open_custody
 from bailee.vault.health import check_retention
@@ -70,7 +71,7 @@ def _look(custody: Custody) -> Iterator[Finding]:
     pending = health.copies_pending
     yield Finding(
         "copies outside the vault",
-        True,
+        not pending,
         f"{pending} still hold what is to go" if pending else "none holds what is to go",
         "see: bailee copies list" if pending else "",
     )
@@ -112,6 +113,10 @@ def _look_at_key_copies(custody: Custody) -> Iterator[Finding]:
 
 def _look_at_ledger(custody: Custody) -> Finding:
     verification = verify_ledger(DirectoryTiles(custody.home / FOLDER), custody.log.verifier)
+    if verification.verified and (rollback := tell_rollback(custody.keystore.engine, custody.log)):
+        return Finding(
+            "ledger", False, f"is not the newest: {rollback}", "put the newest copy of the folder back"
+        )
     if verification.verified and verification.checkpoint is not None:
         return Finding("ledger", True, f"verifies, {verification.checkpoint.size} entries")
     faults = "; ".join(f"{fault.path}: {fault.what}" for fault in verification.faults[:3])

@@ -20,6 +20,7 @@ from bailee.accounts.directory import Account, Directory, open_directory
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import is_shared
 from bailee.database.leases import Lease, holding, node_name
+from bailee.database.presence import note_made, read_made, tell_lost
 from bailee.ledger.entries import (
     ContentRead,
     CopiesReached,
@@ -31,7 +32,7 @@ from bailee.ledger.entries import (
     TermsTightened,
     decode_entry,
 )
-from bailee.ledger.log import FOLDER, Log, open_log
+from bailee.ledger.log import CHECKPOINT, FOLDER, Log, open_log
 from bailee.ledger.origins import bind
 from bailee.ledger.outbox import move, put, read_latest_ids
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
@@ -41,6 +42,7 @@ from bailee.policy.decisions import decide
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.anchors import check_anchor, keep_anchor
 from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
@@ -48,6 +50,9 @@ from bailee.vault.erasure import Erasure, count_account, count_session, erase
 from bailee.vault.holds import Hold, check_reason, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
+
+# What the ledger is called among the stores of a home.
+LEDGER = "ledger"
 
 
 class Custody:
@@ -301,7 +306,11 @@ class Custody:
     # --- The ledger ---
 
     def settle(self) -> int:
-        """Move all entries that wait on to the ledger, and return how many those were."""
+        """Move all entries that wait on to the ledger, and return how many those were.
+
+        Raises:
+            Problem: the ledger was put back to an older state: nothing is added, and what waits stays.
+        """
         with self._alone("settling") as keep:
             known: set[str] | None = None
 
@@ -310,15 +319,21 @@ class Custody:
                 # next.
                 nonlocal known
                 if known is None:
+                    check_anchor(self.keystore.engine, self.log)
                     known = set(read_latest_ids(self.log))
                 fresh = [entry for entry in entries if decode_entry(entry).id not in known]
                 if fresh:
                     keep()
                     self.log.append(fresh)
+                    keep_anchor(self.keystore.engine, self.log)
 
             moved = move(self.directory.engine, accounts_outbox, append)
             moved += move(self.vault, tables.vault_outbox, append)
             return moved + self.keystore.move_outbox(append)
+
+    def accept_ledger(self) -> None:
+        """Take the ledger that is there for the present one, as a restore does, which says so in it."""
+        keep_anchor(self.keystore.engine, self.log)
 
     def close(self) -> None:
         """Close the databases."""
@@ -347,6 +362,19 @@ class Custody:
         return self.pseudonyms.name(account, f"session {session}")
 
 
+def open_ledger(home: Path) -> Log:
+    """Open a home's ledger, or make it in a new home.
+
+    Raises:
+        Problem: it was there once and is gone, or part of it is missing or damaged.
+    """
+    if LEDGER in read_made(home) and not (home / FOLDER / CHECKPOINT).exists():
+        raise tell_lost(LEDGER, str(home / FOLDER))
+    log = open_log(home / FOLDER, create=True)
+    note_made(home, LEDGER)
+    return log
+
+
 def open_custody(
     home: Path,
     *,
@@ -360,7 +388,7 @@ def open_custody(
     """
     keystore = open_keys(home)
     try:
-        log = open_log(home / FOLDER, create=True)
+        log = open_ledger(home)
         bind(keystore.engine, tables.origins, log.verifier.name, where=str(home / FOLDER))
     except Problem:
         keystore.close()

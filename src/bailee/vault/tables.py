@@ -37,7 +37,7 @@ KEYSTORE = Store(
     "keystore",
     keystore,
     _REVISIONS / "keystore",
-    "0003",
+    "0004",
     page_bytes=512,
     file="keystore/keys.db",
     watched=(("keys", "DELETE"),),
@@ -248,6 +248,16 @@ fresh_keys = sa.Table(
 keystore_outbox = outbox_table(keystore)
 leases = lease_table(keystore)
 origins = origin_table(keystore)
+
+# One row a ledger: what it was when it was last added to, see `anchors`.
+anchors = sa.Table(
+    "anchors",
+    keystore,
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("root", sa.LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
+)
 
 # One row a node: what its sweeper did last.
 sweepers = sa.Table(

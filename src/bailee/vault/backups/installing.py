@@ -95,6 +95,7 @@ def finish(home: Path, restoration: Restoration) -> bytes:
     """Move word of a restore on to the ledger, and return the receipt that it is there."""
     custody = open_custody(home)
     try:
+        custody.accept_ledger()
         custody.settle()
         start = restoration.ledger_entries
         for index, data in enumerate(custody.log.read(start), start):
