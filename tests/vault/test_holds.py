@@ -1,16 +1,22 @@
 """A legal hold keeps what it covers from expiry and erasure, explicitly, until somebody releases it."""
 
+import threading
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from bailee.ledger.entries import HoldPlaced, HoldReleased
+from bailee.ledger.entries import Erased, HoldPlaced, HoldReleased
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
-from bailee.vault import destruction
-from bailee.vault.sweeping import sweep
+from bailee.vault import custody, destruction, erasure, sweeping
+from bailee.vault.custody import open_custody
+from bailee.vault.holds import PlacedHold, list_holds
+from bailee.vault.sweeping import Progress, sweep
 from counterparts.keeping import Keeping
 
 LATE = date(2026, 7, 1)
@@ -50,12 +56,105 @@ def test_what_is_held_does_not_expire(keeping: Keeping, session: str | None, sta
 
 def test_control_without_the_hold(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: a sweeper that does not look for holds destroys what is held."""
-    import sqlalchemy as sa
-
     hold(keeping)
     monkeypatch.setattr(destruction, "is_held", sa.false)
+    monkeypatch.setattr(destruction, "read_covered", lambda connection: set())
     keeping.go_to(LATE)
     assert sweep(keeping.custody).keys_destroyed == 3
+
+
+def sweep_and_hold(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> PlacedHold:
+    """Sweep one segment at a time, and place a hold on all of ada's as soon as the first has gone."""
+    account = keeping.custody.directory.get("ada")
+    placed: list[PlacedHold] = []
+
+    def place(progress: Progress) -> None:
+        if not placed:
+            placed.append(keeping.custody.hold(account, None, reason="case 7", by="counsel"))
+
+    monkeypatch.setattr(sweeping, "destroy_due", partial(destruction.destroy_due, limit=1))
+    keeping.go_to(LATE)
+    sweep(keeping.custody, report=place)
+    return placed[0]
+
+
+def test_a_hold_that_comes_during_a_sweep(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sweep has found and not destroyed yet stays; the hold says what was gone before it."""
+    placed = sweep_and_hold(keeping, monkeypatch)
+    assert placed.gone in (0, 1)
+    assert len(keeping.read("ada")) == 2 - placed.gone
+    assert keeping.read("bob") == set()
+
+
+@pytest.mark.sqlite
+def test_control_without_a_second_look(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: a sweep that goes by what it read at first destroys what is held by then."""
+    monkeypatch.setattr(destruction, "read_covered", lambda connection: set())
+    assert sweep_and_hold(keeping, monkeypatch).gone < 2
+    assert keeping.read("ada") == set()
+
+
+def place_in_the_middle(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> tuple[PlacedHold, bool]:
+    """Place a hold on all of ada's between a sweep's look at holds and the end of the keys.
+
+    Returns:
+        The hold, and whether it waited for the end of the keys.
+    """
+    other = open_custody(keeping.home, clock=lambda: keeping.now)
+    account = other.directory.get("ada")
+    destroy = destruction.Keystore.destroy
+    placed: list[PlacedHold] = []
+    waited: list[bool] = []
+
+    def place() -> None:
+        placed.append(other.hold(account, None, reason="case 7", by="counsel"))
+
+    placing = threading.Thread(target=place)
+
+    def destroy_late(keystore: Any, ids: list[bytes], **more: Any) -> int:
+        if not waited:
+            placing.start()
+            placing.join(0.5)
+            waited.append(placing.is_alive())
+        return destroy(keystore, ids, **more)
+
+    monkeypatch.setattr(destruction.Keystore, "destroy", destroy_late)
+    keeping.go_to(LATE)
+    sweep(keeping.custody)
+    placing.join(20)
+    other.close()
+    return placed[0], waited[0]
+
+
+def test_no_hold_is_placed_on_what_is_just_being_destroyed(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a sweep's look at holds and the end of the keys a hold waits, and then says what is gone."""
+    placed, has_waited = place_in_the_middle(keeping, monkeypatch)
+    assert has_waited
+    assert placed.gone == 2
+    assert keeping.read("ada") == set()
+
+
+def test_control_without_the_lock(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: with nothing to wait for, the hold covers all, by its own word, and all of it is destroyed."""
+    monkeypatch.setattr(destruction, "lock_holds", lambda connection: None)
+    placed, has_waited = place_in_the_middle(keeping, monkeypatch)
+    assert (has_waited, placed.gone) == (False, 0)
+    assert keeping.read("ada") == set()
+
+
+def test_a_session_whose_keys_are_gone_takes_no_hold(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows may be there for a moment still; a hold on them would promise what nobody can keep."""
+    keeping.go_to(LATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "reclaim_batch", lambda engine: destruction.Reclaimed(0, 0, 0, 0))
+        sweep(keeping.custody)
+    with pytest.raises(Problem, match="destroyed"):
+        hold(keeping, "session-1")
+    assert not [entry for entry in keeping.entries() if isinstance(entry, HoldPlaced)]
 
 
 def test_what_is_held_is_not_erased(keeping: Keeping) -> None:

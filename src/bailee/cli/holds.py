@@ -8,6 +8,7 @@ import click
 from bailee.cli.accesses import operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.moments import tell_minute
+from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
     from bailee.vault.holds import Hold
@@ -39,6 +40,8 @@ def place(account: str, session: str | None, reason: str, home: Path, as_json: b
         click.echo(
             f"{what} of {account} stays until: bailee holds release {placed.id} --reason REASON", err=True
         )
+        if placed.gone:
+            click.echo(f"Gone before it was placed: {tell_count(placed.gone, 'segment')}.", err=True)
 
 
 @holds.command()

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 import msgspec
 import sqlalchemy as sa
 
-from bailee.policy.periods import Period, is_within, tighten
+from bailee.policy.periods import NONE, Period, is_within, tighten
 from bailee.vault import tables
+
+# Later than any request is admitted: the year 9999, in milliseconds since 1970 UTC.
+_FOR_EVER_MS = 253_370_764_800_000
 
 
 class Ceiling(msgspec.Struct, frozen=True):
@@ -39,6 +42,29 @@ def lower(connection: sa.Connection, account: str, ceiling: Ceiling, *, at_ms: i
     }
     connection.execute(sa.insert(table), row)
     return bring_under(connection, tables.segments.c.account == account, ceiling)
+
+
+def end(connection: sa.Connection, account: str) -> None:
+    """Let nothing of an account stay, whenever it is admitted and written: its erasure is decided.
+
+    A ceiling of the moment would not do: requests go on until the account is gone, and a node whose clock is
+    ahead dates them later. No account of that id ever comes again.
+    """
+    if not has_ended(connection, account):
+        lower(connection, account, Ceiling(NONE, trainable=False), at_ms=_FOR_EVER_MS)
+
+
+def has_ended(connection: sa.Connection, account: str) -> bool:
+    """Tell whether the erasure of an account is decided: it is gone, or is about to be."""
+    table = tables.ceilings
+    query = sa.select(table.c.account).where(table.c.account == account, table.c.at_ms >= _FOR_EVER_MS)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def list_ended(connection: sa.Connection) -> set[str]:
+    """Return the accounts whose erasure is decided, those that are long gone included."""
+    table = tables.ceilings
+    return set(connection.execute(sa.select(table.c.account).where(table.c.at_ms >= _FOR_EVER_MS)).scalars())
 
 
 def bring_under(connection: sa.Connection, which: sa.ColumnElement[bool], ceiling: Ceiling) -> int:

@@ -47,7 +47,7 @@ from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_account, count_session, erase
-from bailee.vault.holds import Hold, check_reason, place_hold, release_hold
+from bailee.vault.holds import Hold, PlacedHold, check_reason, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
 
@@ -134,14 +134,15 @@ class Custody:
 
     # --- Holds ---
 
-    def hold(self, account: Account, session: str | None, *, reason: str, by: str) -> Hold:
+    def hold(self, account: Account, session: str | None, *, reason: str, by: str) -> PlacedHold:
         """Place a legal hold on a session, or on all that an account holds.
 
         Args:
             by: who places it, in words.
 
         Raises:
-            Problem: nothing is known of that session, or no reason is given.
+            Problem: nothing is known of that session, or all its keys are gone already; the account is being
+                erased; or no reason is given.
         """
         if session is not None:
             count_session(self.vault, account.id, session)
@@ -157,8 +158,29 @@ class Custody:
         )
         with self.vault.begin() as connection:
             place_hold(connection, placed)
+            gone, covered = self._count_gone(connection, account.id, session)
+            if session is not None and covered and gone == covered:
+                raise Problem(
+                    f"session {session!r} has expired or was erased: its keys are destroyed, and nothing of "
+                    "it opens any more",
+                    where="--session",
+                )
             put(connection, tables.vault_outbox, [entry])
-        return placed
+        return PlacedHold(**msgspec.structs.asdict(placed), gone=gone)
+
+    def _count_gone(self, connection: sa.Connection, account: str, session: str | None) -> tuple[int, int]:
+        """Return of how many segments that a hold covers the keys are gone, and how many it covers in all."""
+        segments = tables.segments
+        covered = segments.c.account == account
+        if session is not None:
+            covered = sa.and_(covered, segments.c.session == session)
+        query = sa.select(segments.c.id, segments.c.expires_on).where(covered)
+        ended = sa.or_(segments.c.is_destroyed, segments.c.expires_on <= self.today())
+        due = connection.execute(query.where(ended)).all()
+        # What is marked as erased goes in any case: the ledger has been told that it is gone.
+        kept = [row.id for row in due if row.expires_on != tables.ERASED]
+        count = sa.select(sa.func.count()).select_from(segments).where(covered)
+        return len(due) - self.keystore.count_held(kept), connection.execute(count).scalar_one()
 
     def release(self, id: str, *, reason: str, by: str) -> Hold:
         """Release a legal hold.

@@ -7,7 +7,7 @@ comes next.
 
 import contextlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from bailee.database.engines import is_shared
 from bailee.database.statements import run_among
 from bailee.vault import tables
 from bailee.vault.copies.registry import call_in
-from bailee.vault.holds import is_held
+from bailee.vault.holds import is_held, lock_holds, read_covered
 from bailee.vault.keystore import Keystore
 
 # How many segments a sweep keeps in mind between destroying their keys and marking them: 16 MB.
@@ -48,6 +48,10 @@ class Due(NamedTuple):
         """Whether somebody had it erased, before its day."""
         return self.expires_on == tables.ERASED
 
+    def is_among(self, covered: Container[tuple[str, str | None]]) -> bool:
+        """Tell whether it is among what holds cover (`holds.read_covered`)."""
+        return (self.account, None) in covered or (self.account, self.session) in covered
+
 
 class Reclaimed(NamedTuple):
     """Rows that went, and the bytes of content in them."""
@@ -59,9 +63,13 @@ class Reclaimed(NamedTuple):
 
 
 def is_due(today: date) -> sa.ColumnElement[bool]:
-    """Match segments whose keys are to be destroyed: expired or erased, and under no hold."""
+    """Match segments whose keys are to be destroyed: erased, or expired and under no hold.
+
+    What is erased was under no hold as that was decided and ledgered; a later one comes too late for it.
+    """
     segments = tables.segments
-    return sa.and_(segments.c.is_destroyed.is_(False), segments.c.expires_on <= today, ~is_held())
+    is_free = sa.or_(segments.c.expires_on == tables.ERASED, ~is_held())
+    return sa.and_(segments.c.is_destroyed.is_(False), segments.c.expires_on <= today, is_free)
 
 
 def destroy_batch(
@@ -86,7 +94,7 @@ def destroy_batch(
     """
     due_ones = is_due(today) if which is None else sa.and_(is_due(today), which)
     # A recorder that writes into a segment holds up its deletion, and not the destruction of its key.
-    claiming = _claiming(engine, due_ones, limit, skip_locked=which is None, key_share=True)
+    claiming = _claiming(engine, due_ones, limit, skip_locked=which is None, is_destroying=True)
     with claiming as (connection, due):
         if not due:
             return 0
@@ -110,7 +118,8 @@ def destroy_due(
 
     In files, marking is left for later (`mark_destroyed`): a day's segments are all over the vault, a page of
     4 KB to each, and marking a million took longer than destroying their keys. Keys are taken in the order in
-    which they lie. Killed in between, the next sweep finds the same segments due and their keys gone.
+    which they lie, and holds are looked at again with each batch: what was read is seconds old by then.
+    Killed in between, the next sweep finds the same segments due and their keys gone.
 
     Args:
         today: the UTC day that has begun.
@@ -131,11 +140,11 @@ def destroy_due(
         if not due:
             break
         last = due[-1]
-        numbers.extend(segment.number for segment in due)
         due.sort(key=lambda segment: segment.id)
         for start in range(0, len(due), limit):
-            _destroy(keystore, due[start : start + limit], at_ms)
-            report(len(due[start : start + limit]))
+            gone = _destroy_free(engine, keystore, due[start : start + limit], at_ms)
+            numbers.extend(segment.number for segment in gone)
+            report(len(gone))
         which = sa.and_(
             is_due(today), place > sa.tuple_(sa.literal(last.expires_on), sa.literal(last.number))
         )
@@ -158,6 +167,16 @@ def mark_destroyed(engine: sa.Engine, numbers: Sequence[int], *, at_ms: int, lim
                 call_in(connection, why, ids, at_ms=at_ms)
 
 
+def _destroy_free(engine: sa.Engine, keystore: Keystore, due: Sequence["Due"], at_ms: int) -> list["Due"]:
+    """Destroy the keys of those segments that no hold covers by now, and return them."""
+    with engine.begin() as connection:
+        lock_holds(connection)
+        covered = read_covered(connection)
+        free = [segment for segment in due if segment.is_erased or not segment.is_among(covered)]
+        _destroy(keystore, free, at_ms)
+    return free
+
+
 def _destroy(keystore: Keystore, due: Sequence["Due"], at_ms: int) -> dict[str, list[bytes]]:
     """Destroy keys, and return the segments' ids by the reason."""
     by_reason = {
@@ -173,7 +192,7 @@ def reclaim_batch(engine: sa.Engine, *, limit: int = BATCH) -> Reclaimed:
     """Delete the rows of some segments whose keys are destroyed."""
     exchanges = tables.exchanges
     destroyed = tables.segments.c.is_destroyed.is_(True)
-    with _claiming(engine, destroyed, limit, skip_locked=True, key_share=False) as (connection, gone):
+    with _claiming(engine, destroyed, limit, skip_locked=True, is_destroying=False) as (connection, gone):
         if not gone:
             return Reclaimed(0, 0, 0, 0)
         numbers = [segment.number for segment in gone]
@@ -205,21 +224,28 @@ def forget_facts(engine: sa.Engine, *, before_ms: int, limit: int = 10 * BATCH) 
 
 @contextlib.contextmanager
 def _claiming(
-    engine: sa.Engine, which: sa.ColumnElement[bool], limit: int, *, skip_locked: bool, key_share: bool
+    engine: sa.Engine, which: sa.ColumnElement[bool], limit: int, *, skip_locked: bool, is_destroying: bool
 ) -> Iterator[tuple[sa.Connection, list[Due]]]:
     """Give some segments, the one due longest first, and a connection that commits at the end.
 
     Args:
-        skip_locked: leave out those that somebody else has claimed, instead of waiting.
-        key_share: let others write rows that refer to them meanwhile.
+        skip_locked: leave out those that somebody else has claimed, instead of waiting. Who waits is at
+            what was erased: no hold that is placed meanwhile covers it.
+        is_destroying: their keys are to be destroyed: nobody places a hold meanwhile, and others may write
+            rows that refer to them.
     """
     query = _ask(which, limit)
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
-            locked = query.with_for_update(of=tables.segments, skip_locked=skip_locked, key_share=key_share)
+            if is_destroying and skip_locked:
+                lock_holds(connection)
+            locked = query.with_for_update(
+                of=tables.segments, skip_locked=skip_locked, key_share=is_destroying
+            )
             yield connection, [Due(*row) for row in connection.execute(locked).all()]
         return
     # A transaction that reads first and writes later fails in SQLite as soon as anybody else has written.
+    # Files are swept by `destroy_due`: only what was erased is destroyed here.
     with engine.connect() as connection:
         due = [Due(*row) for row in connection.execute(query).all()]
     with engine.begin() as connection:

@@ -5,8 +5,11 @@ import sqlalchemy as sa
 
 from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.ceilings import has_ended
 
 REASON_CHARACTERS = 500
+# Drawn once: whoever places a hold has this lock alone, whoever acts on what no hold covers shares it.
+_HOLDS = 6_048_213_977_150_446
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -27,13 +30,43 @@ class Hold(msgspec.Struct, frozen=True):
     release_reason: str | None = None
 
 
+class PlacedHold(Hold, frozen=True):
+    """A hold that was just placed.
+
+    Attributes:
+        gone: segments that it would cover if their keys were not gone already: expired or erased before.
+    """
+
+    gone: int = 0
+
+
+def lock_holds(connection: sa.Connection, *, placing: bool = False) -> None:
+    """Let the holds stay as they are until the transaction ends, of which this is the first statement.
+
+    Keys lie in another database than holds: without it a hold could be placed between the look at holds and
+    the destruction of what it covers. In SQLite it is the vault's write lock, in PostgreSQL a lock of its
+    own, so that nodes destroy at once and recorders write meanwhile.
+
+    Args:
+        placing: to place a hold: nobody destroys or marks anything meanwhile.
+    """
+    if connection.dialect.name == "postgresql":
+        kind = "" if placing else "_shared"
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{kind}(%s)", (_HOLDS,))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
 def place_hold(connection: sa.Connection, hold: Hold) -> Hold:
-    """Place a hold.
+    """Place a hold, in a transaction that has done nothing yet.
 
     Raises:
-        Problem: it names no reason.
+        Problem: it names no reason, or the account's erasure is decided.
     """
     check_reason(hold.reason)
+    lock_holds(connection, placing=True)
+    if has_ended(connection, hold.account):
+        raise Problem("the account is being erased, and nothing of it is left to hold", where="--account")
     connection.execute(sa.insert(tables.holds), msgspec.to_builtins(hold))
     return hold
 
@@ -71,6 +104,13 @@ def covering(account: str, session: str | None = None) -> sa.ColumnElement[bool]
     if session is None:
         return match
     return sa.and_(match, sa.or_(table.c.session.is_(None), table.c.session == session))
+
+
+def read_covered(connection: sa.Connection) -> set[tuple[str, str | None]]:
+    """Return what holds in force cover: accounts and sessions, None for every session of the account."""
+    table = tables.holds
+    query = sa.select(table.c.account, table.c.session).where(table.c.released_ms.is_(None))
+    return {(row.account, row.session) for row in connection.execute(query)}
 
 
 def is_held() -> sa.ColumnElement[bool]:

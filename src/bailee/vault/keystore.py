@@ -113,6 +113,11 @@ class Keystore:
         with self.engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
+    def count_held(self, segments: Sequence[bytes]) -> int:
+        """Return of how many of the segments the keys are there."""
+        starts = range(0, len(segments), _KEYS_IN_A_STATEMENT)
+        return sum(len(self.select_held(list(segments[at : at + _KEYS_IN_A_STATEMENT]))) for at in starts)
+
     def destroy(self, segments: Sequence[bytes], *, why: str, at_ms: int) -> int:
         """Destroy the keys of segments, and leave word of it for the ledger in the same transaction.
 
