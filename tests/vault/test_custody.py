@@ -1,21 +1,32 @@
 """Erasures prove themselves, accesses are events, and the ledger names nobody who is gone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 
 from bailee.accounts.directory import Kind
-from bailee.accounts.keys import create_key, list_keys
-from bailee.ledger.entries import ContentRead, Erased, KeysDestroyed, decode_entry, encode_entry
+from bailee.accounts.keys import create_key, list_keys, open_key_ring
+from bailee.ledger.entries import (
+    ContentRead,
+    Erased,
+    KeyRevoked,
+    KeysDestroyed,
+    decode_entry,
+    encode_entry,
+)
 from bailee.ledger.log import FOLDER
 from bailee.ledger.receipts import ReceiptRefused, verify_receipt
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
-from bailee.vault import tables
+from bailee.vault import custody, tables, writer
+from bailee.vault.erasure import erase
 from bailee.vault.sweeping import sweep
 from counterparts.holdings import find_bytes
 from counterparts.keeping import Keeping
@@ -131,6 +142,153 @@ def test_what_was_still_on_its_way_goes_too(keeping: Keeping) -> None:
     assert sweep(keeping.custody).keys_destroyed == 1
     with keeping.custody.keystore.engine.connect() as connection:
         assert connection.execute(tables.keys.select()).all() == []
+
+
+@pytest.fixture
+def home(tmp_path: Path, database: str) -> Iterator[Keeping]:
+    """Give a home on either database, with ada, who said something and has a key, and bob, who stays."""
+    opened = Keeping(tmp_path / "home")
+    for name in ("ada", "bob"):
+        opened.custody.directory.add(name, Plan.PRO)
+        opened.record(name)
+    yield opened
+    opened.close()
+
+
+def erasing(home: Keeping, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> str:
+    """Erase ada, with something happening after the keys are destroyed and before the account goes."""
+    account = home.custody.directory.get("ada")
+    remove = home.custody.directory.remove
+
+    def remove_late(id: str) -> str | None:
+        home.now += 5
+        meanwhile()
+        return remove(id)
+
+    monkeypatch.setattr(home.custody.directory, "remove", remove_late)
+    home.custody.erase_account(account, by="op")
+    return account.id
+
+
+def count_keys(home: Keeping) -> int:
+    with home.custody.keystore.engine.connect() as connection:
+        return len(connection.execute(tables.keys.select()).all())
+
+
+def list_accounts(home: Keeping) -> set[str]:
+    """Return whose segments and facts the vault holds."""
+    with home.custody.vault.connect() as connection:
+        return {
+            account
+            for table in (tables.segments, tables.exchanges)
+            for account in connection.execute(sa.select(table.c.account)).scalars()
+        }
+
+
+def test_what_comes_while_an_account_is_erased_goes_too(
+    home: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is admitted after the keys went and before the account did is erased, and ledgered."""
+    before = len(home.entries())
+    account = erasing(home, monkeypatch, lambda: home.record("ada", "session-2"))
+    assert list_accounts(home) == {home.custody.directory.get("bob").id}
+    assert account not in list_accounts(home)
+    assert count_keys(home) == 1
+    erased = [entry for entry in home.entries()[before:] if isinstance(entry, Erased)]
+    assert sorted((one.segments, one.exchanges, one.records) for one in erased) == [(1, 1, 2), (1, 1, 2)]
+
+
+def test_its_keys_are_revoked_before_anything_goes(home: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running service knows the account no more when its erasure is marked; others it still knows."""
+    secrets = {name: create_key(home.custody.directory, name)[1].encode() for name in ("ada", "bob")}
+    ring = open_key_ring(home.home)
+    assert ring.authenticate(secrets["ada"]) is not None
+    known: list[bool] = []
+
+    def look(*arguments: Any, **more: Any) -> Any:
+        known.extend(ring.authenticate(secrets[name]) is not None for name in ("ada", "bob"))
+        return erase(*arguments, **more)
+
+    monkeypatch.setattr(custody, "erase", look)
+    home.custody.erase_account(home.custody.directory.get("ada"), by="op")
+    assert known[:2] == [False, True]
+    assert len([entry for entry in home.entries() if isinstance(entry, KeyRevoked)]) == 1
+    ring.close()
+
+
+@pytest.mark.parametrize("hours", [0, 3])
+def test_what_is_written_later_is_found_by_the_next_sweep(home: Keeping, hours: int) -> None:
+    """Whatever clock it was admitted by, it goes: no ceiling of the moment reaches a node that is ahead."""
+    account = home.custody.directory.get("ada")
+    home.now += 3600 * hours
+    admitted = home.admit(account, "session-2", b"said")
+    home.now -= 3600 * hours
+    home.custody.erase_account(account, by="op")
+    home.write(admitted)
+    assert account.id in list_accounts(home)
+    assert sweep(home.custody).keys_destroyed == 1
+    assert list_accounts(home) == {home.custody.directory.get("bob").id}
+
+
+def test_control_without_a_look_at_what_is_left(home: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: with neither the ceiling that stays nor the sweeps' look, the same request is kept."""
+    account = home.custody.directory.get("ada")
+    admitted = home.admit(account, "session-2", b"said")
+    monkeypatch.setattr(writer, "cover_late", lambda connection, begun: None)
+    monkeypatch.setattr(custody, "mark_remnants", lambda engine, account, at_ms: 0)
+    home.custody.erase_account(account, by="op")
+    home.write(admitted)
+    assert sweep(home.custody).keys_destroyed == 0
+    assert account.id in list_accounts(home)
+    assert count_keys(home) == 2
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("step", ["remove"])
+def test_a_killed_erasure_of_an_account_is_finished_by_a_sweep(
+    home: Keeping, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Killed before the account or its pseudonym goes: the next sweep lets go of both, and of no other."""
+    account, bob = (home.custody.directory.get(name).id for name in ("ada", "bob"))
+    home.custody.pseudonyms.name(bob)
+
+    def die(*arguments: object) -> None:
+        raise Killed
+
+    owner = home.custody.directory if step == "remove" else home.custody.pseudonyms
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, die)
+        with pytest.raises(Killed):
+            home.custody.erase_account(home.custody.directory.get("ada"), by="op")
+    assert account in home.custody.pseudonyms.all()
+    sweep(home.custody)
+    assert [one.name for one in home.custody.directory.all()] == ["bob"]
+    assert account not in home.custody.pseudonyms.all()
+    assert bob in home.custody.pseudonyms.all()
+    assert list_accounts(home) == {bob}
+
+
+def test_accounts_that_are_only_missing_are_left_alone(home: Keeping) -> None:
+    """Without its erasure, an account that is not there may come back from a backup: nothing of it goes."""
+    with home.custody.directory.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM accounts"))
+    assert sweep(home.custody).keys_destroyed == 0
+    assert count_keys(home) == 2
+
+
+def test_ratings_are_nobodys_and_stay(home: Keeping) -> None:
+    """What stands under no account is left as it is, by erasures and by sweeps."""
+    nobody = msgspec.structs.replace(home.custody.directory.get("ada"), id="")
+    home.write(home.admit(nobody, "survey", b"5"))
+    home.custody.erase_account(home.custody.directory.get("ada"), by="op")
+    sweep(home.custody)
+    assert list_accounts(home) == {home.custody.directory.get("bob").id, ""}
+
+
+# --- Names ---
 
 
 def test_the_ledger_names_nobody(keeping: Keeping) -> None:

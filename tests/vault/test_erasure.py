@@ -35,11 +35,10 @@ TABLES = ("exchanges", "segments", "records")
 
 def erase_session(engine: sa.Engine, keystore: "Keystore", account: str, session: str) -> Erasure:
     """Erase as the command does, with the entry that the ledger is told."""
-    counted = count_session(engine, account, session)
-    facts = {name: getattr(counted, name) for name in ("segments", "records", "exchanges", "stored_bytes")}
+    count_session(engine, account, session)
+    facts = dict.fromkeys(("segments", "records", "exchanges", "stored_bytes"), 0)
     entry = Erased(id="0" * 32, at_ms=NEXT_DAY_MS, subject="", session="", by="", **facts)
-    _, is_overwritten = erase_held(engine, keystore, account, session, entry=entry)
-    return msgspec.structs.replace(counted, is_overwritten=is_overwritten)
+    return erase_held(engine, keystore, account, session, entry=entry)[0]
 
 
 def erase(vault: "Vault", session: str = SESSION, account: str = ACCOUNT) -> Erasure:

@@ -173,6 +173,89 @@ def test_what_is_held_is_not_erased(keeping: Keeping) -> None:
     assert len(keeping.read("ada")) == 1
 
 
+@pytest.mark.parametrize("session", ["session-1", None])
+def test_a_hold_that_comes_during_an_erasure(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, session: str | None
+) -> None:
+    """Placed after the look at holds and before anything is marked, it is honoured: refused, and untold."""
+    account = keeping.custody.directory.get("ada")
+    lock = erasure.lock_holds
+    erase = partial(keeping.custody.erase_account, account, by="op")
+    if session is not None:
+        erase = partial(keeping.custody.erase_session, account.id, session, by="op")
+
+    def place_first(connection: sa.Connection) -> None:
+        hold(keeping, session)
+        lock(connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure, "lock_holds", place_first)
+        with pytest.raises(Problem, match="case 7"):
+            erase()
+    assert len(keeping.read("ada")) == 2
+    assert [entry for entry in keeping.entries() if isinstance(entry, Erased)] == []
+
+
+def test_a_hold_that_comes_after_an_erasure_was_marked(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is marked is ledgered as erased, and goes: a hold on it is refused, or says what it missed."""
+    account = keeping.custody.directory.get("ada")
+    destroy = destruction.Keystore.destroy
+    refused: list[str] = []
+    placed: list[int] = []
+
+    def place_first(keystore: Any, ids: list[bytes], **more: Any) -> int:
+        try:
+            hold(keeping, "session-1")
+        except Problem as problem:
+            refused.append(problem.what)
+        placed.append(keeping.custody.hold(account, None, reason="case 8", by="counsel").gone)
+        return destroy(keystore, ids, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(destruction.Keystore, "destroy", place_first)
+        keeping.custody.erase_session(account.id, "session-1", by="op")
+    assert (len(refused), placed) == (1, [1])
+    assert "destroyed" in refused[0]
+    assert len(keeping.read("ada")) == 1
+    (told,) = [entry for entry in keeping.entries() if isinstance(entry, Erased)]
+    assert (told.segments, told.exchanges) == (1, 1)
+
+
+def test_an_account_that_is_erased_takes_no_hold(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its end in the vault and that of its name, too: there is nothing to hold."""
+    account = keeping.custody.directory.get("ada")
+    remove = keeping.custody.directory.remove
+
+    def place_first(id: str) -> str | None:
+        with pytest.raises(Problem, match="being erased"):
+            hold(keeping)
+        return remove(id)
+
+    monkeypatch.setattr(keeping.custody.directory, "remove", place_first)
+    keeping.custody.erase_account(account, by="op")
+    with keeping.custody.vault.connect() as connection:
+        assert list_holds(connection) == []
+
+
+def test_the_ledger_counts_what_was_marked(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came after the count that a person was shown is erased, and in the counts of the entry."""
+    account = keeping.custody.directory.get("ada")
+    count = custody.count_session
+
+    def count_first(*arguments: Any) -> Any:
+        counted = count(*arguments)
+        keeping.record("ada", "session-1")
+        return counted
+
+    monkeypatch.setattr(custody, "count_session", count_first)
+    erased, _ = keeping.custody.erase_session(account.id, "session-1", by="op")
+    (told,) = [entry for entry in keeping.entries() if isinstance(entry, Erased)]
+    assert told.exchanges == erased.exchanges == 2
+    assert (told.segments, told.records) == (1, 4)
+
+
 def test_a_hold_covers_what_comes_later(keeping: Keeping) -> None:
     """Records written under a hold on an account stay as well."""
     hold(keeping)

@@ -408,14 +408,18 @@ class Directory:
         with self.engine.connect() as connection:
             return [Access(**row._mapping) for row in connection.execute(query)]
 
-    def remove(self, account: str) -> None:
+    def remove(self, account: str) -> str | None:
         """Remove an account, its keys, its consents and what is known of who read its content.
 
         An organization goes with its last member.
+
+        Returns:
+            The name of the organization that went; None if none did.
         """
         with self.engine.begin() as connection:
-            remove_account(connection, account)
+            gone = remove_account(connection, account)
         truncate_log(self.engine)
+        return gone
 
     def close(self) -> None:
         """Close the databases."""

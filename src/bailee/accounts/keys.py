@@ -121,13 +121,35 @@ def revoke_key(directory: Directory, id: str, *, clock: Callable[[], float] = ti
         account = connection.execute(revoke.returning(keys.c.account)).scalar_one_or_none()
         if account is None:
             raise Problem(f"there is no key {id!r} in force", where="KEY_ID", fix="see: bailee keys list")
-        entry = KeyRevoked(
-            id=secrets.token_hex(16),
-            at_ms=at_ms,
-            subject=directory.name(account),
-            key=directory.name(account, f"key {id}"),
-        )
-        put(connection, tables.outbox, [entry])
+        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms)])
+
+
+def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float] = time.time) -> int:
+    """Revoke all keys of an account; a running service refuses them from the next request on.
+
+    Args:
+        account: the account's id.
+
+    Returns:
+        How many were in force.
+    """
+    keys = tables.keys
+    at_ms = int(clock() * 1000)
+    in_force = sa.and_(keys.c.account == account, keys.c.revoked_ms.is_(None))
+    revoke = sa.update(keys).where(in_force).values(revoked_ms=at_ms).returning(keys.c.id)
+    with directory.engine.begin() as connection:
+        ids = list(connection.execute(revoke).scalars())
+        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms) for id in ids])
+    return len(ids)
+
+
+def _tell_revoked(directory: Directory, account: str, id: str, at_ms: int) -> KeyRevoked:
+    return KeyRevoked(
+        id=secrets.token_hex(16),
+        at_ms=at_ms,
+        subject=directory.name(account),
+        key=directory.name(account, f"key {id}"),
+    )
 
 
 class KeyRing:

@@ -5,14 +5,17 @@ import sqlalchemy as sa
 from bailee.accounts import tables
 
 
-def remove_account(connection: sa.Connection, account: str) -> None:
+def remove_account(connection: sa.Connection, account: str) -> str | None:
     """Remove an account, its keys, its consents and who read its content.
 
     An organization goes with its last member.
+
+    Returns:
+        The name of the organization that went; None if none did.
     """
     accounts, keys, consents = tables.accounts, tables.keys, tables.consents
     organizations, accesses = tables.organizations, tables.accesses
-    organization = connection.execute(
+    organization: str | None = connection.execute(
         sa.select(accounts.c.organization).where(accounts.c.id == account)
     ).scalar_one_or_none()
     connection.execute(sa.delete(keys).where(keys.c.account == account))
@@ -20,6 +23,8 @@ def remove_account(connection: sa.Connection, account: str) -> None:
     connection.execute(sa.delete(consents).where(consents.c.subject == account))
     connection.execute(sa.delete(accounts).where(accounts.c.id == account))
     others = sa.select(accounts.c.id).where(accounts.c.organization == organization)
-    if organization is not None and connection.execute(others).first() is None:
-        connection.execute(sa.delete(consents).where(consents.c.subject == organization))
-        connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
+    if organization is None or connection.execute(others).first() is not None:
+        return None
+    connection.execute(sa.delete(consents).where(consents.c.subject == organization))
+    connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
+    return organization

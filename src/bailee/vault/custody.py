@@ -17,6 +17,7 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.keys import revoke_keys
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import is_shared
 from bailee.database.leases import Lease, holding, node_name
@@ -43,10 +44,10 @@ from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.anchors import check_anchor, keep_anchor
-from bailee.vault.ceilings import Ceiling, is_under, lower, read_latest
+from bailee.vault.ceilings import Ceiling, is_under, list_ended, lower, read_latest
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
-from bailee.vault.erasure import Erasure, count_account, count_session, erase
+from bailee.vault.erasure import Erasure, count_session, erase, mark_remnants, refuse_held
 from bailee.vault.holds import Hold, PlacedHold, check_reason, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
@@ -276,43 +277,82 @@ class Custody:
         Raises:
             Problem: nothing is known of that session, or a legal hold covers it.
         """
-        return self._erase(count_session(self.vault, account, session), by)
+        count_session(self.vault, account, session)
+        return self._erase(account, session, by)
 
     def erase_account(self, account: Account, *, by: str) -> tuple[Erasure, bytes]:
         """Erase all that an account holds, its keys and consents, and the account itself.
 
-        Raises:
-            Problem: a legal hold covers some of it.
-        """
-        erased, receipt = self._erase(count_account(self.vault, account.id), by)
-        self.directory.remove(account.id)
-        self.pseudonyms.forget(account.id)
-        return erased, receipt
+        Its keys are revoked first, so that a running service refuses what comes from then on. What was
+        admitted until the account is gone goes as well; killed in between, a sweep goes on.
 
-    def _erase(self, counted: Erasure, by: str) -> tuple[Erasure, bytes]:
+        Raises:
+            Problem: a legal hold covers some of it; one that is placed after the look at holds finds the keys
+                that agents present revoked, and nothing else changed.
+        """
+        refuse_held(self.vault, account.id, None)
+        revoke_keys(self.directory, account.id, clock=self._clock)
+        return self._erase(account.id, None, by)
+
+    def finish_erasures(self) -> list[Account]:
+        """Go on where erasures of accounts were killed, and mark what came of such accounts since.
+
+        An account that is only missing is left alone: its database may be lost, and come back from a backup.
+
+        Returns:
+            The accounts there are.
+
+        Raises:
+            Problem: their settings cannot be read.
+        """
+        accounts = self.directory.all()
+        with self.vault.connect() as connection:
+            ended = list_ended(connection)
+        for account in accounts:
+            if account.id in ended:
+                self._remove(account.id)
+        for id in ended:
+            mark_remnants(self.vault, id, at_ms=self.now_ms())
+        return [account for account in accounts if account.id not in ended]
+
+    def _remove(self, account: str) -> None:
+        """Remove an account whose erasure is decided: nothing of it is admitted from now on."""
+        self.directory.remove(account)
+        self.pseudonyms.forget(account)
+
+    def _erase(self, account: str, session: str | None, by: str) -> tuple[Erasure, bytes]:
         before = self.log.size
         entry = Erased(
             id=self.draw(),
             at_ms=self.now_ms(),
-            subject=self.pseudonyms.name(counted.account),
-            session=None if counted.session is None else self._name_session(counted.account, counted.session),
+            subject=self.pseudonyms.name(account),
+            session=None if session is None else self._name_session(account, session),
             by=self.pseudonyms.name(f"operator {by}"),
-            segments=counted.segments,
-            records=counted.records,
-            exchanges=counted.exchanges,
-            stored_bytes=counted.stored_bytes,
+            segments=0,
+            records=0,
+            exchanges=0,
+            stored_bytes=0,
         )
-        segments, is_overwritten = erase(
-            self.vault, self.keystore, counted.account, counted.session, entry=entry
-        )
-        found = registry.find_copies(self.vault, counted.account, counted.session, segments)
-        copies = self.follow_copies({copy.id for copy in found})
+        erased, segments = erase(self.vault, self.keystore, account, session, entry=entry)
         ids = [entry.id]
+        if session is None:
+            self._remove(account)
+            # What was admitted before it was gone.
+            while True:
+                entry = msgspec.structs.replace(entry, id=self.draw(), at_ms=self.now_ms())
+                late, more = erase(self.vault, self.keystore, account, None, entry=entry, again=True)
+                if not late.is_something:
+                    break
+                ids.append(entry.id)
+                segments += more
+                erased = erased.with_later(late)
+        found = registry.find_copies(self.vault, account, session, segments)
+        copies = self.follow_copies({copy.id for copy in found})
         if copies.reached or copies.pending or copies.holders:
             told = CopiesReached(
                 id=self.draw(),
                 at_ms=self.now_ms(),
-                erasure=entry.id,
+                erasure=ids[0],
                 reached=len(copies.reached),
                 pending=len(copies.pending),
                 holders=len(copies.holders),
@@ -322,8 +362,7 @@ class Custody:
                 put(connection, tables.vault_outbox, [told])
         self.settle()
         indices = find_entries(self.log, before, ids, segments)
-        erased = msgspec.structs.replace(counted, is_overwritten=is_overwritten, copies=copies)
-        return erased, make_receipt(self.log, indices)
+        return msgspec.structs.replace(erased, copies=copies), make_receipt(self.log, indices)
 
     # --- The ledger ---
 

@@ -100,7 +100,7 @@ def sweep(
     began = stopwatch()
     vault, keystore = custody.vault, custody.keystore
     # Read first, all of it: an unreadable setting stops the sweep before anything is destroyed.
-    accounts = custody.directory.all()
+    accounts = custody.finish_erasures()
     tightened = sum(custody.tighten(account, is_thorough=is_thorough) for account in accounts)
     mark_strays(vault, keystore, at_ms=custody.now_ms())
     with checkpointing_rarely(vault):
