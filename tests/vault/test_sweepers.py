@@ -11,11 +11,18 @@ import sqlalchemy as sa
 
 from bailee.database.leases import node_name
 from bailee.policy.plans import Plan
-from bailee.vault import sweeper
+from bailee.vault import sweeper, tables
 from bailee.vault.health import check_retention, watch_work
 from bailee.vault.sweeper import sweep_once
-from bailee.vault.sweepers import CLOCK_TOLERANCE_MS, Clocks, note_success, read_sweeper, tell_jump
-from bailee.vault.sweeping import Sweep
+from bailee.vault.sweepers import (
+    CLOCK_TOLERANCE_MS,
+    Clocks,
+    note_earlier,
+    note_success,
+    read_sweeper,
+    tell_jump,
+)
+from bailee.vault.sweeping import Sweep, sweep
 from counterparts.keeping import Keeping
 
 HOUR = 3_600_000
@@ -115,6 +122,36 @@ def test_lag_and_silence_are_told(keeping: Keeping) -> None:
     assert look() == (12 * 3600, 1)  # due since midnight, and it is noon
     assert sweep_once(custody, "here") is not None
     assert look()[0] == 0.0
+
+
+def test_a_sweep_by_an_earlier_day_is_no_success(keeping: Keeping) -> None:
+    """It leaves what has come due since, and the alarm on, however lately anybody swept."""
+    keeping.record("ada")
+    custody = keeping.custody
+    keeping.go_to(date(2026, 6, 3))
+    clocks = Clocks(custody.now_ms(), "boot-1", HOUR)
+    done = sweep(custody, as_of=date(2026, 6, 2))
+    assert done.keys_destroyed == 0
+    note_earlier(custody.keystore.engine, "here", clocks, done)
+    state = read_sweeper(custody.keystore.engine, "here")
+    assert state is not None
+    assert (state.succeeded_ms, state.finished_ms) == (None, clocks.wall_ms)
+    note_success(custody.keystore.engine, "there", clocks, done)  # at this very moment
+    health = check_retention(custody.vault, custody.keystore, custody.now_ms())
+    assert health.silence_seconds == 0.0
+    assert [alarm for alarm in health.alarms if "a key is due for 43200 s" in alarm]
+    assert sweep_once(custody, "here") is not None
+    assert check_retention(custody.vault, custody.keystore, custody.now_ms()).alarms == []
+
+
+def test_what_was_erased_waits_since_today_began(keeping: Keeping) -> None:
+    """It has no deadline of its own, and does not wait since the year 1970."""
+    keeping.record("ada")
+    custody = keeping.custody
+    with custody.vault.begin() as connection:
+        connection.execute(sa.update(tables.segments).values(expires_on=tables.ERASED))
+    lag = check_retention(custody.vault, custody.keystore, custody.now_ms()).lag_seconds
+    assert 12 * 3600 <= lag < 12 * 3600 + 1
 
 
 def test_work_is_noticed(keeping: Keeping) -> None:

@@ -31,7 +31,7 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     """
     from bailee.database.leases import node_name
     from bailee.vault.custody import open_custody
-    from bailee.vault.sweepers import note_start, note_success, read_clocks
+    from bailee.vault.sweepers import note_earlier, note_start, note_success, read_clocks
     from bailee.vault.sweeping import preview
     from bailee.vault.sweeping import sweep as sweep_once
 
@@ -40,9 +40,10 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     if dry_run:
         done = preview(custody, as_of=day)
     else:
+        note = note_success if day is None or day >= custody.today() else note_earlier
         note_start(custody.keystore.engine, node_name(), read_clocks())
         done = sweep_once(custody, as_of=day)
-        note_success(custody.keystore.engine, node_name(), read_clocks(), done)
+        note(custody.keystore.engine, node_name(), read_clocks(), done)
     custody.close()
     if as_json:
         echo_json({**_facts(done), "dry_run": dry_run})

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import watch_changes
+from bailee.moments import begin_of
 from bailee.vault import tables
 from bailee.vault.copies.registry import list_pending
 from bailee.vault.keystore import Keystore
@@ -47,16 +48,15 @@ def check_retention(engine: sa.Engine, keystore: Keystore, now_ms: int) -> Reten
     lag = 0.0
     if day is not None:
         # What somebody had erased has no deadline of its own: it waits since today began at most.
-        begun = datetime(*max(day, datetime(1970, 1, 2).date()).timetuple()[:3], tzinfo=UTC)
-        lag = max(0.0, now_ms / 1000 - begun.timestamp())
+        lag = max(0.0, (now_ms - begin_of(today if day == tables.ERASED else day)) / 1000)
     succeeded = [state.succeeded_ms for state in states if state.succeeded_ms is not None]
     silence = (now_ms - max(succeeded)) / 1000 if succeeded else None
     alarms = [f"{state.node}: {state.fault}" for state in states if state.fault]
-    if lag > LAG_ALARM_SECONDS and (silence is None or silence > SILENCE_ALARM_SECONDS):
-        since = "ever" if silence is None else f"for {silence:.0f} s"
+    # However lately somebody swept: a sweep that leaves what is due is none that anybody can rely on.
+    if lag > LAG_ALARM_SECONDS:
+        last = "nobody ever swept" if silence is None else f"the last sweep was {silence:.0f} s ago"
         alarms.append(
-            f"a key is due for {lag:.0f} s and nobody swept {since}; start the service, or run: "
-            "bailee retention sweep"
+            f"a key is due for {lag:.0f} s and {last}; start the service, or run: bailee retention sweep"
         )
     pending = list_pending(engine)
     copies_lag = max((now_ms - (copy.due_ms or now_ms) for copy in pending), default=0) / 1000

@@ -111,6 +111,20 @@ def note_success(engine: sa.Engine, node: str, clocks: Clocks, done: Sweep) -> N
     _write(engine, node, values, clocks)
 
 
+def note_earlier(engine: sa.Engine, node: str, clocks: Clocks, done: Sweep) -> None:
+    """Note what a sweep by an earlier day than today did.
+
+    It is no success: what has come due since then waits still, and nobody has said that the clock is right.
+    """
+    table = tables.sweepers
+    values = {
+        "finished_ms": clocks.wall_ms,
+        "keys_destroyed": table.c.keys_destroyed + done.keys_destroyed,
+        "bytes_reclaimed": table.c.bytes_reclaimed + done.stored_bytes,
+    }
+    _write(engine, node, values, clocks)
+
+
 def _write(engine: sa.Engine, node: str, values: dict[str, object], clocks: Clocks) -> None:
     table = tables.sweepers
     first = {
