@@ -137,6 +137,19 @@ def test_a_hold_from_end_to_end(bailee: Bailee) -> None:
     assert bailee("sessions", "erase", "first-session", "--yes").returncode == 0
 
 
+def test_a_sweep_by_an_earlier_day_is_no_sweep(bailee: Bailee) -> None:
+    """It is not told as the last one; a day that nobody can count by is refused in words."""
+    assert bailee.json("retention", "sweep", "--as-of", "2020-01-01")["keys_destroyed"] == 0
+    assert bailee.json("retention", "status")["silence_seconds"] is None
+    bailee.json("retention", "sweep")
+    assert bailee.json("retention", "status")["silence_seconds"] is not None
+    for day in ("0001-01-01", "2110-01-01", "9999-12-31"):
+        refused = bailee.refused("retention", "sweep", "--dry-run", "--as-of", day)
+        assert "--as-of" in refused
+        assert day in refused
+        assert "Traceback" not in refused
+
+
 def test_an_account_goes_whole(bailee: Bailee) -> None:
     """Counted, asked, erased with a receipt that verifies with the public key alone; its name is nowhere."""
     receipt = bailee.folder / "receipt.json"

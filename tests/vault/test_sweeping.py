@@ -135,6 +135,25 @@ def test_nobody_sweeps_by_a_day_that_has_not_begun(keeping: Keeping) -> None:
     assert count(keeping)["keys"] == 1
 
 
+@pytest.mark.parametrize("day", [date.min, date(1970, 1, 31), date(2109, 1, 2), date(2110, 1, 1), date.max])
+def test_days_out_of_reach_are_refused(keeping: Keeping, day: date) -> None:
+    """A day that no id of an exchange reaches is named, with the option it came by; nothing is changed."""
+    keeping.record("ada")
+    before = count(keeping)
+    for look in (preview, sweep):
+        with pytest.raises(Problem, match=r"out of reach|has not begun") as refused:
+            look(keeping.custody, as_of=day)
+        assert refused.value.where == "--as-of"
+    assert count(keeping) == before
+
+
+@pytest.mark.parametrize("day", [date(1970, 2, 1), date(2109, 1, 1)])
+def test_the_farthest_days_are_counted(keeping: Keeping, day: date) -> None:
+    """As far as ids of exchanges reach, a look ahead or back counts."""
+    keeping.record("ada")
+    assert preview(keeping.custody, as_of=day).keys_destroyed == int(day > DUE)
+
+
 def test_unreadable_settings_pause_it(keeping: Keeping) -> None:
     """Where what an account allows cannot be read, nothing is destroyed, and the reason names the file."""
     keeping.record("ada")

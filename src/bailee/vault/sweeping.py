@@ -27,6 +27,8 @@ from bailee.vault.holds import is_held
 from bailee.vault.strays import mark_strays
 
 PAGES_AT_A_TIME = 1000
+# Ids of exchanges begin with 42 bits of milliseconds since 1970 (`Recording.new_exchange`): until May 2109.
+_EARLIEST, _LATEST = date(1970, 2, 1), date(2109, 1, 1)
 
 
 class Sweep(msgspec.Struct, frozen=True):
@@ -85,12 +87,11 @@ def sweep(
         give_way: called once the keys are destroyed.
 
     Raises:
-        Problem: settings cannot be read, so that nobody can say what they allow: nothing is destroyed; or
-        the day
-            lies ahead, and what is promised until then would be lost.
+        Problem: settings cannot be read, so that nobody can say what they allow: nothing is destroyed; or the
+            day lies ahead, and what is promised until then would be lost, or out of reach.
     """
     today = custody.today()
-    day = as_of or today
+    day = _check_day(as_of) if as_of else today
     if day > today:
         raise Problem(
             f"{day} has not begun: what is held until then would be lost",
@@ -165,8 +166,12 @@ def sweep(
 
 
 def preview(custody: Custody, *, as_of: date | None = None) -> Sweep:
-    """Count what a sweep would do on a day, which may lie ahead; nothing is changed."""
-    day = as_of or custody.today()
+    """Count what a sweep would do on a day, which may lie ahead; nothing is changed.
+
+    Raises:
+        Problem: the day is out of reach.
+    """
+    day = _check_day(as_of) if as_of else custody.today()
     segments, records, exchanges = tables.segments, tables.records, tables.exchanges
     sizes = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(records.c.sealed)), 0))
     sizes = sizes.select_from(records.join(segments, segments.c.number == records.c.segment))
@@ -223,3 +228,18 @@ def facts_from(day: date) -> date:
     """
     period = retention_rule(Holding.OPERATIONAL, Plan.API, training=False, zdr=False).period
     return day - timedelta(days=period.count - 1)
+
+
+def _check_day(day: date) -> date:
+    """Return a day unchanged.
+
+    Raises:
+        Problem: ids of exchanges do not reach that far.
+    """
+    if not _EARLIEST <= day <= _LATEST:
+        raise Problem(
+            f"{day} is out of reach",
+            where="--as-of",
+            fix=f"give a day from {_EARLIEST} to {_LATEST}",
+        )
+    return day
