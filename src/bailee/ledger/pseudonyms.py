@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from bailee.database.engines import open_database, truncate_log
 from bailee.database.stores import Store
 
+# What begins the word for who does something with a home; no account's id and no organization's name does.
+OPERATOR = "operator "
 metadata = sa.MetaData()
 PSEUDONYMS = Store(
     "pseudonyms",
@@ -83,6 +85,11 @@ class Pseudonyms:
 def name_with(salt: bytes, of: str = "") -> str:
     """Return the pseudonym that a salt makes; see `Pseudonyms.name`."""
     return hmac.new(salt, b"bailee pseudonym 1" + of.encode(), hashlib.sha256).hexdigest()
+
+
+def is_account(person: str) -> bool:
+    """Tell whether a word that stands for a person is an account's id: 32 hexadecimal digits."""
+    return len(person) == 32 and all(digit in "0123456789abcdef" for digit in person)
 
 
 def open_pseudonyms(directory: Path, random: Callable[[int], bytes]) -> Pseudonyms:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from bailee.ledger.entries import (
 from bailee.ledger.log import CHECKPOINT, FOLDER, Log, open_log
 from bailee.ledger.origins import bind
 from bailee.ledger.outbox import move, put, read_latest_ids
-from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
+from bailee.ledger.pseudonyms import OPERATOR, Pseudonyms, is_account, open_pseudonyms
 from bailee.ledger.receipts import find_entries, make_receipt
 from bailee.manifests import load_manifest
 from bailee.policy.decisions import decide
@@ -154,7 +154,7 @@ class Custody:
             hold=placed.id,
             subject=self.pseudonyms.name(account.id),
             session=None if session is None else self._name_session(account.id, session),
-            by=self.pseudonyms.name(f"operator {by}"),
+            by=self.pseudonyms.name(f"{OPERATOR}{by}"),
             reason=self.pseudonyms.name(account.id, f"reason {reason}"),
         )
         with self.vault.begin() as connection:
@@ -195,7 +195,7 @@ class Custody:
                 id=self.draw(),
                 at_ms=self.now_ms(),
                 hold=id,
-                by=self.pseudonyms.name(f"operator {by}"),
+                by=self.pseudonyms.name(f"{OPERATOR}{by}"),
                 reason=self.pseudonyms.name(released.account, f"reason {reason}"),
             )
             put(connection, tables.vault_outbox, [entry])
@@ -217,7 +217,7 @@ class Custody:
             at_ms=self.now_ms(),
             subject=self.pseudonyms.name(account),
             session=None if session is None else self._name_session(account, session),
-            reader=self.pseudonyms.name(f"operator {reader}"),
+            reader=self.pseudonyms.name(f"{OPERATOR}{reader}"),
             purpose=purpose,
             reason=self.pseudonyms.name(account, f"reason {reason}"),
         )
@@ -231,7 +231,7 @@ class Custody:
             at_ms=self.now_ms(),
             digest=digest,
             items=items,
-            by=self.pseudonyms.name(f"operator {builder}"),
+            by=self.pseudonyms.name(f"{OPERATOR}{builder}"),
         )
         with self.vault.begin() as connection:
             registry.announce(connection, build, digest)
@@ -250,7 +250,7 @@ class Custody:
         Raises:
             Problem: no reason is given.
         """
-        who = f"operator {by}"
+        who = f"{OPERATOR}{by}"
         told = self.pseudonyms.name(copy.account or who, f"reason {check_reason(reason)}")
         entry = CopyForgotten(
             id=self.draw(),
@@ -313,12 +313,35 @@ class Custody:
                 self._remove(account.id)
         for id in ended:
             mark_remnants(self.vault, id, at_ms=self.now_ms())
+        self._forget_gone(ended)
         return [account for account in accounts if account.id not in ended]
 
     def _remove(self, account: str) -> None:
         """Remove an account whose erasure is decided: nothing of it is admitted from now on."""
-        self.directory.remove(account)
+        organization = self.directory.remove(account)
         self.pseudonyms.forget(account)
+        if organization is not None:
+            self.pseudonyms.forget(organization)
+
+    def _forget_gone(self, ended: Set[str]) -> None:
+        """Destroy the salts of accounts that were erased, and of organizations that went with their last
+        member: an erasure was killed before it did, or somebody drew them anew.
+
+        Args:
+            ended: the accounts whose erasure is decided.
+        """
+        known = self.pseudonyms.all().keys()
+        # Read after the salts: whoever has one was there before.
+        there: set[str | None] = set()
+        for account in self.directory.all():
+            there |= {account.id, account.organization}
+        gone = {person for person in known if person not in there and not person.startswith(OPERATOR)}
+        erased = gone & ended
+        if {person for person in gone if is_account(person)} <= ended:
+            # No account is only missing: what is not there does not come back from a backup either.
+            erased = gone
+        for person in erased:
+            self.pseudonyms.forget(person)
 
     def _erase(self, account: str, session: str | None, by: str) -> tuple[Erasure, bytes]:
         before = self.log.size
@@ -327,7 +350,7 @@ class Custody:
             at_ms=self.now_ms(),
             subject=self.pseudonyms.name(account),
             session=None if session is None else self._name_session(account, session),
-            by=self.pseudonyms.name(f"operator {by}"),
+            by=self.pseudonyms.name(f"{OPERATOR}{by}"),
             segments=0,
             records=0,
             exchanges=0,

@@ -26,7 +26,7 @@ from bailee.ledger.copies import copy_log
 from bailee.ledger.entries import BackedUp, KeyCopyDeleted, decode_entry
 from bailee.ledger.log import FOLDER as LEDGER
 from bailee.ledger.outbox import put
-from bailee.ledger.pseudonyms import PSEUDONYMS
+from bailee.ledger.pseudonyms import OPERATOR, PSEUDONYMS
 from bailee.policy.periods import Period, Unit
 from bailee.policy.problems import Problem
 from bailee.vault import tables
@@ -135,7 +135,7 @@ def create_backup(
                 id=custody.draw(),
                 at_ms=custody.now_ms(),
                 backup=id,
-                by=custody.pseudonyms.name(f"operator {by}"),
+                by=custody.pseudonyms.name(f"{OPERATOR}{by}"),
                 keys_until_ms=until_ms,
             )
             with custody.vault.begin() as connection:
@@ -183,7 +183,7 @@ def confirm_deleted(custody: Custody, backup: str, *, by: str) -> KeyCopyKnown:
         id=custody.draw(),
         at_ms=custody.now_ms(),
         backup=found[0].backup,
-        by=custody.pseudonyms.name(f"operator {by}"),
+        by=custody.pseudonyms.name(f"{OPERATOR}{by}"),
     )
     with custody.vault.begin() as connection:
         put(connection, tables.vault_outbox, [entry])

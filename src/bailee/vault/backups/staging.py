@@ -28,7 +28,15 @@ from bailee.ledger.log import FOLDER as LEDGER
 from bailee.ledger.log import KEY, open_log
 from bailee.ledger.notes import Verifier
 from bailee.ledger.outbox import put
-from bailee.ledger.pseudonyms import PSEUDONYMS, Pseudonyms, name_with, open_pseudonyms, salts
+from bailee.ledger.pseudonyms import (
+    OPERATOR,
+    PSEUDONYMS,
+    Pseudonyms,
+    is_account,
+    name_with,
+    open_pseudonyms,
+    salts,
+)
 from bailee.moments import begin_of
 from bailee.policy.problems import Problem
 from bailee.vault import tables
@@ -396,7 +404,7 @@ class _Stage:
         rows = [
             {"person": person, "salt": salt}
             for person, salt in self._copy.secrets.salts.items()
-            if person in there or not _is_account(person)
+            if person in there or not is_account(person)
         ]
         with engine.begin() as connection:
             if rows:
@@ -447,7 +455,7 @@ class _Stage:
         )
 
     def _entry(self, restoration: Restoration, known_salts: Mapping[str, bytes]) -> Restored:
-        operator = f"operator {self._request.by}"
+        operator = f"{OPERATOR}{self._request.by}"
         # One without a salt has never been named; what it signs is named by one that nobody keeps.
         salt = known_salts.get(operator) or self._random(32)
         reason = restoration.unknown
@@ -473,8 +481,3 @@ def apply_erasures(replay: Replay, later: Sequence[AnyEntry]) -> None:
 
 def _no_pseudonyms() -> Pseudonyms:
     raise AssertionError("nobody is named while a restore is staged")
-
-
-def _is_account(person: str) -> bool:
-    """Tell whether a word that stands for a person is an account's id: 32 hexadecimal digits."""
-    return len(person) == 32 and all(digit in "0123456789abcdef" for digit in person)
