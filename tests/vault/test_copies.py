@@ -22,6 +22,7 @@ from bailee.ledger.receipts import verify_receipt
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.sealing.masking import Masked
+from bailee.vault import custody
 from bailee.vault.copies import cascade, folders, registry
 from bailee.vault.copies.registry import Copy, Maker
 from bailee.vault.datasets.building import DatasetBuilder
@@ -183,6 +184,68 @@ def test_an_account_takes_its_exports_with_it(keeping: Keeping, tmp_path: Path) 
     assert len(erased.copies.reached) == 2
     assert not out.exists()
     assert contents(mixed) == {"notes.txt": b"mine"}
+    assert registry.list_copies(keeping.custody.vault) == []
+
+
+@pytest.fixture
+def unaware(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports be registered as if nobody looked for an erasure: in the moment before it is marked."""
+    monkeypatch.setattr(registry, "has_ended", lambda connection, account: False)
+
+
+def test_no_export_begins_of_an_account_that_is_erased(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its end in the vault and that of its name there is nothing of it to be copied any more."""
+    remove = keeping.custody.directory.remove
+
+    def export_first(account: str) -> str | None:
+        with pytest.raises(Problem, match="being erased"):
+            export(keeping, tmp_path / "out")
+        return remove(account)
+
+    monkeypatch.setattr(keeping.custody.directory, "remove", export_first)
+    keeping.custody.erase_account(keeping.custody.directory.get("ada"), by="op")
+    assert registry.list_copies(keeping.custody.vault) == []
+    assert not (tmp_path / "out" / "account.jsonl").exists()
+
+
+@pytest.mark.usefixtures("unaware")
+def test_an_export_that_is_made_while_its_account_is_erased(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the name and what was consented to: called in again once the account is gone, it goes whole."""
+    out = tmp_path / "out"
+    remove = keeping.custody.directory.remove
+
+    def export_first(account: str) -> str | None:
+        export(keeping, out)
+        assert lines(out, "account")[0]["name"] == "ada"
+        return remove(account)
+
+    monkeypatch.setattr(keeping.custody.directory, "remove", export_first)
+    erased, _ = keeping.custody.erase_account(keeping.custody.directory.get("ada"), by="op")
+    assert [copy.folder for copy in erased.copies.reached] == [str(out)]
+    assert not out.exists()
+    assert registry.list_copies(keeping.custody.vault) == []
+
+
+@pytest.mark.usefixtures("unaware")
+def test_an_export_that_was_begun_before_goes_with_the_next_sweep(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is registered only when its account is gone is found by the sweeps, whoever wrote it."""
+    out = tmp_path / "out"
+    account = keeping.custody.directory.get("ada")
+    keeping.custody.erase_account(account, by="op")
+    export_account(keeping.custody, account, out, read_text=read_text, maker=OPERATOR)
+    assert lines(out, "account")[0]["name"] == "ada"
+    with monkeypatch.context() as patch:
+        patch.setattr(custody, "mark_remnants", lambda engine, account, at_ms: 0)
+        sweep(keeping.custody)
+        assert out.exists()  # control: nobody but this look finds it
+    sweep(keeping.custody)
+    assert not out.exists()
     assert registry.list_copies(keeping.custody.vault) == []
 
 

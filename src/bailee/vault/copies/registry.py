@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from bailee.database.leases import node_name
 from bailee.database.statements import run_among
+from bailee.policy.problems import Problem
 from bailee.vault import tables
+from bailee.vault.ceilings import has_ended
 
 # A statement takes 32,766 parameters in SQLite, 65,535 in PostgreSQL.
 IDS_IN_A_STATEMENT = 10_000
@@ -76,7 +78,11 @@ def name_session(account: str, session: str) -> bytes:
 def register(
     engine: sa.Engine, id: str, kind: Kind, account: str | None, folder: Path, maker: Maker, at_ms: int
 ) -> Copy:
-    """Register a copy that is about to be written, or the place where an interrupted one goes on."""
+    """Register a copy that is about to be written, or the place where an interrupted one goes on.
+
+    Raises:
+        Problem: it is of an account whose erasure is decided.
+    """
     table = tables.copies
     path, node = str(folder.resolve()), node_name()
     with engine.begin() as connection:
@@ -88,6 +94,9 @@ def register(
         if not connection.execute(sa.update(table).where(table.c.id == id).values(anew)).rowcount:
             new = Copy(id, kind, account, path, node, maker.name, maker.is_holder, at_ms)
             connection.execute(sa.insert(table), msgspec.to_builtins(new))
+        # Last, for SQLite: whoever erases has called in what was registered before, and is seen from then on.
+        if account is not None and has_ended(connection, account):
+            raise Problem("the account is being erased", where=path)
     found = get(engine, id)
     assert found is not None
     return found
