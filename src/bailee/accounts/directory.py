@@ -409,13 +409,7 @@ class Directory:
             return [Access(**row._mapping) for row in connection.execute(query)]
 
     def remove(self, account: str) -> str | None:
-        """Remove an account, its keys, its consents and what is known of who read its content.
-
-        An organization goes with its last member.
-
-        Returns:
-            The name of the organization that went; None if none did.
-        """
+        """Remove an account with everything that is known of it; see `removal.remove_account`."""
         with self.engine.begin() as connection:
             gone = remove_account(connection, account)
         truncate_log(self.engine)

@@ -6,7 +6,7 @@ the accounts or of the vault then says nothing about who an entry of the ledger 
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Set
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -90,6 +90,22 @@ def name_with(salt: bytes, of: str = "") -> str:
 def is_account(person: str) -> bool:
     """Tell whether a word that stands for a person is an account's id: 32 hexadecimal digits."""
     return len(person) == 32 and all(digit in "0123456789abcdef" for digit in person)
+
+
+def find_gone(known: Collection[str], there: Collection[str | None], erased: Set[str]) -> set[str]:
+    """Return who was erased among those that have a salt: accounts, and organizations without a member.
+
+    Where an account is only missing, no organization's salt is to go: both may come back from a backup, which
+    opens with them.
+
+    Args:
+        known: who has a salt; read before `there` is.
+        there: ids of the accounts there are, and names of their organizations.
+        erased: ids of accounts that were erased.
+    """
+    gone = {person for person in known if person not in there and not person.startswith(OPERATOR)}
+    has_missing = any(is_account(person) and person not in erased for person in gone)
+    return gone & erased if has_missing else gone
 
 
 def open_pseudonyms(directory: Path, random: Callable[[int], bytes]) -> Pseudonyms:

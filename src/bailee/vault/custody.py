@@ -36,7 +36,7 @@ from bailee.ledger.entries import (
 from bailee.ledger.log import CHECKPOINT, FOLDER, Log, open_log
 from bailee.ledger.origins import bind
 from bailee.ledger.outbox import move, put, read_latest_ids
-from bailee.ledger.pseudonyms import OPERATOR, Pseudonyms, is_account, open_pseudonyms
+from bailee.ledger.pseudonyms import OPERATOR, Pseudonyms, find_gone, open_pseudonyms
 from bailee.ledger.receipts import find_entries, make_receipt
 from bailee.manifests import load_manifest
 from bailee.policy.decisions import decide
@@ -48,7 +48,7 @@ from bailee.vault.ceilings import Ceiling, is_under, list_ended, lower, read_lat
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_session, erase, mark_remnants, refuse_held
-from bailee.vault.holds import Hold, PlacedHold, check_reason, place_hold, release_hold
+from bailee.vault.holds import Hold, PlacedHold, check_reason, count_gone, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
 
@@ -159,29 +159,9 @@ class Custody:
         )
         with self.vault.begin() as connection:
             place_hold(connection, placed)
-            gone, covered = self._count_gone(connection, account.id, session)
-            if session is not None and covered and gone == covered:
-                raise Problem(
-                    f"session {session!r} has expired or was erased: its keys are destroyed, and nothing of "
-                    "it opens any more",
-                    where="--session",
-                )
+            gone = count_gone(connection, self.keystore, placed, self.today())
             put(connection, tables.vault_outbox, [entry])
         return PlacedHold(**msgspec.structs.asdict(placed), gone=gone)
-
-    def _count_gone(self, connection: sa.Connection, account: str, session: str | None) -> tuple[int, int]:
-        """Return of how many segments that a hold covers the keys are gone, and how many it covers in all."""
-        segments = tables.segments
-        covered = segments.c.account == account
-        if session is not None:
-            covered = sa.and_(covered, segments.c.session == session)
-        query = sa.select(segments.c.id, segments.c.expires_on).where(covered)
-        ended = sa.or_(segments.c.is_destroyed, segments.c.expires_on <= self.today())
-        due = connection.execute(query.where(ended)).all()
-        # What is marked as erased goes in any case: the ledger has been told that it is gone.
-        kept = [row.id for row in due if row.expires_on != tables.ERASED]
-        count = sa.select(sa.func.count()).select_from(segments).where(covered)
-        return len(due) - self.keystore.count_held(kept), connection.execute(count).scalar_one()
 
     def release(self, id: str, *, reason: str, by: str) -> Hold:
         """Release a legal hold.
@@ -324,23 +304,13 @@ class Custody:
             self.pseudonyms.forget(organization)
 
     def _forget_gone(self, ended: Set[str]) -> None:
-        """Destroy the salts of accounts that were erased, and of organizations that went with their last
-        member: an erasure was killed before it did, or somebody drew them anew.
-
-        Args:
-            ended: the accounts whose erasure is decided.
-        """
+        """Destroy the salts that erasures did not come to, or that somebody drew anew."""
         known = self.pseudonyms.all().keys()
         # Read after the salts: whoever has one was there before.
         there: set[str | None] = set()
         for account in self.directory.all():
             there |= {account.id, account.organization}
-        gone = {person for person in known if person not in there and not person.startswith(OPERATOR)}
-        erased = gone & ended
-        if {person for person in gone if is_account(person)} <= ended:
-            # No account is only missing: what is not there does not come back from a backup either.
-            erased = gone
-        for person in erased:
+        for person in find_gone(known, there, ended):
             self.pseudonyms.forget(person)
 
     def _erase(self, account: str, session: str | None, by: str) -> tuple[Erasure, bytes]:

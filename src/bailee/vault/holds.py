@@ -1,11 +1,13 @@
 """Legal holds: what is under one neither expires nor is erased until somebody releases it, with a reason."""
 
+from datetime import date
+
 import msgspec
 import sqlalchemy as sa
 
 from bailee.policy.problems import Problem
-from bailee.vault import tables
-from bailee.vault.ceilings import has_ended
+from bailee.vault import ceilings, tables
+from bailee.vault.keystore import Keystore
 
 REASON_CHARACTERS = 500
 # Drawn once: whoever places a hold has this lock alone, whoever acts on what no hold covers shares it.
@@ -65,10 +67,35 @@ def place_hold(connection: sa.Connection, hold: Hold) -> Hold:
     """
     check_reason(hold.reason)
     lock_holds(connection, placing=True)
-    if has_ended(connection, hold.account):
+    if ceilings.has_ended(connection, hold.account):
         raise Problem("the account is being erased, and nothing of it is left to hold", where="--account")
     connection.execute(sa.insert(tables.holds), msgspec.to_builtins(hold))
     return hold
+
+
+def count_gone(connection: sa.Connection, keystore: Keystore, hold: Hold, today: date) -> int:
+    """Return of how many segments that a hold covers the keys are gone, in the transaction that places it.
+
+    Raises:
+        Problem: nothing is left of the session that it is on.
+    """
+    segments = tables.segments
+    covered = segments.c.account == hold.account
+    if hold.session is not None:
+        covered = sa.and_(covered, segments.c.session == hold.session)
+    has_ended = sa.or_(segments.c.is_destroyed, segments.c.expires_on <= today)
+    due = connection.execute(sa.select(segments.c.id, segments.c.expires_on).where(covered, has_ended)).all()
+    # What is marked as erased goes in any case: the ledger has been told that it is gone.
+    kept = [row.id for row in due if row.expires_on != tables.ERASED]
+    gone = len(due) - keystore.count_held(kept)
+    count = sa.select(sa.func.count()).select_from(segments).where(covered)
+    if hold.session is not None and gone and gone == connection.execute(count).scalar_one():
+        raise Problem(
+            f"session {hold.session!r} has expired or was erased: its keys are destroyed, and nothing of it "
+            "opens any more",
+            where="--session",
+        )
+    return gone
 
 
 def release_hold(connection: sa.Connection, id: str, *, by: str, reason: str, at_ms: int) -> Hold:
