@@ -53,11 +53,12 @@ class Principal(msgspec.Struct, frozen=True):
     account_limit: Period | None
     organization_limit: Period | None
 
-    def to_context(self, provider: Provider) -> Context:
-        """Return what the policy is asked about this principal's traffic."""
+    def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
+        """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
         return Context(
             plan=self.plan,
             provider=provider,
+            is_first_party=is_first_party,
             training=self.training,
             dpp=self.dpp,
             zdr=self.zdr,
