@@ -1,8 +1,10 @@
 """What people choose for an account or an organization, once they have shown that it is theirs to choose.
 
 What loosens takes a proof of who asks (`holders.is_holder`). What tightens, whoever runs the program may do
-for an account holder; the ledger says who did. What is refused is ledgered (`Directory.telling_refusals`).
+for an account holder; the ledger says who did. What is refused is ledgered (`Directory.tell_refusal`).
 """
+
+from typing import NoReturn
 
 from bailee.accounts.directory import Account, Change, Directory, Kind
 from bailee.accounts.holders import Operator, has_proof, is_holder
@@ -77,13 +79,12 @@ def choose_origin(directory: Directory, account: str, operator: Operator, *, for
     if not for_holder:
         return KeyOrigin.OTHER
     if has_proof(directory.engine, holder.id):
-        what = f"the holder of {account!r} has a key that proves who they are, and makes further ones with it"
-        with directory.telling_refusals(KEY, True, operator.person, of=holder.id):
-            raise Problem(
-                what,
-                where="--for-holder",
-                fix="have them present it in BAILEE_KEY; if it is lost, revoke it first: bailee keys list",
-            )
+        directory.tell_refusal(KEY, True, operator.person, of=holder.id)
+        raise Problem(
+            f"the holder of {account!r} has a key that proves who they are, and makes further ones with it",
+            where="--for-holder",
+            fix="have them present it in BAILEE_KEY; if it is lost, revoke it first: bailee keys list",
+        )
     return KeyOrigin.HANDED_OVER
 
 
@@ -96,11 +97,11 @@ def _refuse(
     *,
     given: bool = True,
     where: str = "",
-) -> None:
-    with directory.telling_refusals(what, given, operator.person, of=holder.id):
-        raise Problem(
-            message,
-            where=where or f"--account {holder.name}",
-            fix="present a key in BAILEE_KEY that proves it; "
-            f"the first one: bailee keys create --account {holder.name} --for-holder",
-        )
+) -> NoReturn:
+    directory.tell_refusal(what, given, operator.person, of=holder.id)
+    raise Problem(
+        message,
+        where=where or f"--account {holder.name}",
+        fix="present a key in BAILEE_KEY that proves it; "
+        f"the first one: bailee keys create --account {holder.name} --for-holder",
+    )

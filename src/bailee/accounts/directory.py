@@ -352,27 +352,31 @@ class Directory:
 
     @contextlib.contextmanager
     def telling_refusals(self, what: str, given: bool, by: str, *, of: str) -> Iterator[None]:
-        """Ledger every change that is refused within: the one place where that is done.
+        """Ledger every change that is refused within; see `tell_refusal`."""
+        try:
+            yield
+        except Problem:
+            self.tell_refusal(what, given, by, of=of)
+            raise
+
+    def tell_refusal(self, what: str, given: bool, by: str, *, of: str) -> None:
+        """Ledger that a change is refused: the one place where that is done.
 
         Args:
             what: a `Kind`, or another word for what was asked for; see `ledger.entries.ConsentRefused`.
             by: who asked, as `ledger.pseudonyms` knows them.
             of: whose account, by its id, or which organization.
         """
-        try:
-            yield
-        except Problem:
-            entry = ConsentRefused(
-                id=secrets.token_hex(16),
-                at_ms=self.now_ms(),
-                consent=str(what),
-                given=given,
-                by=self.name(by),
-                subject=self.name(of),
-            )
-            with self.engine.begin() as connection:
-                put(connection, tables.outbox, [entry])
-            raise
+        entry = ConsentRefused(
+            id=secrets.token_hex(16),
+            at_ms=self.now_ms(),
+            consent=str(what),
+            given=given,
+            by=self.name(by),
+            subject=self.name(of),
+        )
+        with self.engine.begin() as connection:
+            put(connection, tables.outbox, [entry])
 
     def _tell_limit(self, connection: sa.Connection, subject: str, limit: Period, by: str) -> None:
         entry = LimitChanged(
