@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bailee.accounts.directory import Directory, Kind, check_name, open_directory
+from bailee.accounts.directory import Directory, Kind, open_directory
+from bailee.accounts.names import check_name
 from bailee.accounts.tables import Role
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider, is_consumer
@@ -65,6 +66,31 @@ def test_names_are_plain(name: str) -> None:
     assert name.isascii()
     assert not set(name) & set("/\\ \n")
     assert name[0].isalnum()
+
+
+def test_no_name_is_an_accounts_id(directory: Directory) -> None:
+    """An organization of such a name would share consents and pseudonym with that account."""
+    ada = directory.add("ada", Plan.PRO)
+    for options in ({"organization": ada.id}, {"name": ada.id}):
+        with pytest.raises(Problem, match="looks like the id"):
+            directory.add(**{"name": "eve", "plan": Plan.TEAM, **options})  # type: ignore[arg-type]
+    assert check_name(ada.id[:-1], where="NAME")
+
+
+def test_an_account_takes_no_organizations_choices_with_it(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an earlier program let an organization have the name, its zero data retention stays in force."""
+    monkeypatch.setattr("bailee.accounts.directory.check_name", lambda name, where: name)
+    ada = directory.add("ada", Plan.PRO)
+    directory.consent("ada", given=True)
+    directory.add("eve", Plan.TEAM, organization=ada.id)
+    directory.decide_for_organization(ada.id, Kind.ZDR, given=True, by="eve")
+    directory.remove(ada.id)
+    assert directory.get("eve").zdr
+    directory.remove(directory.get("eve").id)
+    with directory.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT kind FROM consents").all() == []
 
 
 @pytest.mark.parametrize("plan", CONSUMERS)

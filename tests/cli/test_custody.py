@@ -51,8 +51,8 @@ def test_anothers_content_takes_a_reason(bailee: Bailee) -> None:
 
 
 def test_the_account_holder_needs_none(bailee: Bailee) -> None:
-    """A key of the account is enough, and leaves no trace; a key of another account is not."""
-    key = {name: bailee("keys", "create", "--account", name).stdout.strip() for name in ("ada", "bob")}
+    """A key that was handed over is enough, and leaves no trace; another holder's key is not."""
+    key = {name: bailee.proof(name) for name in ("ada", "bob")}
     assert HERON in bailee("sessions", "show", "first-session", BAILEE_KEY=key["ada"]).stdout
     assert bailee("sessions", "show", "first-session", BAILEE_KEY=key["bob"]).returncode == 2
     assert bailee.json("privacy", "show", "--account", "ada")["accesses"] == []
@@ -63,8 +63,7 @@ def test_control_without_the_question(bailee: Bailee) -> None:
     folder = bailee.folder / "changes"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        "from bailee.accounts.directory import Directory\n"
-        "Directory.is_holder = lambda self, account, **who: True\n"
+        "from bailee.accounts import holders\nholders.is_holder = lambda engine, account, operator: True\n"
     )
     assert HERON in bailee("sessions", "show", "first-session", PYTHONPATH=str(folder)).stdout
     assert bailee.json("privacy", "show", "--account", "ada")["accesses"] == []
@@ -83,29 +82,30 @@ def test_training_switched_off_is_seen_at_once(bailee: Bailee) -> None:
     assert held() == ("5y", True)
     assert bailee.json("privacy", "training", "off", "--account", "ada")["segments_tightened"] == 1
     assert held() == ("30d", False)
-    bailee.json("privacy", "training", "on", "--account", "ada")
+    bailee.json("privacy", "training", "on", "--account", "ada", BAILEE_KEY=bailee.proof("ada"))
     assert held() == ("30d", False)
-    assert kinds(bailee) == ["consent", "tightened", "consent"]
+    assert kinds(bailee) == ["consent", "tightened", "key_created", "consent"]
 
 
 def test_limits_of_holders_and_organizations(bailee: Bailee) -> None:
     """The shortest wish counts, at once; a member who is no admin may not wish for others."""
     bailee.json("privacy", "retention", "10d", "--account", "bob")
-    bailee.json("org", "retention", "7d", "--org", "acme", "--as", "bob")
+    bailee.json("org", "retention", "7d", "--org", "acme", "--as", "bob", BAILEE_KEY=bailee.proof("bob"))
     (session,) = bailee.json("sessions", "list", "--account", "bob")
     assert session["retention"] == "7d"
     bailee("accounts", "add", "carl", "--plan", "team", "--org", "acme")
-    assert "no admin" in bailee.refused("org", "retention", "1d", "--org", "acme", "--as", "carl")
+    words = ("org", "retention", "1d", "--org", "acme", "--as", "carl")
+    assert "no admin" in bailee.refused(*words, BAILEE_KEY=bailee.proof("carl"))
     for wrong in ("", "0", "0d", "-1d", "soon"):
         assert "retention period" in bailee.refused("privacy", "retention", "--account", "bob", "--", wrong)
 
 
 def test_zero_data_retention_asks_before_it_erases(bailee: Bailee) -> None:
     """What it holds goes before it returns: nobody there to be asked, it is refused; `--yes` answers."""
-    words = ("org", "zdr", "on", "--org", "acme", "--as", "bob")
-    assert "1 segment of acme would be erased" in bailee.refused(*words)
+    words, key = ("org", "zdr", "on", "--org", "acme", "--as", "bob"), bailee.proof("bob")
+    assert "1 segment of acme would be erased" in bailee.refused(*words, BAILEE_KEY=key)
     assert bailee.json("org", "show", "acme")["zdr"] is False
-    assert bailee.json(*words, "--yes")["segments_tightened"] == 1
+    assert bailee.json(*words, "--yes", BAILEE_KEY=key)["segments_tightened"] == 1
     assert bailee.json("sessions", "list", "--account", "bob") == []
     assert bailee.json("retention", "sweep")["keys_destroyed"] == 0
 
@@ -113,8 +113,10 @@ def test_zero_data_retention_asks_before_it_erases(bailee: Bailee) -> None:
 def test_a_members_change_is_refused_and_on_record(bailee: Bailee) -> None:
     """Only an admin decides for an organization; the attempt is in the ledger."""
     bailee("accounts", "add", "carl", "--plan", "team", "--org", "acme")
+    key = bailee.proof("carl")
     for kind in ("zdr", "dpp"):
-        assert "admin" in bailee.refused("org", kind, "on", "--org", "acme", "--as", "carl")
+        told = bailee.refused("org", kind, "off", "--org", "acme", "--as", "carl", BAILEE_KEY=key)
+        assert "admin" in told
     assert [entry["consent"] for entry in ledger(bailee) if entry["kind"] == "consent_refused"] == [
         "zdr",
         "dpp",

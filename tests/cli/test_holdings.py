@@ -41,13 +41,19 @@ class Bailee:
             check=False,
         )
 
-    def json(self, *words: str) -> Any:
-        done = self(*words, "--json")
+    def json(self, *words: str, **environment: str) -> Any:
+        done = self(*words, "--json", **environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def refused(self, *words: str) -> str:
-        done = self(*words)
+    def proof(self, name: str) -> str:
+        """Make the key that is handed over to an account holder who is no user of this machine."""
+        done = self("keys", "create", "--account", name, "--for-holder")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def refused(self, *words: str, **environment: str) -> str:
+        done = self(*words, **environment)
         assert done.returncode == 2, done
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
@@ -87,12 +93,14 @@ def test_consents_are_asked_of_the_right_person(bailee: Bailee) -> None:
     bailee("accounts", "add", "ada", "--plan", "pro")
     bailee("accounts", "add", "bob", "--plan", "team", "--org", "acme")
     bailee("accounts", "add", "cyd", "--plan", "team", "--org", "acme")
-    assert "was off" in bailee("privacy", "training", "on", "--account", "ada").stdout
+    ada, bob, cyd = (bailee.proof(name) for name in ("ada", "bob", "cyd"))
+    assert "was off" in bailee("privacy", "training", "on", "--account", "ada", BAILEE_KEY=ada).stdout
     assert bailee.json("privacy", "show", "--account", "ada")["training"] is True
-    assert bailee.refused("privacy", "training", "on", "--account", "bob")
-    assert "admin" in bailee.refused("org", "zdr", "on", "--org", "acme", "--as", "cyd")
+    assert "no training" in bailee.refused("privacy", "training", "on", "--account", "bob", BAILEE_KEY=bob)
+    assert "admin" in bailee.refused("org", "zdr", "on", "--org", "acme", "--as", "cyd", BAILEE_KEY=cyd)
     assert bailee.json("org", "show", "acme")["zdr"] is False
-    assert bailee("org", "zdr", "on", "--org", "acme", "--as", "bob").returncode == 0
+    words = ("org", "zdr", "on", "--org", "acme", "--as", "bob")
+    assert bailee(*words, BAILEE_KEY=bob).returncode == 0
     assert bailee.json("org", "show", "acme")["zdr"] is True
 
 

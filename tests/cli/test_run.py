@@ -163,7 +163,7 @@ def test_the_key_is_on_no_command_line_and_ends_with_the_run(run: Run) -> None:
     assert key not in line
     directory = open_directory(run.home)
     assert [one.revoked_ms is not None for one in list_keys(directory)] == [True]
-    directory.engine.dispose()
+    directory.close()
     assert find_bytes(run.home, key.encode(), key.rpartition("_")[2].encode()) == []
 
 
@@ -274,7 +274,7 @@ def keys_in_force(home: Path) -> int:
     try:
         return len([key for key in list_keys(directory) if key.revoked_ms is None])
     finally:
-        directory.engine.dispose()
+        directory.close()
 
 
 # Says where the service is, waits for a line, and then asks the model.
@@ -502,7 +502,7 @@ def test_the_receipt_names_the_accounts_own_limit(run: Run) -> None:
     """An account's shorter limit is named beside the rule of its plan."""
     directory = open_directory(run.home)
     directory.add("ada", Plan.PRO, retention=Period.days(7))
-    directory.engine.dispose()
+    directory.close()
     done = run(sys.executable, "-c", SDK, "rehearse greet")
     assert run.told["flows"][0]["retention_rules"] == ["retention.consumer", "limit.account"]
     assert "kept 7d (retention.consumer, limit.account)" in done.stderr
@@ -515,7 +515,7 @@ def test_a_key_revoked_meanwhile_does_not_cost_the_receipt(run: Run) -> None:
     assert process.stdout.readline() == "started\n"
     directory = open_directory(run.home)
     revoke_key(directory, list_keys(directory)[0].id)
-    directory.engine.dispose()
+    directory.close()
     _, errors = process.communicate("\n", timeout=60)
     assert process.returncode == 7
     assert "Receipt: sh for me" in errors

@@ -19,7 +19,7 @@ def make_key(home: Path) -> str:
     try:
         return create_key(directory, directory.ensure_default().name)[1]
     finally:
-        directory.engine.dispose()
+        directory.close()
 
 
 def read_exchanges(home: Path, session: str | None = None) -> list[Exchange]:

@@ -13,9 +13,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bailee.accounts.directory import open_directory
-from bailee.accounts.tables import ACCOUNTS
+from bailee.accounts.holders import Operator, is_holder
+from bailee.accounts.keys import create_key, list_keys, open_key_ring
+from bailee.accounts.tables import ACCOUNTS, KeyOrigin
 from bailee.database.stores import Store
 from bailee.ledger.pseudonyms import PSEUDONYMS
+from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault.reader import list_sessions, read_session
 from bailee.vault.store import open_keys, open_vault
@@ -73,6 +76,32 @@ def test_an_upgraded_home_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
         assert shapes[0] == shapes[1], store.name
         with sa.create_engine(f"sqlite:///{old / FILES[store.name]}").connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), store.metadata) == []
+
+
+def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: str) -> None:
+    """Nobody knows any more who made them: agents go on with them, and content opens with none of them."""
+    directory = open_directory(tmp_path)
+    ada = directory.add("ada", Plan.PRO)
+    _, secret = create_key(directory, "ada", origin=KeyOrigin.HOLDER, made_by="ada")
+    somebody = Operator("somebody", -1, secret)
+    assert is_holder(directory.engine, ada.id, somebody)
+    mark = {
+        "sqlite": "PRAGMA user_version = 2",
+        "postgresql": "UPDATE alembic_version SET version_num = '0002'",
+    }
+    with directory.engine.begin() as connection:
+        for column in ("origin", "made_by"):
+            connection.exec_driver_sql(f"ALTER TABLE keys DROP COLUMN {column}")
+        connection.exec_driver_sql(mark[directory.engine.dialect.name])
+    directory.close()
+    directory = open_directory(tmp_path)
+    (key,) = list_keys(directory)
+    assert (key.origin, key.made_by, key.is_proof) == (None, None, False)
+    assert not is_holder(directory.engine, ada.id, somebody)
+    directory.close()
+    ring = open_key_ring(tmp_path)
+    assert ring.authenticate(secret.encode()) is not None
+    ring.close()
 
 
 def describe(path: Path) -> dict[str, object]:

@@ -10,8 +10,11 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from bailee.accounts import holders
 from bailee.accounts.directory import Kind
+from bailee.accounts.holders import Operator
 from bailee.accounts.keys import create_key, list_keys, open_key_ring
+from bailee.accounts.tables import KeyOrigin
 from bailee.ledger.entries import (
     ContentRead,
     Erased,
@@ -405,18 +408,26 @@ def test_reading_anothers_content_is_an_event(keeping: Keeping) -> None:
 
 
 def test_who_the_account_holder_is(keeping: Keeping) -> None:
-    """The user of the machine whose account it is, or who presents one of its keys in force; nobody else."""
+    """The user of the machine whose account it is, or who presents a proving key in force; nobody else."""
     directory = keeping.custody.directory
+
+    def is_holder(account: str, *, user_id: int, key: str = "") -> bool:
+        return holders.is_holder(directory.engine, account, Operator("somebody", user_id, key))
+
     directory.add("me", Plan.API, user_id=1000)
     mine, hers = directory.get("me").id, directory.get("ada").id
-    assert directory.is_holder(mine, user_id=1000)
-    assert not directory.is_holder(mine, user_id=0)
-    assert not directory.is_holder(hers, user_id=1000)
-    _, secret = create_key(directory, "ada")
-    assert directory.is_holder(hers, user_id=0, key=secret)
-    assert not directory.is_holder(mine, user_id=0, key=secret)
+    assert is_holder(mine, user_id=1000)
+    assert not is_holder(mine, user_id=0)
+    assert not is_holder(hers, user_id=1000)
+    for origin in (KeyOrigin.OTHER, KeyOrigin.RUN):
+        assert not is_holder(hers, user_id=0, key=create_key(directory, "ada", origin=origin)[1])
+    _, handed = create_key(directory, "ada", origin=KeyOrigin.HANDED_OVER)
+    assert is_holder(hers, user_id=0, key=handed)
+    _, secret = create_key(directory, "ada", origin=KeyOrigin.HOLDER)
+    assert is_holder(hers, user_id=0, key=secret)
+    assert not is_holder(mine, user_id=0, key=secret)
     for wrong in ("", "bailee", "bailee__", secret[:-1], secret[:-1] + "é", f"{secret}_"):
-        assert not directory.is_holder(hers, user_id=0, key=wrong)
+        assert not is_holder(hers, user_id=0, key=wrong)
 
 
 # --- The way to the ledger ---

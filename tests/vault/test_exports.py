@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bailee.accounts.keys import create_key
+from bailee.accounts.tables import KeyOrigin
 from bailee.cli import accounts as command
 from bailee.flows.messages.conversations import read_text
 from bailee.ledger.entries import ContentRead
@@ -99,7 +100,7 @@ def test_facts_and_terms(keeping: Keeping, tmp_path: Path) -> None:
     assert (given["given"], ended["given"], given["by"], given["for"]) == (True, False, "ada", "account")
     assert given["at"].startswith("2026-05-04T12:00:00")
     (key,) = lines(out, "keys")
-    assert set(key) == {"id", "label", "created", "revoked"}
+    assert set(key) == {"id", "label", "created", "revoked", "origin", "made_by"}
     (hold,) = lines(out, "holds")
     assert (hold["session"], hold["reason"], hold["released"]) == ("session-3", "case 7", None)
     (access,) = lines(out, "accesses")
@@ -198,7 +199,7 @@ def test_memory_holds_one_session(keeping: Keeping, tmp_path: Path, monkeypatch:
 def test_who_may_export(keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account holder needs no reason; anybody else does, and it is on the ledger."""
     monkeypatch.delenv("BAILEE_KEY", raising=False)
-    _, key = create_key(keeping.custody.directory, "ada")
+    _, key = create_key(keeping.custody.directory, "ada", origin=KeyOrigin.HOLDER)
     run = CliRunner().invoke
     arguments = ["export", "ada", "--home", str(keeping.home), "--out"]
     refused = run(command.accounts, [*arguments, str(tmp_path / "a")])

@@ -1,10 +1,7 @@
 """Accounts and organizations, and the consents they gave: who there is and what they allowed."""
 
 import contextlib
-import hashlib
-import hmac
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
+from bailee.accounts.names import check_name
 from bailee.accounts.removal import remove_account
 from bailee.accounts.tables import Role
 from bailee.database.engines import open_database, truncate_log
@@ -31,7 +29,6 @@ from bailee.policy.problems import Problem
 
 FILE_NAME = "accounts.db"
 DEFAULT_NAME = "me"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 class Kind(StrEnum):
@@ -62,7 +59,7 @@ class Account(msgspec.Struct, frozen=True):
     zdr: bool
 
     def to_context(self, provider: Provider) -> Context:
-        """Return what the policy is asked about this account's traffic."""
+        """Return what the policy is asked about this account's traffic to a provider's own API."""
         return Context(
             plan=self.plan,
             provider=provider,
@@ -122,6 +119,10 @@ class Directory:
         self._open_pseudonyms = pseudonyms
         self._pseudonyms: Pseudonyms | None = None
         self._clock = clock
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970 UTC."""
+        return int(self._clock() * 1000)
 
     def add(
         self,
@@ -216,47 +217,55 @@ class Directory:
             f"there are {len(accounts)} accounts", where="--account", fix="say whose session this is"
         )
 
-    def consent(self, account: str, *, given: bool) -> Change:
-        """Record an account holder's own choice on training.
+    def consent(self, account: str, *, given: bool, by: str = "") -> Change:
+        """Record an account holder's own choice on training; `choices.choose_training` asks for the proof.
+
+        Args:
+            by: another, who ends it for them: what `ledger.pseudonyms` knows that person by.
 
         Raises:
             Problem: the plan has no training switch, or there is no such account.
         """
         holder = self.get(account)
-        if given:
-            require_grant(Consent.TRAINING, holder.plan, Grantor.ACCOUNT_HOLDER)
-        else:
-            require_available(holder.plan, training=True)
-        return self._record(holder.id, Kind.TRAINING, given, was=holder.training, granted_by=holder.id)
+        with self.telling_refusals(Kind.TRAINING, given, by or holder.id, of=holder.id):
+            if given:
+                require_grant(Consent.TRAINING, holder.plan, Grantor.ACCOUNT_HOLDER)
+            else:
+                require_available(holder.plan, training=True)
+        return self._record(holder.id, Kind.TRAINING, given, was=holder.training, granted_by=by or holder.id)
 
     def decide_for_organization(
-        self, organization: str, kind: Kind, *, given: bool, by: str, provider: Provider = Provider.ANTHROPIC
+        self,
+        organization: str,
+        kind: Kind,
+        *,
+        given: bool,
+        by: str,
+        provider: Provider | None = Provider.ANTHROPIC,
     ) -> Change:
         """Record an admin's choice for an organization: the partner program or zero data retention.
 
         Args:
-            by: the name of the account that asks.
-            provider: where the organization's traffic reaches the model.
+            by: the name of the account that asks; `choices.require_admin` has them prove it.
+            provider: where the organization's traffic reaches the model; None where nobody knows.
 
         Raises:
-            Problem: the one who asks is no admin of that organization, or its plan does not have it.
+            Problem: the one who asks is no admin of that organization, its plan does not have it, or there
+                is none of that name.
         """
+        self.members(organization)
         person = self.get(by)
-        if person.organization != organization:
-            raise Problem(
-                f"{by!r} does not belong to organization {organization!r}",
-                where="--as",
-                fix="name an admin of that organization",
-            )
-        if kind is Kind.DPP and given and provider is not Provider.ANTHROPIC:
-            raise Problem(
-                f"the partner program is for the first-party API only, not for {provider}",
-                where="dpp",
-                fix="leave it off",
-            )
         is_admin = person.role is Role.ADMIN
-        try:
+        with self.telling_refusals(kind, given, person.id, of=organization):
+            _require_member(person, organization)
             if kind is Kind.DPP:
+                if given and provider is not Provider.ANTHROPIC:
+                    raise Problem(
+                        "the partner program is for the first-party API only, "
+                        + (f"not for {provider}" if provider else "and nothing shows that it is reached"),
+                        where="dpp",
+                        fix="leave it off" if provider else "run the service with the Claude API: bailee up",
+                    )
                 grantor = Grantor.ORGANIZATION_ADMIN if is_admin else Grantor.ORGANIZATION_MEMBER
                 require_grant(Consent.DPP, person.plan, grantor)
             elif not is_admin:
@@ -265,14 +274,14 @@ class Directory:
                     where="--as",
                     fix="ask an organization admin",
                 )
-        except Problem:
-            self._tell_refusal(kind, given, person)
-            raise
         was = person.dpp if kind is Kind.DPP else person.zdr
         return self._record(organization, kind, given, was=was, granted_by=person.id)
 
-    def limit_account(self, account: str, limit: Period) -> None:
+    def limit_account(self, account: str, limit: Period, *, by: str = "") -> None:
         """Record the longest time an account holder lets records be held; `unlimited` is no wish.
+
+        Args:
+            by: another, who shortens it for them (`choices.choose_retention`), as in `consent`.
 
         Raises:
             Problem: there is no such account.
@@ -282,26 +291,30 @@ class Directory:
         wish = None if limit.is_unlimited else str(limit)
         with self.engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.id == holder.id).values(retention=wish))
-            self._tell_limit(connection, holder.id, limit)
+            self._tell_limit(connection, holder.id, limit, by or holder.id)
 
     def limit_organization(self, organization: str, limit: Period, *, by: str) -> None:
         """Record the longest time an organization lets records be held; `unlimited` is no wish.
 
         Raises:
-            Problem: the one who asks is no admin of that organization.
+            Problem: the one who asks is no admin of that organization, or there is none of that name.
         """
+        self.members(organization)
         person = self.get(by)
-        if person.organization != organization or person.role is not Role.ADMIN:
-            raise Problem(
-                f"{by!r} is no admin of organization {organization!r}",
-                where="--as",
-                fix="name an admin of that organization",
-            )
+        # Given is what loosens: whatever limit is asked for, a member may have no say in it.
+        with self.telling_refusals("retention", True, person.id, of=organization):
+            _require_member(person, organization)
+            if person.role is not Role.ADMIN:
+                raise Problem(
+                    f"{by!r} is no admin of organization {organization!r}",
+                    where="--as",
+                    fix="name an admin of that organization",
+                )
         table = tables.organizations
         wish = None if limit.is_unlimited else str(limit)
         with self.engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.name == organization).values(retention=wish))
-            self._tell_limit(connection, organization, limit)
+            self._tell_limit(connection, organization, limit, person.id)
 
     def members(self, organization: str) -> list[Account]:
         """Return the accounts of an organization, by name.
@@ -315,7 +328,7 @@ class Directory:
         return found
 
     def _record(self, subject: str, kind: Kind, given: bool, *, was: bool, granted_by: str) -> Change:
-        change = Change(subject, kind, given, was, granted_by, int(self._clock() * 1000))
+        change = Change(subject, kind, given, was, granted_by, self.now_ms())
         with self.engine.begin() as connection:
             connection.execute(
                 sa.insert(tables.consents).values(
@@ -337,23 +350,41 @@ class Directory:
             put(connection, tables.outbox, [entry])
         return change
 
-    def _tell_refusal(self, kind: Kind, given: bool, person: Account) -> None:
+    @contextlib.contextmanager
+    def telling_refusals(self, what: str, given: bool, by: str, *, of: str) -> Iterator[None]:
+        """Ledger every change that is refused within; see `tell_refusal`."""
+        try:
+            yield
+        except Problem:
+            self.tell_refusal(what, given, by, of=of)
+            raise
+
+    def tell_refusal(self, what: str, given: bool, by: str, *, of: str) -> None:
+        """Ledger that a change is refused: the one place where that is done.
+
+        Args:
+            what: a `Kind`, or another word for what was asked for; see `ledger.entries.ConsentRefused`.
+            by: who asked, as `ledger.pseudonyms` knows them.
+            of: whose account, by its id, or which organization.
+        """
         entry = ConsentRefused(
             id=secrets.token_hex(16),
-            at_ms=int(self._clock() * 1000),
-            consent=kind.value,
+            at_ms=self.now_ms(),
+            consent=str(what),
             given=given,
-            by=self.name(person.id),
+            by=self.name(by),
+            subject=self.name(of),
         )
         with self.engine.begin() as connection:
             put(connection, tables.outbox, [entry])
 
-    def _tell_limit(self, connection: sa.Connection, subject: str, limit: Period) -> None:
+    def _tell_limit(self, connection: sa.Connection, subject: str, limit: Period, by: str) -> None:
         entry = LimitChanged(
             id=secrets.token_hex(16),
-            at_ms=int(self._clock() * 1000),
+            at_ms=self.now_ms(),
             subject=self.name(subject),
             retention=str(limit),
+            by=self.name(by),
         )
         put(connection, tables.outbox, [entry])
 
@@ -361,28 +392,6 @@ class Directory:
         """Return what the ledger calls a person, or something of theirs; see `Pseudonyms.name`."""
         self._pseudonyms = self._pseudonyms or self._open_pseudonyms()
         return self._pseudonyms.name(person, of)
-
-    def is_holder(self, account: str, *, user_id: int, key: str = "") -> bool:
-        """Tell whether somebody is the account holder.
-
-        Args:
-            account: the account's id.
-            user_id: the user of this machine who asks; an account may be one user's own.
-            key: a key they present.
-        """
-        accounts, keys = tables.accounts, tables.keys
-        parts = key.split("_")
-        query = sa.select(accounts.c.user_id).where(accounts.c.id == account)
-        presented = sa.select(keys.c.digest).where(
-            keys.c.account == account,
-            keys.c.id == (parts[1] if len(parts) == 3 else ""),
-            keys.c.revoked_ms.is_(None),
-        )
-        with self.engine.connect() as connection:
-            if connection.execute(query).scalar_one_or_none() == user_id:
-                return True
-            digest = connection.execute(presented).scalar_one_or_none()
-        return digest is not None and hmac.compare_digest(digest, digest_secret(parts[2].encode()))
 
     def record_access(
         self, account: str, session: str | None, *, reader: str, reason: str, entry: ContentRead
@@ -471,24 +480,13 @@ def open_directory(home: Path, *, clock: Callable[[], float] = time.time) -> Dir
     return Directory(engine, partial(open_pseudonyms, home / "keystore", secrets.token_bytes), clock)
 
 
-def digest_secret(secret: bytes) -> bytes:
-    """Return what is kept of a key's secret: 256 random bits need no slow hash."""
-    return hashlib.sha256(secret).digest()
-
-
-def check_name(name: str, *, where: str) -> str:
-    """Return a name of an account or an organization unchanged.
-
-    Raises:
-        Problem: it is empty, longer than 64 characters, or holds others than letters, digits and `._@-`.
-    """
-    if not _NAME.fullmatch(name):
+def _require_member(person: Account, organization: str) -> None:
+    if person.organization != organization:
         raise Problem(
-            f"{name!r} is not a name",
-            where=where,
-            fix="use up to 64 letters, digits and . _ @ -, starting with a letter or digit",
+            f"{person.name!r} does not belong to organization {organization!r}",
+            where="--as",
+            fix="name an admin of that organization",
         )
-    return name
 
 
 def _period(text: str | None) -> Period | None:

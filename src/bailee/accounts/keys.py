@@ -17,9 +17,11 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
-from bailee.accounts.directory import Account, Directory, digest_secret, open_directory
+from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.holders import PROVING, digest_secret
+from bailee.accounts.tables import KeyOrigin
 from bailee.database.engines import watch_changes
-from bailee.ledger.entries import KeyRevoked
+from bailee.ledger.entries import KeyCreated, KeyRevoked
 from bailee.ledger.outbox import put
 from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
@@ -31,13 +33,24 @@ _NO_DIGEST = bytes(32)
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A key by its facts; the secret is known to its holder only. Times are milliseconds since 1970 UTC."""
+    """A key by its facts; the secret is known to its holder only. Times are milliseconds since 1970 UTC.
+
+    Attributes:
+        origin, made_by: who made it, as what and by name; None where an earlier program did not say.
+    """
 
     id: str
     account: str
     label: str
     created_ms: int
     revoked_ms: int | None
+    origin: KeyOrigin | None = None
+    made_by: str | None = None
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether presenting it proves the account holder."""
+        return self.origin in PROVING
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -53,11 +66,12 @@ class Principal(msgspec.Struct, frozen=True):
     account_limit: Period | None
     organization_limit: Period | None
 
-    def to_context(self, provider: Provider) -> Context:
-        """Return what the policy is asked about this principal's traffic."""
+    def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
+        """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
         return Context(
             plan=self.plan,
             provider=provider,
+            is_first_party=is_first_party,
             training=self.training,
             dpp=self.dpp,
             zdr=self.zdr,
@@ -71,10 +85,17 @@ def create_key(
     account: str,
     *,
     label: str = "",
-    clock: Callable[[], float] = time.time,
+    origin: KeyOrigin = KeyOrigin.OTHER,
+    made_by: str = "",
+    clock: Callable[[], float] | None = None,
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> tuple[Key, str]:
     """Make a key for an account; return its facts and the key itself, which is shown this once.
+
+    Args:
+        origin: as what it is made; see `choices.choose_origin`.
+        made_by: the user of this machine who makes it.
+        clock: seconds since 1970 UTC; the directory's own if left out.
 
     Raises:
         Problem: there is no such account, or the label is not one line of up to 100 characters.
@@ -83,7 +104,7 @@ def create_key(
         raise Problem("the label is not one printable line", where="--label", fix="shorten it")
     holder = directory.get(account)
     id, secret = random(8).hex(), random(32).hex()
-    created = int(clock() * 1000)
+    created = directory.now_ms() if clock is None else int(clock() * 1000)
     with directory.engine.begin() as connection:
         connection.execute(
             sa.insert(tables.keys).values(
@@ -92,9 +113,20 @@ def create_key(
                 label=label,
                 digest=digest_secret(secret.encode()),
                 created_ms=created,
+                origin=origin.value,
+                made_by=made_by,
             )
         )
-    return Key(id, holder.name, label, created, None), f"bailee_{id}_{secret}"
+        entry = KeyCreated(
+            id=secrets.token_hex(16),
+            at_ms=created,
+            subject=directory.name(holder.id),
+            key=directory.name(holder.id, f"key {id}"),
+            origin=origin.value,
+            by=directory.name(holder.id if origin is KeyOrigin.HOLDER else f"operator {made_by}"),
+        )
+        put(connection, tables.outbox, [entry])
+    return Key(id, holder.name, label, created, None, origin, made_by), f"bailee_{id}_{secret}"
 
 
 def list_keys(directory: Directory) -> list[Key]:
@@ -103,7 +135,15 @@ def list_keys(directory: Directory) -> list[Key]:
     query = sa.select(keys, accounts.c.name).join(accounts).order_by(keys.c.created_ms.desc(), keys.c.id)
     with directory.engine.connect() as connection:
         return [
-            Key(row.id, row.name, row.label, row.created_ms, row.revoked_ms)
+            Key(
+                row.id,
+                row.name,
+                row.label,
+                row.created_ms,
+                row.revoked_ms,
+                KeyOrigin(row.origin) if row.origin else None,
+                row.made_by,
+            )
             for row in connection.execute(query)
         ]
 

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from bailee.accounts import tables
+from bailee.policy.consents import Consent
 
 
 def remove_account(connection: sa.Connection, account: str) -> str | None:
@@ -20,11 +21,14 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
     ).scalar_one_or_none()
     connection.execute(sa.delete(keys).where(keys.c.account == account))
     connection.execute(sa.delete(accesses).where(accesses.c.account == account))
-    connection.execute(sa.delete(consents).where(consents.c.subject == account))
+    # Training is what an account consents to, all else is an organization's: in a home of an earlier program
+    # an organization may have the name that is this account's id.
+    is_accounts = consents.c.kind == Consent.TRAINING
+    connection.execute(sa.delete(consents).where(consents.c.subject == account, is_accounts))
     connection.execute(sa.delete(accounts).where(accounts.c.id == account))
     others = sa.select(accounts.c.id).where(accounts.c.organization == organization)
     if organization is None or connection.execute(others).first() is not None:
         return None
-    connection.execute(sa.delete(consents).where(consents.c.subject == organization))
+    connection.execute(sa.delete(consents).where(consents.c.subject == organization, ~is_accounts))
     connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
     return organization

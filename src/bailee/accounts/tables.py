@@ -13,7 +13,7 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0002",
+    "0003",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
@@ -27,6 +27,18 @@ class Role(StrEnum):
 
     ADMIN = "admin"
     MEMBER = "member"
+
+
+class KeyOrigin(StrEnum):
+    """Who made a key: the account holder, another for the account holder, another for agents, or a run.
+
+    The first two prove the account holder (`holders.PROVING`).
+    """
+
+    HOLDER = "holder"
+    HANDED_OVER = "handed_over"
+    OTHER = "other"
+    RUN = "run"
 
 
 organizations = sa.Table(
@@ -70,6 +82,9 @@ keys = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("revoked_ms", sa.BigInteger, nullable=True),
+    # A KeyOrigin, and the user of this machine who made it; NULL in keys that an earlier program made.
+    sa.Column("origin", sa.Text, nullable=True),
+    sa.Column("made_by", sa.Text, nullable=True),
 )
 
 # Who but the account holder read content: the account holder sees it.

@@ -8,6 +8,7 @@ from bailee.cli.accesses import admit, operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.progress import draw_progress
+from bailee.cli.proofs import claiming
 from bailee.policy.plans import Plan
 from bailee.sizes import tell_count, tell_size
 
@@ -108,8 +109,9 @@ def erase(name: str, dry_run: bool, yes: bool, receipt: Path | None, home: Path,
     if dry_run:
         tell_count_of(what, counted, as_json=as_json)
         return
-    confirm_erasure(what, counted, yes=yes)
-    erased, proof = custody.erase_account(account, by=operator())
+    with claiming(receipt):
+        confirm_erasure(what, counted, yes=yes)
+        erased, proof = custody.erase_account(account, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
     custody.close()
 

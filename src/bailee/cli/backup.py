@@ -10,6 +10,7 @@ import click
 from bailee.cli.accesses import operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.progress import draw_progress
+from bailee.cli.proofs import claiming, write_proof
 from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
@@ -152,7 +153,7 @@ def verify(folder: Path, key_text: str | None, home: Path, as_json: bool) -> Non
 @click.option("--dry-run", is_flag=True, help="Tell what would be restored, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--receipt", type=click.Path(dir_okay=False, path_type=Path), help="Write the receipt to this file."
+    "--receipt", type=click.Path(dir_okay=False, path_type=Path), help="Write the receipt to this new file."
 )
 @with_home
 @with_json
@@ -190,7 +191,7 @@ def restore(
 
     request = Request(folder, keys, kek, ledger, unknown, operator())
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with lock_home(home):
+    with claiming(None if dry_run else receipt), lock_home(home):
         unfinished = read_unfinished(home)
         if unfinished is None:
             with draw_progress("Restoring") as progress:
@@ -209,8 +210,7 @@ def restore(
             click.echo("Going on with the restore that was not finished.", err=True)
         install(home, at_ms=_now_ms())
         proof = finish(home, staged)
-    if receipt is not None:
-        receipt.write_bytes(proof)
+    write_proof(receipt, proof)
     _tell(staged, receipt, as_json=as_json, is_done=True)
 
 

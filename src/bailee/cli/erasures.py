@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bailee.cli.options import echo_json
+from bailee.cli.proofs import write_proof
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
 
@@ -23,7 +24,7 @@ def with_erasure(command: _Command) -> _Command:
         click.option(
             "--receipt",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the receipt to this file.",
+            help="Write the receipt to this new file.",
         ),
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing."),
@@ -66,9 +67,12 @@ def tell_count_of(what: str, counted: "Erasure", *, as_json: bool) -> None:
 
 
 def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | None, *, as_json: bool) -> None:
-    """Tell what went, and hand over the receipt."""
-    if receipt is not None:
-        receipt.write_bytes(proof)
+    """Tell what went, and hand over the receipt.
+
+    Raises:
+        OSError: its file cannot be written; it is on standard output then.
+    """
+    write_proof(receipt, proof)
     if as_json:
         click.echo(proof, nl=False)
     else:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bailee.characters import make_visible
 from bailee.home import home_directory
 from bailee.policy.problems import Problem
 
@@ -58,11 +59,15 @@ def echo_json(value: object) -> None:
 
 
 def echo_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, empty: str) -> None:
-    """Print aligned columns on standard output, or say on standard error that there is nothing."""
+    """Print aligned columns on standard output, or say on standard error that there is nothing.
+
+    Characters in them that a terminal would obey are made visible.
+    """
     if not rows:
         click.echo(empty, err=True)
         return
-    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
+    visible = [heads, *(tuple(make_visible(cell) for cell in row) for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*visible, strict=True)]
+    for row in visible:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.privacy import bring_into_force, tell_tightened
 from bailee.policy.problems import Problem
@@ -12,7 +13,11 @@ from bailee.sizes import tell_count
 
 @click.group()
 def org() -> None:
-    """An organization's members, zero data retention, partner program."""
+    """An organization's members, zero data retention, partner program.
+
+    Whoever decides proves to be that admin, as the user whose account it is or with a key in BAILEE_KEY that
+    proves it (`bailee keys create`).
+    """
 
 
 @org.command()
@@ -42,8 +47,9 @@ def zdr(choice: str, organization: str, admin: str, yes: bool, home: Path, as_js
 def dpp(choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
     """Join or leave the development partner program: conversations may train models.
 
-    Plans team, enterprise and api, on the first-party API. Joining holds for what is said from now on;
-    leaving holds at once for what is held already as well.
+    Plans team, enterprise and api, on the first-party API: to join, a service whose upstream is the Claude
+    API has to be running, and what goes through another upstream never trains by it. Joining holds for what
+    is said from now on; leaving holds at once for what is held already as well.
     """
     _decide("dpp", choice, organization, admin, home, as_json)
 
@@ -56,12 +62,17 @@ def dpp(choice: str, organization: str, admin: str, home: Path, as_json: bool) -
 @with_json
 def retention(period: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
     """Have the members' records held no longer than PERIOD, such as 7d; `unlimited` takes the wish back."""
+    from bailee.accounts.choices import RETENTION, require_admin
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
 
     custody = open_custody(home)
     limit = Period.parse(period, where="PERIOD")
-    custody.directory.limit_organization(organization, limit, by=admin)
+    try:
+        require_admin(custody.directory, admin, this_operator(), RETENTION, given=True)
+        custody.directory.limit_organization(organization, limit, by=admin)
+    finally:
+        custody.settle()
     changed = bring_into_force(custody, custody.directory.members(organization))
     if as_json:
         echo_json({"organization": organization, "retention": str(limit), "segments_tightened": changed})
@@ -99,12 +110,15 @@ def _confirm_emptying(organization: str, admin: str, home: Path) -> None:
     """
     import sys
 
+    from bailee.accounts.holders import is_holder
     from bailee.accounts.tables import Role
     from bailee.vault.custody import open_custody
     from bailee.vault.erasure import count_account
 
     custody = open_custody(home)
-    if custody.directory.get(admin).role is not Role.ADMIN:
+    person = custody.directory.get(admin)
+    is_admin = (person.organization, person.role) == (organization, Role.ADMIN)
+    if not (is_admin and is_holder(custody.directory.engine, person.id, this_operator())):
         return
     members = custody.directory.members(organization)
     held = sum(count_account(custody.vault, member.id).segments for member in members)
@@ -124,16 +138,18 @@ def _confirm_emptying(organization: str, admin: str, home: Path) -> None:
 def _decide(kind: str, choice: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
     import msgspec
 
+    from bailee.accounts.choices import require_admin
     from bailee.accounts.directory import Kind
     from bailee.policy.plans import Provider
     from bailee.service.running import find_running
     from bailee.vault.custody import open_custody
 
     running = find_running(home)
-    known = running is not None and running.upstream in set(Provider)
-    provider = Provider(running.upstream) if running and known else Provider.ANTHROPIC
+    # Any other upstream, and none, is a place of which nobody has said whose terms hold there.
+    provider = Provider(running.upstream) if running and running.upstream in set(Provider) else None
     custody = open_custody(home)
     try:
+        require_admin(custody.directory, admin, this_operator(), kind, given=choice == "on")
         change = custody.directory.decide_for_organization(
             organization, Kind(kind), given=choice == "on", by=admin, provider=provider
         )

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bailee.characters import make_visible
+from bailee.cli.accesses import this_operator
+from bailee.cli.keys import describe_key, tell_maker
 from bailee.cli.options import echo_json, with_home, with_json
 from bailee.moments import tell_minute
 from bailee.sizes import tell_count
@@ -27,13 +30,20 @@ def privacy() -> None:
 def training(choice: str, account: str, home: Path, as_json: bool) -> None:
     """Allow or end the use of conversations to train models.
 
+    Only the account holder allows it, as the user whose account it is or with a key in BAILEE_KEY that proves
+    it (`bailee keys create`); whoever runs this may end it, and the ledger says who did.
+
     Consumer plans only. Switched on it holds for what is said from now on; switched off it holds at once for
     what is held already as well: its time is shortened, and it is in no dataset any more.
     """
+    from bailee.accounts.choices import choose_training
     from bailee.vault.custody import open_custody
 
     custody = open_custody(home)
-    change = custody.directory.consent(account, given=choice == "on")
+    try:
+        change = choose_training(custody.directory, account, this_operator(), given=choice == "on")
+    finally:
+        custody.settle()
     changed = bring_into_force(custody, [custody.directory.get(account)])
     if as_json:
         echo_json({**_facts(change), "segments_tightened": changed})
@@ -51,14 +61,18 @@ def retention(period: str, account: str, home: Path, as_json: bool) -> None:
     """Have records held no longer than PERIOD, such as 7d or none; `unlimited` takes the wish back.
 
     A shorter time holds at once for what is held already; a longer one, never beyond the plan's own, for what
-    is said from now on.
+    is said from now on. Only the account holder lengthens it, as for training.
     """
+    from bailee.accounts.choices import choose_retention
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
 
     custody = open_custody(home)
     limit = Period.parse(period, where="PERIOD")
-    custody.directory.limit_account(account, limit)
+    try:
+        choose_retention(custody.directory, account, this_operator(), limit)
+    finally:
+        custody.settle()
     changed = bring_into_force(custody, [custody.directory.get(account)])
     if as_json:
         echo_json({"account": account, "retention": str(limit), "segments_tightened": changed})
@@ -71,26 +85,36 @@ def retention(period: str, account: str, home: Path, as_json: bool) -> None:
 @with_home
 @with_json
 def show(account: str, home: Path, as_json: bool) -> None:
-    """Show what is in force, and who but the account holder read content."""
+    """Show what is in force, what keys there are, and who but the account holder read content."""
     from bailee.accounts.directory import open_directory
+    from bailee.accounts.keys import list_keys
 
     directory = open_directory(home)
     found = directory.get(account)
     accesses = directory.list_accesses(found.id)
+    made = [key for key in list_keys(directory) if key.account == found.name]
     if as_json:
         facts = {"account": found.name, "plan": found.plan, "training": found.training, "zdr": found.zdr}
         limit = str(found.retention) if found.retention else None
-        echo_json({**facts, "retention": limit, "accesses": accesses})
+        keys = [describe_key(key) for key in made]
+        echo_json({**facts, "retention": limit, "keys": keys, "accesses": accesses})
         return
     click.echo(f"{found.name}, plan {found.plan}: training {'on' if found.training else 'off'}.")
     if found.retention:
         click.echo(f"Records are held at most {found.retention}.")
     if found.organization:
         click.echo(f"Its organization decides the rest: bailee org show {found.organization}")
+    for key in made:
+        state = ", revoked" if key.revoked_ms else ""
+        label = f" ({key.label})" if key.label else ""
+        moment = tell_minute(key.created_ms)
+        click.echo(make_visible(f"{moment} UTC: key {key.id}{label}{state}: {tell_maker(key)}"))
     for access in accesses:
         what = f"session {access.session}" if access.session else "all sessions"
         moment = tell_minute(access.at_ms)
-        click.echo(f"{moment} UTC: {access.reader} read {what} ({access.purpose}): {access.reason}")
+        click.echo(
+            make_visible(f"{moment} UTC: {access.reader} read {what} ({access.purpose}): {access.reason}")
+        )
 
 
 def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bailee.cli.accesses import operator
 from bailee.cli.options import with_home, working_folder
 from bailee.policy.layers import REPOSITORY
 from bailee.policy.plans import Provider
@@ -72,6 +73,7 @@ def run(
     """
     from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import create_key, revoke_key
+    from bailee.accounts.tables import KeyOrigin
     from bailee.service.launching import running_service
     from bailee.vault.store import open_vault
 
@@ -91,7 +93,13 @@ def run(
     hint = "" if len(manifests) == 1 else "; or say which agent the command is, with --agent"
     with running_service(home, upstream) as (service, this):
         provider = Provider(service.upstream) if service.upstream in set(Provider) else Provider.ANTHROPIC
-        key, secret = create_key(directory, holder.name, label=f"run {Path(command[0]).name}"[:100])
+        key, secret = create_key(
+            directory,
+            holder.name,
+            label=f"run {Path(command[0]).name}"[:100],
+            origin=KeyOrigin.RUN,
+            made_by=operator(),
+        )
         this.note_key(key.id)
         try:
             environment = make_environment(

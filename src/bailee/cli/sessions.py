@@ -9,6 +9,7 @@ from bailee.cli.accesses import admit, operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.local_sessions import local
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.cli.proofs import claiming
 from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_size
@@ -185,6 +186,8 @@ def erase(
 ) -> None:
     """Erase a session: destroy its keys, so that no copy of the vault opens, then remove it.
 
+    Its id is given in full: the beginning of one may by now be another session's.
+
     With --json the receipt itself is printed: it proves the erasure offline (`bailee ledger verify RECEIPT`).
     """
     from bailee.vault.custody import open_custody
@@ -193,26 +196,44 @@ def erase(
     custody = open_custody(home)
     names = {known.id: known.name for known in custody.directory.all()}
     owner = custody.directory.get(account).id if account else None
-    session = _find(custody.vault, session_id, owner, names)
+    session = _find(custody.vault, session_id, owner, names, is_exact=True)
     refuse_held(custody.vault, session.account, session.id)
     counted = count_session(custody.vault, session.account, session.id)
     what = f"session {session.id}"
     if dry_run:
         tell_count_of(what, counted, as_json=as_json)
         return
-    confirm_erasure(what, counted, yes=yes)
-    erased, proof = custody.erase_session(session.account, session.id, by=operator())
+    with claiming(receipt):
+        confirm_erasure(what, counted, yes=yes)
+        erased, proof = custody.erase_session(session.account, session.id, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
     custody.close()
 
 
-def _find(engine: object, session_id: str, account: str | None, names: dict[str, str]) -> "Session":
+def _find(
+    engine: object, session_id: str, account: str | None, names: dict[str, str], *, is_exact: bool = False
+) -> "Session":
+    """Return the session of that id, or the only one whose id begins so.
+
+    Args:
+        is_exact: take no beginning of an id.
+
+    Raises:
+        Problem: there is none, or there are several.
+    """
     from sqlalchemy import Engine
 
     from bailee.vault.reader import list_sessions
 
     assert isinstance(engine, Engine)
+    if not session_id:
+        raise Problem("an empty id names no session", where="SESSION_ID", fix="see: bailee sessions list")
     found = list_sessions(engine, account=account, session=session_id, flow=None)
+    if is_exact and found and found[0].id != session_id:
+        listed = ", ".join(session.id for session in found[:5])
+        raise Problem(
+            f"there is no session {session_id!r}", where=f"begin so: {listed}", fix="give the whole id"
+        )
     if not found:
         raise Problem(f"there is no session {session_id!r}", fix="see: bailee sessions list")
     if len({session.id for session in found}) > 1:

@@ -1,7 +1,7 @@
 """Which of a home's stores were made once: what is missing then was lost, and is not made anew in silence.
 
 An empty store in place of a lost one would say that nothing is held, that no hold is in force and that an
-erasure was done. So each is noted in the home when it is first opened, and refused when it is gone after that.
+erasure was done. So each is noted in the home when it is first opened, and refused when it is gone later.
 A restore makes what is lost, and goes by a way of its own.
 """
 

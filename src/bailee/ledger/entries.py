@@ -38,12 +38,18 @@ class ConsentChanged(Entry, frozen=True, kw_only=True, tag="consent"):
     by: str
 
 
-class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused"):
-    """Somebody asked for a change that was not theirs to make."""
+class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused", omit_defaults=True):
+    """Somebody asked for a change that was not theirs to make, or that there is not.
+
+    Attributes:
+        consent: "training", "dpp", "zdr", "retention" for a limit, or "key" for one that proves somebody.
+        subject: whose account or organization; empty in entries of earlier programs.
+    """
 
     consent: str
     given: bool
     by: str
+    subject: str = ""
 
 
 class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened"):
@@ -55,11 +61,30 @@ class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened"):
     segments: int
 
 
-class LimitChanged(Entry, frozen=True, kw_only=True, tag="limit"):
-    """An account holder, or an organization's admin, wished records to be held no longer than this."""
+class LimitChanged(Entry, frozen=True, kw_only=True, tag="limit", omit_defaults=True):
+    """An account holder, or an organization's admin, wished records to be held no longer than this.
+
+    Attributes:
+        by: who said so; an operator may shorten it for them. Empty in entries of earlier programs.
+    """
 
     subject: str
     retention: str
+    by: str = ""
+
+
+class KeyCreated(Entry, frozen=True, kw_only=True, tag="key_created"):
+    """A key was made for an account; its name is a pseudonym of its account's.
+
+    Attributes:
+        origin: "holder" where the account holder made it, "handed_over" where another made it for them, so
+            that it proves who they are; "other" and "run" where it is for agents and proves nobody.
+    """
+
+    subject: str
+    key: str
+    origin: str
+    by: str
 
 
 class KeyRevoked(Entry, frozen=True, kw_only=True, tag="key_revoked"):
@@ -229,6 +254,7 @@ AnyEntry = (
     | ConsentRefused
     | TermsTightened
     | LimitChanged
+    | KeyCreated
     | KeyRevoked
     | HoldPlaced
     | HoldReleased

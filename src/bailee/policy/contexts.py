@@ -20,6 +20,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         plan: the plan of the account.
         provider: where the model is reached.
+        is_first_party: with the Claude API, whether it is known to be that and not what speaks like it.
         location: where the session runs.
         training: whether the account holder of a consumer plan consented to training.
         dpp: whether an organization admin consented to the development partner program.
@@ -31,6 +32,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: Plan = Plan.API
     provider: Provider = Provider.ANTHROPIC
+    is_first_party: bool = True
     location: Location = Location.LOCAL
     training: bool = False
     dpp: bool = False

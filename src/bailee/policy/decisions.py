@@ -252,11 +252,13 @@ def _training(flow: Flow, context: Context, retention: Period) -> tuple[bool, Ru
     if context.training and offers_training(plan, provider):
         text = "The account holder allows use for model improvement."
         return True, rule("consent", LayerName.ACCOUNT, Effect.TRAINS, text, "training")
-    if context.dpp and offers_dpp(plan, provider):
+    if context.dpp and context.is_first_party and offers_dpp(plan, provider):
         text = "An organization admin joined the development partner program."
         return True, rule("dpp", LayerName.ORGANIZATION, Effect.TRAINS, text, "dpp")
     if context.dpp:
-        text = f"The partner program does not reach {context.terms_plan} traffic on {provider}."
+        is_other = offers_dpp(plan, provider)  # and only the place keeps it out
+        place = "to what is not known to be the first-party API" if is_other else f"on {provider}"
+        text = f"The partner program does not reach {context.terms_plan} traffic {place}."
         return False, rule("dpp_not_offered", law, no, text, "dpp_first_party")
     if offers_training(plan, provider):
         text = "The account holder does not allow use for model improvement."

@@ -220,6 +220,8 @@ def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dic
                     "label": key.label,
                     "created": tell_moment(key.created_ms),
                     "revoked": revoked,
+                    "origin": key.origin,
+                    "made_by": key.made_by,
                 },
             )
     with custody.vault.connect() as connection:

@@ -89,7 +89,8 @@ class Gateway:
 
     def decide(self, principal: Principal) -> tuple[Decision, Decided]:
         """Return the decision on this principal's traffic, and its form for the record."""
-        context = principal.to_context(self.upstream.provider)
+        upstream = self.upstream
+        context = principal.to_context(upstream.provider, is_first_party=upstream.is_first_party)
         known = self._decided.get(context)
         if known is None:
             if len(self._decided) > 1024:

@@ -13,11 +13,14 @@ from bailee.accounts.directory import Kind, open_directory
 from bailee.accounts.keys import create_key, revoke_key
 from bailee.flows.messages.wires import Wire, recognize_wire
 from bailee.policy.plans import Plan
+from bailee.vault.reader import list_sessions
+from bailee.vault.store import open_vault
 from counterparts.agents import Agent, Answer, exchange, prompt
 from counterparts.answers import whole_answer
 from counterparts.gates import Gate, open_gate
-from counterparts.holdings import find_bytes, read_exchanges
-from counterparts.services import clean_environment
+from counterparts.holdings import find_bytes, read_exchanges, wait_until_ended
+from counterparts.services import clean_environment, serving
+from counterparts.upstreams import Upstream
 from counterparts.waiting import wait_for
 
 CANARY = "a-canary-in-the-prompt"
@@ -94,7 +97,7 @@ def test_a_revoked_key_is_refused_on_an_open_connection(gate: Gate) -> None:
         revoke_key(directory, key.id)
         agent.ask("revoked", prompt("after"))
         assert agent.read_answer().status == 401
-    directory.engine.dispose()
+    directory.close()
     assert not gate.upstream.has_visitor()
 
 
@@ -102,7 +105,7 @@ def test_a_key_revoked_by_another_process_is_refused(gate: Gate) -> None:
     """`bailee keys revoke` in a shell of its own reaches the running service."""
     directory = open_directory(gate.home)
     key, secret = create_key(directory, directory.ensure_default().name)
-    directory.engine.dispose()
+    directory.close()
     command = [sys.executable, "-m", "bailee", "keys", "revoke", key.id, "--home", str(gate.home)]
     subprocess.run(command, check=True, env=clean_environment(gate.home), capture_output=True)
     with gate.connect(secret) as agent:
@@ -119,7 +122,7 @@ def revoke_during_upload(gate: Gate) -> int:
         agent.socket.sendall(agent.head(len(body), "slow-upload") + body[:10])
         time.sleep(0.2)
         revoke_key(directory, key.id)
-        directory.engine.dispose()
+        directory.close()
         agent.socket.sendall(body[10:])
         with contextlib.suppress(TimeoutError):
             visit = gate.upstream.accept(1.0)
@@ -155,7 +158,7 @@ def test_zero_retention_switched_on_during_an_upload_counts(tmp_path: Path) -> N
             agent.socket.sendall(agent.head(len(body), "switched") + body[:10])
             time.sleep(0.2)
             directory.decide_for_organization("zeros", Kind.ZDR, given=True, by="zoe")
-            directory.engine.dispose()
+            directory.close()
             agent.socket.sendall(body[10:])
             assert agent.read_answer().status == 403
         assert not opened.upstream.has_visitor()
@@ -259,8 +262,33 @@ def switch_on_zero_retention(home: Path, name: str = "zeros") -> str:
     directory.add(f"zoe-{name}", Plan.ENTERPRISE, organization=name)
     directory.decide_for_organization(name, Kind.ZDR, given=True, by=f"zoe-{name}")
     _, secret = create_key(directory, f"zoe-{name}")
-    directory.engine.dispose()
+    directory.close()
     return secret
+
+
+@pytest.mark.parametrize(("kind", "trains"), [("anthropic", True), ("compatible", False)])
+def test_the_partner_program_covers_the_first_party_api_only(tmp_path: Path, kind: str, trains: bool) -> None:
+    """What goes to a server that only speaks like it never trains, whatever the organization joined."""
+    home = tmp_path / "state"
+    directory = open_directory(home)
+    directory.add("zoe", Plan.TEAM, organization="partners")
+    directory.decide_for_organization("partners", Kind.DPP, given=True, by="zoe")
+    _, secret = create_key(directory, "zoe")
+    directory.close()
+    with Upstream() as upstream:
+        environment = {"BAILEE_UPSTREAM_KEY": "made-up"}
+        options = ("--upstream", f"{kind}={upstream.url}")
+        with serving(home, tmp_path, *options, environment=environment) as service:
+            with Agent(service, secret) as agent:
+                assert exchange(agent, upstream, "partner", CANARY).status == 200
+            wait_until_ended(home, "partner")
+    vault = open_vault(home)
+    (session,) = list_sessions(vault)
+    vault.dispose()
+    assert session.trainable is trains
+    rule = "training.dpp" if trains else "training.dpp_not_offered"
+    (recorded,) = read_exchanges(home, "partner")
+    assert rule in [one["id"] for one in json.loads(recorded.decision)["rules"]]
 
 
 def test_zero_retention_needs_an_upstream_that_declares_it(gate: Gate) -> None:

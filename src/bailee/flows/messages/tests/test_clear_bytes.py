@@ -130,7 +130,7 @@ def make_zero_key(home: Path) -> str:
     directory.add("zoe", Plan.ENTERPRISE, organization="zeros")
     directory.decide_for_organization("zeros", Kind.ZDR, given=True, by="zoe")
     _, secret = create_key(directory, "zoe")
-    directory.engine.dispose()
+    directory.close()
     return secret
 
 

@@ -51,12 +51,15 @@ class Upstream(Protocol):
 
     Attributes:
         name: the word of the configuration: anthropic, bedrock, vertex, compatible, rehearsal.
+        provider: whose terms hold there.
+        is_first_party: whether it is the Claude API itself, by the word of the configuration.
         zero_data_retention: the operator's declaration that this upstream, as configured, retains nothing.
         wires: the request formats it understands; the gateway never translates one into another.
     """
 
     name: str
     provider: Provider
+    is_first_party: bool
     origin: Origin
     zero_data_retention: bool
     wires: frozenset[Wire]

@@ -34,6 +34,7 @@ class Anthropic(Compatible):
             key=key,
             name="anthropic",
             provider=Provider.ANTHROPIC,
+            is_first_party=True,
             zero_data_retention=zero_data_retention,
             where=where,
         )

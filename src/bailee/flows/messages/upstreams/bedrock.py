@@ -40,6 +40,7 @@ class Bedrock:
 
     name = "bedrock"
     provider = Provider.BEDROCK
+    is_first_party = False
     wires = frozenset({Wire.BEDROCK})
 
     def __init__(

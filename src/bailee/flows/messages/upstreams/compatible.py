@@ -55,6 +55,7 @@ class Compatible:
         origin: scheme, host, port and the path before every target.
         key: the operator's key, sent as `credential` says; unused with Credential.NONE.
         provider: whose terms hold there.
+        is_first_party: whether it is the Claude API; of any other server nobody knows.
         zero_data_retention: the operator's declaration that nothing is retained there.
         wires: the formats it understands.
         where: the setting the key comes from, for the text of a problem.
@@ -71,12 +72,14 @@ class Compatible:
         key: str = "",
         name: str = "compatible",
         provider: Provider = Provider.ANTHROPIC,
+        is_first_party: bool = False,
         zero_data_retention: bool = False,
         wires: frozenset[Wire] = frozenset({Wire.MESSAGES}),
         where: str = "",
     ) -> None:
         self.name = name
         self.provider = provider
+        self.is_first_party = is_first_party
         self.origin = origin
         self.zero_data_retention = zero_data_retention
         self.wires = wires

@@ -43,6 +43,7 @@ class Vertex:
 
     name = "vertex"
     provider = Provider.VERTEX
+    is_first_party = False
     wires = frozenset({Wire.VERTEX})
 
     def __init__(

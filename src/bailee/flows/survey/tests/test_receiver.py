@@ -35,7 +35,7 @@ def key(folder: Path) -> str:
     try:
         return create_key(directory, "ada")[1]
     finally:
-        directory.engine.dispose()
+        directory.close()
 
 
 @pytest.fixture(scope="module")
