@@ -6,7 +6,7 @@ import click
 
 from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
-from bailee.cli.privacy import bring_into_force, tell_tightened
+from bailee.cli.privacy import bring_into_force, confirm_shortening, tell_tightened
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 
@@ -58,10 +58,14 @@ def dpp(choice: str, organization: str, admin: str, home: Path, as_json: bool) -
 @click.argument("period")
 @click.option("--org", "organization", required=True, help="The organization.")
 @click.option("--as", "admin", required=True, metavar="ADMIN", help="The admin who decides.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @with_home
 @with_json
-def retention(period: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
-    """Have the members' records held no longer than PERIOD, such as 7d; `unlimited` takes the wish back."""
+def retention(period: str, organization: str, admin: str, yes: bool, home: Path, as_json: bool) -> None:
+    """Have the members' records held no longer than PERIOD, such as 7d; `unlimited` takes the wish back.
+
+    What is older goes before this returns, after a question.
+    """
     from bailee.accounts.choices import RETENTION, require_admin
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
@@ -70,6 +74,7 @@ def retention(period: str, organization: str, admin: str, home: Path, as_json: b
     limit = Period.parse(period, where="PERIOD")
     try:
         require_admin(custody.directory, admin, this_operator(), RETENTION, given=True)
+        confirm_shortening(custody, custody.directory.members(organization), limit, yes=yes)
         custody.directory.limit_organization(organization, limit, by=admin)
     finally:
         custody.settle()
@@ -92,12 +97,16 @@ def show(organization: str, home: Path, as_json: bool) -> None:
     first = members[0]
     if as_json:
         people = [{"name": member.name, "plan": member.plan, "role": member.role} for member in members]
-        echo_json({"organization": organization, "zdr": first.zdr, "dpp": first.dpp, "members": people})
+        limit = str(first.organization_retention) if first.organization_retention else None
+        facts = {"organization": organization, "zdr": first.zdr, "dpp": first.dpp, "retention": limit}
+        echo_json({**facts, "members": people})
         return
     rows = [(member.name, member.plan.value, str(member.role)) for member in members]
     echo_table(("MEMBER", "PLAN", "ROLE"), rows, empty="")
     switched = {True: "on", False: "off"}
     click.echo(f"zero data retention {switched[first.zdr]}, partner program {switched[first.dpp]}")
+    if first.organization_retention:
+        click.echo(f"Records are held at most {first.organization_retention}.")
 
 
 def _confirm_emptying(organization: str, admin: str, home: Path) -> None:

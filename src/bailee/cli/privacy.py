@@ -7,6 +7,7 @@ import click
 
 from bailee.characters import make_visible
 from bailee.cli.accesses import this_operator
+from bailee.cli.erasures import require_confirmation
 from bailee.cli.keys import describe_key, tell_maker
 from bailee.cli.options import echo_json, with_home, with_json
 from bailee.moments import tell_minute
@@ -14,6 +15,7 @@ from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
     from bailee.accounts.directory import Account
+    from bailee.policy.periods import Period
     from bailee.vault.custody import Custody
 
 
@@ -34,7 +36,8 @@ def training(choice: str, account: str, home: Path, as_json: bool) -> None:
     it (`bailee keys create`); whoever runs this may end it, and the ledger says who did.
 
     Consumer plans only. Switched on it holds for what is said from now on; switched off it holds at once for
-    what is held already as well: its time is shortened, and it is in no dataset any more.
+    what is held already as well: its time is shortened, and it is in no dataset that is built later. What is
+    in one already: `bailee dataset withdraw`.
     """
     from bailee.accounts.choices import choose_training
     from bailee.vault.custody import open_custody
@@ -55,13 +58,15 @@ def training(choice: str, account: str, home: Path, as_json: bool) -> None:
 @privacy.command()
 @click.argument("period")
 @click.option("--account", required=True, help="The account holder.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @with_home
 @with_json
-def retention(period: str, account: str, home: Path, as_json: bool) -> None:
+def retention(period: str, account: str, yes: bool, home: Path, as_json: bool) -> None:
     """Have records held no longer than PERIOD, such as 7d or none; `unlimited` takes the wish back.
 
     A shorter time holds at once for what is held already; a longer one, never beyond the plan's own, for what
-    is said from now on. Only the account holder lengthens it, as for training.
+    is said from now on. Only the account holder lengthens it, as for training. What is older than a shorter
+    time goes before this returns, after a question.
     """
     from bailee.accounts.choices import choose_retention
     from bailee.policy.periods import Period
@@ -69,6 +74,7 @@ def retention(period: str, account: str, home: Path, as_json: bool) -> None:
 
     custody = open_custody(home)
     limit = Period.parse(period, where="PERIOD")
+    confirm_shortening(custody, [custody.directory.get(account)], limit, yes=yes)
     try:
         choose_retention(custody.directory, account, this_operator(), limit)
     finally:
@@ -115,6 +121,22 @@ def show(account: str, home: Path, as_json: bool) -> None:
         click.echo(
             make_visible(f"{moment} UTC: {access.reader} read {what} ({access.purpose}): {access.reason}")
         )
+
+
+def confirm_shortening(custody: "Custody", accounts: "list[Account]", limit: "Period", *, yes: bool) -> None:
+    """Ask before a shorter time lets go of what is held already.
+
+    Raises:
+        Problem: nobody is there to be asked.
+    """
+    from bailee.vault.ceilings import count_outlived
+
+    with custody.vault.connect() as connection:
+        ids = [account.id for account in accounts]
+        count = count_outlived(connection, ids, limit, custody.today())
+    if count:
+        what = tell_count(count, "segment")
+        require_confirmation(f"{what} that are older than {limit} will be erased. Go on", yes=yes)
 
 
 def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:

@@ -143,14 +143,8 @@ def show(
             listed.append(shown)
         echo_json({**_describe(session, names), "exchanges": listed})
         return
-    expiry = f", until {session.expires_on}" if session.expires_on else ""
-    trains = "may train models" if session.trainable else "does not train models"
     click.echo(f"Session {session.id} of {names.get(session.account, '?')}")
-    click.echo(
-        f"Kept {session.retention}{expiry}; {trains}; {tell_size(session.stored_bytes)} stored, encrypted."
-        if session.retention != "none"
-        else "No content is held of it."
-    )
+    click.echo(_tell_keeping(session))
     from bailee.flows.messages.conversations import read_conversation
 
     for number, exchange in enumerate(exchanges, 1):
@@ -247,6 +241,17 @@ def _find(
             f"several accounts have a session {session_id!r}", where=owners, fix="name one with --account"
         )
     return found[0]
+
+
+def _tell_keeping(session: "Session") -> str:
+    size = tell_size(session.stored_bytes)
+    if session.retention != "none":
+        expiry = f", until {session.expires_on}" if session.expires_on else ""
+        trains = "may train models" if session.trainable else "does not train models"
+        return f"Kept {session.retention}{expiry}; {trains}; {size} stored, encrypted."
+    if session.stored_bytes:
+        return f"Its time is over; {size} are held until the next sweep, or as long as a legal hold asks."
+    return "No content is held of it."
 
 
 def _describe(session: "Session", names: dict[str, str]) -> dict[str, object]:

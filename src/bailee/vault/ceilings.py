@@ -5,6 +5,7 @@ before that moment, whose segment is written after it, comes under it as well.
 """
 
 from collections.abc import Iterable
+from datetime import date
 
 import msgspec
 import sqlalchemy as sa
@@ -88,6 +89,19 @@ def bring_under(connection: sa.Connection, which: sa.ColumnElement[bool], ceilin
             change = sa.update(segments).values(trainable=False).where(of_kind, segments.c.trainable)
             changed += connection.execute(change).rowcount
     return changed
+
+
+def count_outlived(connection: sa.Connection, accounts: Iterable[str], limit: Period, today: date) -> int:
+    """Return how many segments of some accounts are held beyond a limit, and go once it is in force."""
+    table = tables.segments
+    query = sa.select(table.c.day, sa.func.count()).group_by(table.c.day)
+    query = query.where(
+        table.c.account.in_(list(accounts)),
+        table.c.is_destroyed.is_(False),
+        sa.or_(table.c.expires_on.is_(None), table.c.expires_on > today),
+    )
+    rows = connection.execute(query).all()
+    return sum(count for day, count in rows if (end := limit.expires_on(day)) is not None and end <= today)
 
 
 def read_latest(connection: sa.Connection, account: str) -> Ceiling | None:
