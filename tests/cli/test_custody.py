@@ -296,3 +296,13 @@ def test_what_is_lost_is_not_made_anew(bailee: Bailee, place: str) -> None:
     if place != "keystore/keys.db":  # beside its key-encryption key, and wrapped keys would be missed
         bailee("doctor")
         assert path.exists()
+
+
+def test_a_shorter_time_asks_before_it_erases(bailee: Bailee) -> None:
+    """What is older than the new limit goes before the command returns, and a person is asked first."""
+    words = ("privacy", "retention", "none", "--account", "ada")
+    assert "nobody is there to be asked" in bailee.refused(*words)
+    assert len(bailee.json("sessions", "list", "--account", "ada")) == 1
+    assert bailee.json("privacy", "retention", "4000d", "--account", "bob")["segments_tightened"] == 0
+    assert bailee.json(*words, "--yes")["segments_tightened"] == 1
+    assert bailee.json("sessions", "list", "--account", "ada") == []

@@ -67,6 +67,7 @@ def retention(period: str, organization: str, admin: str, yes: bool, home: Path,
     What is older goes before this returns, after a question.
     """
     from bailee.accounts.choices import RETENTION, require_admin
+    from bailee.accounts.tables import Role
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
 
@@ -74,7 +75,9 @@ def retention(period: str, organization: str, admin: str, yes: bool, home: Path,
     limit = Period.parse(period, where="PERIOD")
     try:
         require_admin(custody.directory, admin, this_operator(), RETENTION, given=True)
-        confirm_shortening(custody, custody.directory.members(organization), limit, yes=yes)
+        person = custody.directory.get(admin)
+        if (person.organization, person.role) == (organization, Role.ADMIN):  # any other is refused below
+            confirm_shortening(custody, custody.directory.members(organization), limit, yes=yes)
         custody.directory.limit_organization(organization, limit, by=admin)
     finally:
         custody.settle()
