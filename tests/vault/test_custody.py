@@ -31,9 +31,9 @@ from bailee.policy.periods import Period
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import custody, tables, writer
-from bailee.vault.erasure import erase
+from bailee.vault.erasure import Erasure, erase
 from bailee.vault.holds import list_holds
-from bailee.vault.sweeping import sweep
+from bailee.vault.sweeping import oldest_due, sweep
 from counterparts.holdings import find_bytes
 from counterparts.keeping import Keeping
 
@@ -162,7 +162,9 @@ def home(tmp_path: Path, database: str) -> Iterator[Keeping]:
     opened.close()
 
 
-def erasing(home: Keeping, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> str:
+def erasing(
+    home: Keeping, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]
+) -> tuple[Erasure, bytes]:
     """Erase ada, with something happening after the keys are destroyed and before the account goes."""
     account = home.custody.directory.get("ada")
     remove = home.custody.directory.remove
@@ -173,8 +175,7 @@ def erasing(home: Keeping, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[
         return remove(id)
 
     monkeypatch.setattr(home.custody.directory, "remove", remove_late)
-    home.custody.erase_account(account, by="op")
-    return account.id
+    return home.custody.erase_account(account, by="op")
 
 
 def count_keys(home: Keeping) -> int:
@@ -197,10 +198,12 @@ def test_what_comes_while_an_account_is_erased_goes_too(
 ) -> None:
     """A request that is admitted after the keys went and before the account did is erased, and ledgered."""
     before = len(home.entries())
-    account = erasing(home, monkeypatch, lambda: home.record("ada", "session-2"))
+    done, receipt = erasing(home, monkeypatch, lambda: home.record("ada", "session-2"))
     assert list_accounts(home) == {home.custody.directory.get("bob").id}
-    assert account not in list_accounts(home)
     assert count_keys(home) == 1
+    assert (done.segments, done.exchanges, done.records) == (2, 2, 4)
+    proven = [decode_entry(one.entry) for one in verify_receipt(receipt, home.custody.log.verifier)]
+    assert sum(len(one.segments) for one in proven if isinstance(one, KeysDestroyed)) == 2
     erased = [entry for entry in home.entries()[before:] if isinstance(entry, Erased)]
     assert sorted((one.segments, one.exchanges, one.records) for one in erased) == [(1, 1, 2), (1, 1, 2)]
 
@@ -235,6 +238,21 @@ def test_what_is_written_later_is_found_by_the_next_sweep(home: Keeping, hours: 
     assert account.id in list_accounts(home)
     assert sweep(home.custody).keys_destroyed == 1
     assert list_accounts(home) == {home.custody.directory.get("bob").id}
+
+
+def test_what_is_written_later_is_work_by_itself(home: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ceiling stays for ever: what a node that is ahead admitted is due, and has a sweep come for it."""
+    custodian, account = home.custody, home.custody.directory.get("ada")
+    home.now += 3 * 3600
+    admitted = home.admit(account, "session-2", b"said")
+    home.now -= 3 * 3600
+    custodian.erase_account(account, by="op")
+    home.write(admitted)
+    # What the service looks for every 5 seconds.
+    with custodian.vault.connect() as connection:
+        assert oldest_due(connection, home.today) == home.today
+    monkeypatch.setattr(custody, "mark_remnants", lambda engine, account, at_ms: 0)
+    assert sweep(custodian).keys_destroyed == 1
 
 
 def test_control_without_a_look_at_what_is_left(home: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:

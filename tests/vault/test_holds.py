@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from bailee.ledger.entries import Erased, HoldPlaced, HoldReleased
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
-from bailee.vault import custody, destruction, erasure, sweeping
+from bailee.vault import custody, destruction, erasure, sweeping, tables
 from bailee.vault.custody import open_custody
 from bailee.vault.holds import PlacedHold, list_holds
 from bailee.vault.sweeping import Progress, sweep
@@ -201,24 +201,23 @@ def test_a_hold_that_comes_after_an_erasure_was_marked(
 ) -> None:
     """What is marked is ledgered as erased, and goes: a hold on it is refused, or says what it missed."""
     account = keeping.custody.directory.get("ada")
-    destroy = destruction.Keystore.destroy
-    refused: list[str] = []
+    destroy = erasure.destroy_batch
     placed: list[int] = []
 
-    def place_first(keystore: Any, ids: list[bytes], **more: Any) -> int:
-        try:
-            hold(keeping, "session-1")
-        except Problem as problem:
-            refused.append(problem.what)
-        placed.append(keeping.custody.hold(account, None, reason="case 8", by="counsel").gone)
-        return destroy(keystore, ids, **more)
+    def place_first(*arguments: Any, **more: Any) -> int:
+        if not placed:
+            with pytest.raises(Problem, match="destroyed"):
+                hold(keeping, "session-1")
+            placed.append(keeping.custody.hold(account, None, reason="case 8", by="counsel").gone)
+        return destroy(*arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(destruction.Keystore, "destroy", place_first)
+        patch.setattr(erasure, "destroy_batch", place_first)
         keeping.custody.erase_session(account.id, "session-1", by="op")
-    assert (len(refused), placed) == (1, [1])
-    assert "destroyed" in refused[0]
+    assert placed == [1]
     assert len(keeping.read("ada")) == 1
+    with keeping.custody.keystore.engine.connect() as connection:
+        assert len(connection.execute(tables.keys.select()).all()) == 2
     (told,) = [entry for entry in keeping.entries() if isinstance(entry, Erased)]
     assert (told.segments, told.exchanges) == (1, 1)
 
