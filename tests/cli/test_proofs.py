@@ -109,6 +109,9 @@ def test_the_user_whose_account_it_is_makes_keys_that_prove(tmp_path: Path) -> N
     assert bailee("keys", "create", "--account", "me").returncode == 0
     origins = sorted(one["origin"] for one in bailee.json("keys", "list", "--all"))
     assert origins == ["holder", "run"]
+    shown = bailee("privacy", "show", "--account", "me").stdout
+    assert "made by the account holder, it proves the account holder" in shown
+    assert "1 key of runs that have ended" in shown
 
 
 # --- Choices ---
