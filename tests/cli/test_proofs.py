@@ -170,6 +170,17 @@ def test_nobody_decides_as_an_admin_by_saying_so(bailee: Bailee) -> None:
     assert "nothing shows" in bailee.refused("org", "zdr", "on", "--org", "acme", "--as", "bob")
 
 
+def test_nobody_makes_themselves_an_admin(bailee: Bailee) -> None:
+    """Whoever adds an account gives it no say over an organization that has an admin; that admin may."""
+    words = ("accounts", "add", "eve", "--plan", "team", "--org", "acme", "--role", "admin")
+    assert "nothing shows that you are one" in bailee.refused(*words)
+    assert "eve" not in [one["name"] for one in bailee.json("accounts", "list")]
+    assert [entry["consent"] for entry in ledger(bailee, "consent_refused")] == ["admin"]
+    assert bailee.json(*words, BAILEE_KEY=bailee.proof("bob"))["role"] == "admin"
+    new = ("accounts", "add", "zoe", "--plan", "team", "--org", "new", "--role", "admin")
+    assert bailee.json(*new)["role"] == "admin"
+
+
 def test_every_refusal_is_on_record(bailee: Bailee) -> None:
     """A foreign admin's, a member's, a plan's and a provider's, by the account that asked."""
     bailee("accounts", "add", "eve", "--plan", "team", "--org", "other")
