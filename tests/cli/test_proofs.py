@@ -109,6 +109,9 @@ def test_the_user_whose_account_it_is_makes_keys_that_prove(tmp_path: Path) -> N
     assert bailee("keys", "create", "--account", "me").returncode == 0
     origins = sorted(one["origin"] for one in bailee.json("keys", "list", "--all"))
     assert origins == ["holder", "run"]
+    shown = bailee("privacy", "show", "--account", "me").stdout
+    assert "made by the account holder, it proves the account holder" in shown
+    assert "1 key of runs that have ended" in shown
 
 
 # --- Choices ---
@@ -165,6 +168,17 @@ def test_nobody_decides_as_an_admin_by_saying_so(bailee: Bailee) -> None:
     assert bailee.json("org", "show", "acme")["zdr"] is False
     assert [one["retention"] for one in bailee.json("sessions", "list", "--account", "bob")] == ["30d"]
     assert "nothing shows" in bailee.refused("org", "zdr", "on", "--org", "acme", "--as", "bob")
+
+
+def test_nobody_makes_themselves_an_admin(bailee: Bailee) -> None:
+    """Whoever adds an account gives it no say over an organization that has an admin; that admin may."""
+    words = ("accounts", "add", "eve", "--plan", "team", "--org", "acme", "--role", "admin")
+    assert "nothing shows that you are one" in bailee.refused(*words)
+    assert "eve" not in [one["name"] for one in bailee.json("accounts", "list")]
+    assert [entry["consent"] for entry in ledger(bailee, "consent_refused")] == ["admin"]
+    assert bailee.json(*words, BAILEE_KEY=bailee.proof("bob"))["role"] == "admin"
+    new = ("accounts", "add", "zoe", "--plan", "team", "--org", "new", "--role", "admin")
+    assert bailee.json(*new)["role"] == "admin"
 
 
 def test_every_refusal_is_on_record(bailee: Bailee) -> None:

@@ -8,12 +8,13 @@ from typing import NoReturn
 
 from bailee.accounts.directory import Account, Change, Directory, Kind
 from bailee.accounts.holders import Operator, has_proof, is_holder
-from bailee.accounts.tables import KeyOrigin
+from bailee.accounts.tables import KeyOrigin, Role
 from bailee.policy.periods import UNLIMITED, Period, is_within
 from bailee.policy.problems import Problem
 
 RETENTION = "retention"
 KEY = "key"
+ADMIN = "admin"
 
 
 def choose_training(directory: Directory, account: str, operator: Operator, *, given: bool) -> Change:
@@ -61,6 +62,25 @@ def require_admin(directory: Directory, admin: str, operator: Operator, what: st
     if not is_holder(directory.engine, person.id, operator):
         message = f"nothing shows that you are {admin!r}"
         _refuse(directory, person, operator, what, message, given=given, where=f"--as {admin}")
+
+
+def require_appointment(directory: Directory, organization: str, operator: Operator) -> None:
+    """Have one of its admins prove who they are, before an organization gets another admin.
+
+    Where none is left anybody may name the next one.
+
+    Raises:
+        Problem: none of them does.
+    """
+    admins = [one for one in directory.all() if (one.organization, one.role) == (organization, Role.ADMIN)]
+    if not admins or any(is_holder(directory.engine, one.id, operator) for one in admins):
+        return
+    directory.tell_refusal(ADMIN, True, operator.person, of=organization)
+    raise Problem(
+        f"an admin of {organization!r} names further ones, and nothing shows that you are one",
+        where="--role admin",
+        fix="present a key in BAILEE_KEY that proves one of them, or leave --role out",
+    )
 
 
 def choose_origin(directory: Directory, account: str, operator: Operator, *, for_holder: bool) -> KeyOrigin:

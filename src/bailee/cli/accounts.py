@@ -1,10 +1,11 @@
 """`bailee accounts`: whose data is held."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
 
-from bailee.cli.accesses import admit, operator, with_access
+from bailee.cli.accesses import admit, operator, this_operator, with_access
 from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.progress import draw_progress
@@ -39,12 +40,22 @@ def add(
 ) -> None:
     """Add an account.
 
-    The first account of an organization is its admin.
+    The first account of an organization is its admin. It takes the proof of one, as `bailee org` does, to
+    add another admin.
     """
+    from bailee.accounts.choices import require_appointment
     from bailee.accounts.directory import open_directory
     from bailee.accounts.tables import Role
     from bailee.policy.periods import Period
 
+    if role == Role.ADMIN and organization is not None:
+        from bailee.vault.custody import open_custody
+
+        with closing(open_custody(home)) as custody:
+            try:
+                require_appointment(custody.directory, organization, this_operator())
+            finally:
+                custody.settle()
     account = open_directory(home).add(
         name,
         Plan(plan),

@@ -110,11 +110,16 @@ def show(account: str, home: Path, as_json: bool) -> None:
         click.echo(f"Records are held at most {found.retention}.")
     if found.organization:
         click.echo(f"Its organization decides the rest: bailee org show {found.organization}")
+    ended = [key for key in made if key.origin == "run" and key.revoked_ms]
     for key in made:
+        if key in ended:
+            continue
         state = ", revoked" if key.revoked_ms else ""
         label = f" ({key.label})" if key.label else ""
         moment = tell_minute(key.created_ms)
         click.echo(make_visible(f"{moment} UTC: key {key.id}{label}{state}: {tell_maker(key)}"))
+    if ended:
+        click.echo(f"{tell_count(len(ended), 'key')} of runs that have ended: bailee keys list --all")
     for access in accesses:
         what = f"session {access.session}" if access.session else "all sessions"
         moment = tell_minute(access.at_ms)

@@ -42,7 +42,8 @@ class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused", om
     """Somebody asked for a change that was not theirs to make, or that there is not.
 
     Attributes:
-        consent: "training", "dpp", "zdr", "retention" for a limit, or "key" for one that proves somebody.
+        consent: "training", "dpp", "zdr", "retention" for a limit, "key" for one that proves somebody,
+            or "admin" for another admin of an organization.
         subject: whose account or organization; empty in entries of earlier programs.
     """
 
