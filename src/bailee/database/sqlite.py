@@ -195,8 +195,11 @@ def create_folder(folder: Path) -> None:
     Raises:
         Problem: it cannot be made.
     """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in reversed(missing):  # `parents=True` would make them by the umask
+            place.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except FileExistsError:
         raise Problem(
             "the database cannot be made: its folder is a file",
