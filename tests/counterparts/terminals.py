@@ -1,6 +1,7 @@
 """A real terminal to type into: tmux, with a server of its own that ends with the test."""
 
 import contextlib
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ class Terminal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
+        # A name of its own: the server of a terminal before it may still be ending.
+        self._tmux = ["tmux", "-S", str(folder / f"tmux-{secrets.token_hex(4)}"), "-f", "/dev/null"]
 
     def start(self, command: Sequence[str], *, environment: Mapping[str, str], directory: Path) -> None:
         """Start a program; nothing of the environment around the tests reaches it."""
