@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,17 @@ def test_local_sessions_are_shown_pinned_exported_deleted(machine: Machine) -> N
     assert machine.run(*sessions, "delete", id).returncode == 2
     assert machine.run(*sessions, "delete", id, "--yes").returncode == 0
     assert not list((machine.state / "sessions").iterdir())
+
+
+def test_without_its_libraries_it_says_how_to_get_them(machine: Machine) -> None:
+    """Installed without the extra, the agent names what to install, and shows no traceback."""
+    (machine.folder / "sitecustomize.py").write_text("import sys\nsys.modules['prompt_toolkit'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bailee", "code", "-p", "x", "--model", "rehearsal"],
+        env={"PATH": os.environ["PATH"], "HOME": str(machine.folder), "PYTHONPATH": str(machine.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "pip install '.[agent]'" in done.stderr

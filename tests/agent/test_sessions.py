@@ -10,7 +10,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
 
 from bailee.agent.conversations import say
 from bailee.agent.sessions.cache import Cache
@@ -202,6 +204,41 @@ def test_a_key_that_others_can_read_is_refused(cache: Cache, tmp_path: Path, mod
     (tmp_path / "state" / "key").chmod(mode)
     with pytest.raises(Problem, match="chmod 600"):
         open_key(tmp_path / "state", environment={})
+
+
+class Memory(KeyringBackend):
+    """A keyring that keeps what it is given in memory."""
+
+    priority = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+
+def test_the_key_is_in_the_keyring_where_there_is_one(tmp_path: Path) -> None:
+    """With a keyring no key is in a file; locked, nothing is made anew; switched off, a file holds it."""
+    before, memory = keyring.get_keyring(), Memory()
+    desktop = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"}
+    keyring.set_keyring(memory)
+    try:
+        cache = Cache(tmp_path, environment=desktop)
+        keep(cache, "one")
+        assert not (tmp_path / "key").exists()
+        assert Cache(tmp_path, environment=desktop).list()[0][0].title == "one"
+        memory.kept.clear()
+        with pytest.raises(Problem, match="missing"):
+            open_key(tmp_path, environment=desktop)
+        assert open_key(tmp_path / "other", environment={**desktop, "BAILEE_KEYRING": "off"})
+        assert (tmp_path / "other" / "key").exists()
+    finally:
+        keyring.set_keyring(before)
 
 
 # --- time ------------------------------------------------------------------------------------------------

@@ -70,7 +70,6 @@ def test_a_repository_switches_nothing_on(tmp_path: Path, layer: str) -> None:
         tmp_path,
         layer,
         telemetry="on",
-        telemetryWire="statsig",
         feedbackSurveyRate=1,
         cleanupPeriodDays="unlimited",
         permissions={"mode": "all", "allow": ["bash"]},
@@ -78,14 +77,13 @@ def test_a_repository_switches_nothing_on(tmp_path: Path, layer: str) -> None:
     )
     settings = read(tmp_path)
     assert settings["telemetry"] == "off"
-    assert settings["telemetryWire"] == "otlp"
     assert settings["feedbackSurveyRate"] == 0.01
     assert settings["permissions.mode"] is Mode.ASK
     assert settings["permissions.allow"] == ()
     assert settings.environment.keys() == {"DISABLE_ERROR_REPORTING"}
     assert not is_allowed(settings, "metrics")
     told = "\n".join(settings.notices)
-    for name in ("bash", "HTTPS_PROXY", "X ", "telemetry_wire"):
+    for name in ("bash", "HTTPS_PROXY", "X "):
         assert name in told
 
 
@@ -94,12 +92,10 @@ def test_the_owner_may_do_what_a_repository_may_not(tmp_path: Path) -> None:
     write(
         tmp_path,
         "user",
-        telemetryWire="statsig",
         permissions={"mode": "all", "allow": ["bash"]},
         env={"HTTPS_PROXY": "http://elsewhere"},
     )
     settings = read(tmp_path)
-    assert settings["telemetryWire"] == "statsig"
     assert settings["permissions.mode"] is Mode.ALL
     assert settings["permissions.allow"] == ("bash",)
     assert settings.environment == {"HTTPS_PROXY": "http://elsewhere"}

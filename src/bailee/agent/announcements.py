@@ -64,17 +64,17 @@ def read_told(state: Path) -> Told:
 
 
 def introduce(work: Work) -> list[str]:
-    """Return what is said at the first start."""
+    """Return what is said at the first start: how long is kept, and what is asked."""
     period = work.limits.everywhere.period
     kept = "as long as you leave them" if period.is_unlimited else f"for {period}"
     lines = [
         f"Sessions are kept on this machine {kept}, encrypted, secrets masked, to go on with (--continue).",
         '  Another time: bailee config set cleanupPeriodDays 7 (or "none", "unlimited"). Once: --incognito.',
     ]
-    sent = [flow for flow in (FlowId.METRICS, FlowId.ERRORS, FlowId.SURVEY) if work.decision(flow).allowed]
-    if sent:
+    if work.service is not None and work.decision(FlowId.SURVEY).allowed:
         lines.append(
-            f"Sent besides the conversation: {', '.join(sent)}. What that is, and off: bailee explain"
+            "Now and then you are asked how a session goes; the rating is sent, and nothing else. "
+            "Off: bailee config set feedbackSurveyRate 0"
         )
     return lines
 

@@ -5,6 +5,7 @@ They are imported when the first prompt is sent, not when the agent starts: the 
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from bailee.policy.plans import Provider
@@ -19,34 +20,42 @@ if TYPE_CHECKING:
 REHEARSAL = "rehearsal"
 SECONDS = 600.0  # without a byte; the API sends a ping every few seconds
 RETRIES = 4
+# What the extra brings and nothing else does; one of them missing is all of it missing.
+_LIBRARIES = ("anthropic", "prompt_toolkit")
+
+
+def require_libraries() -> None:
+    """Raise Problem where the agent's libraries are not installed; none of them is imported by that."""
+    if any(_is_missing(name) for name in _LIBRARIES):
+        raise Problem(
+            "the agent's libraries are not installed",
+            where=", ".join(_LIBRARIES),
+            fix="install them, in a clone: pip install '.[agent]'",
+        )
+
+
+def _is_missing(name: str) -> bool:
+    try:
+        return find_spec(name) is None
+    except ValueError:  # its place among the loaded modules is taken by nothing
+        return True
 
 
 @contextlib.contextmanager
-def open_client(
-    provider: Provider, environment: Mapping[str, str], *, url: str = "", token: str = ""
-) -> Iterator["Anthropic"]:
+def open_client(provider: Provider, environment: Mapping[str, str]) -> Iterator["Anthropic"]:
     """Give a client for a provider; what it needs comes from the environment, as the official SDKs read it.
 
-    Args:
-        url, token: of the Bailee service that the user is logged in to, for where the environment names none.
-
     Raises:
-        Problem: a library or a credential is missing.
+        Problem: a credential is missing, or a certificate that is named.
     """
-    try:
-        import anthropic
-    except ImportError:
-        raise Problem(
-            "the agent's libraries are not installed",
-            where="anthropic",
-            fix="install them: pip install 'bailee[agent]'",
-        ) from None
+    import anthropic
+
     http = anthropic.DefaultHttpxClient(verify=make_tls_context(environment), timeout=SECONDS)
     shared: dict[str, Any] = {"http_client": http, "max_retries": RETRIES, "timeout": SECONDS}
     make = {Provider.ANTHROPIC: _anthropic, Provider.BEDROCK: _bedrock, Provider.VERTEX: _vertex}[provider]
     with http:
         try:
-            yield make(environment, shared, url, token)
+            yield make(environment, shared)
         except (anthropic.AnthropicError, ValueError, ImportError) as fault:
             if isinstance(fault, anthropic.APIError):
                 raise
@@ -66,35 +75,33 @@ def rehearsing() -> Iterator["Anthropic"]:
         yield anthropic.Anthropic(base_url=url, api_key="rehearsal", http_client=http)
 
 
-def _anthropic(environment: Mapping[str, str], shared: dict[str, Any], url: str, token: str) -> "Anthropic":
+def _anthropic(environment: Mapping[str, str], shared: dict[str, Any]) -> "Anthropic":
     import anthropic
 
     key, bearer = environment.get("ANTHROPIC_API_KEY"), environment.get("ANTHROPIC_AUTH_TOKEN")
     base = environment.get("ANTHROPIC_BASE_URL")
-    if not (key or bearer or base) and token:
-        return anthropic.Anthropic(base_url=url, auth_token=token, **shared)
     if not (key or bearer):
         raise Problem(
             "there is no credential for the model",
             where="ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN",
-            fix="set one, run `bailee login`, or try without any: bailee code --model rehearsal",
+            fix="set one, or try without any: bailee code --model rehearsal",
         )
     return anthropic.Anthropic(base_url=base or None, api_key=key, auth_token=bearer, **shared)
 
 
-def _bedrock(environment: Mapping[str, str], shared: dict[str, Any], url: str, token: str) -> Any:
+def _bedrock(environment: Mapping[str, str], shared: dict[str, Any]) -> Any:
     from anthropic import AnthropicBedrock
 
     base = environment.get("ANTHROPIC_BEDROCK_BASE_URL") or environment.get("BEDROCK_BASE_URL")
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     if _is_skipped(environment, "CLAUDE_CODE_SKIP_BEDROCK_AUTH"):
         # A gateway signs for us and knows us by its own key.
-        bearer = environment.get("ANTHROPIC_AUTH_TOKEN") or environment.get("ANTHROPIC_API_KEY") or token
+        bearer = environment.get("ANTHROPIC_AUTH_TOKEN") or environment.get("ANTHROPIC_API_KEY")
         return AnthropicBedrock(aws_region=region or "us-east-1", api_key=bearer, base_url=base, **shared)
     return AnthropicBedrock(aws_region=region, base_url=base, **shared)
 
 
-def _vertex(environment: Mapping[str, str], shared: dict[str, Any], url: str, token: str) -> Any:
+def _vertex(environment: Mapping[str, str], shared: dict[str, Any]) -> Any:
     from anthropic import AnthropicVertex
 
     base = environment.get("ANTHROPIC_VERTEX_BASE_URL")
@@ -102,7 +109,7 @@ def _vertex(environment: Mapping[str, str], shared: dict[str, Any], url: str, to
     region = environment.get("CLOUD_ML_REGION", "")
     options: dict[str, Any] = {"project_id": project} if project else {}
     if _is_skipped(environment, "CLAUDE_CODE_SKIP_VERTEX_AUTH"):
-        bearer = environment.get("ANTHROPIC_AUTH_TOKEN") or environment.get("ANTHROPIC_API_KEY") or token
+        bearer = environment.get("ANTHROPIC_AUTH_TOKEN") or environment.get("ANTHROPIC_API_KEY")
         options |= {"access_token": bearer, "project_id": project or "gateway"}
     return AnthropicVertex(region=region or "global", base_url=base, **options, **shared)
 

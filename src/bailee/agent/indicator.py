@@ -1,4 +1,4 @@
-"""The line that says what is in force: account, provider, training, zero data retention, how long is kept."""
+"""The line that says what is in force: mode, plan, provider, training, ZDR, how long is kept."""
 
 from bailee.agent.work import Work
 from bailee.policy.flows import FlowId
@@ -8,11 +8,10 @@ def tell_indicator(work: Work) -> str:
     """Return the line for the terminal's bottom."""
     context = work.context
     messages = work.decision(FlowId.MESSAGES).terms
-    name = f"{work.account.name} ({context.plan})" if work.account else f"no account, as {context.plan}"
     here = str(work.limits.here.period) if work.is_kept else "none"
     parts = [
         f"mode {work.gate.mode}",
-        name,
+        f"plan {context.plan}",
         str(context.provider),
         f"training {'on' if messages.trainable else 'off'}",
         f"ZDR {'on' if context.zdr else 'off'}",

@@ -39,18 +39,11 @@ class Mode(StrEnum):
 
 
 class Telemetry(StrEnum):
-    """Whether metrics and errors are counted at all, and whether they leave the machine."""
+    """Whether metrics and errors may leave the machine; `local` is for counting without sending."""
 
     OFF = "off"
     LOCAL = "local"
     ON = "on"
-
-
-class Wire(StrEnum):
-    """The wire format in which metrics are sent."""
-
-    OTLP = "otlp"
-    STATSIG = "statsig"
 
 
 _STRICTNESS = {mode: place for place, mode in enumerate(Mode)}
@@ -90,8 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         permissions: what tools may do.
         cleanup_period_days: how many days sessions are kept on this machine, or "none" or "unlimited".
         feedback_survey_rate: how often, from 0 to 1, a session may be asked how it goes; 0 never.
-        telemetry: on sends metrics and errors, local only counts them on this machine, off does neither.
-        telemetry_wire: the wire format of metrics.
+        telemetry: whether metrics and errors may be sent: on, or local or off, which stop both; none is yet.
     """
 
     schema: str = msgspec.field(default="", name="$schema")
@@ -104,7 +96,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cleanup_period_days: Days | Literal["none", "unlimited"] | None = None
     feedback_survey_rate: Rate | None = None
     telemetry: Telemetry | None = None
-    telemetry_wire: Wire | None = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -144,10 +135,9 @@ class Effective(msgspec.Struct, frozen=True):
     def __getitem__(self, key: str) -> Any:
         return self.values[key].value
 
-    def context(self, account: Context | None = None) -> Context:
-        """Return what the policy decides in: the account's facts, the provider and the layers."""
-        base = account or Context()
-        return msgspec.structs.replace(base, provider=choose_provider(self.layers), layers=self.layers)
+    def context(self) -> Context:
+        """Return what the policy decides in; the plan stays api, which nothing on the machine tells."""
+        return Context(provider=choose_provider(self.layers), layers=self.layers)
 
 
 def read_settings(
@@ -254,7 +244,6 @@ def compose(
         "cleanupPeriodDays": _cleanup(ordered),
         "feedbackSurveyRate": _least(ordered, "feedback_survey_rate", 0.05),
         "telemetry": _telemetry(ordered),
-        "telemetryWire": _owned(ordered, "telemetry_wire", Wire.OTLP, notices),
     }
     return Effective(
         values, layers, _variables(manifest, ordered, notices), tuple(notices), _mode_limit(ordered)
@@ -266,13 +255,6 @@ def _first(ordered: Stated, name: str, default: object) -> Value:
         if (value := getattr(settings, name)) is not None:
             return Value(value, Origin(layer, place))
     return Value(default, DEFAULT)
-
-
-def _owned(ordered: Stated, name: str, default: object, notices: list[str]) -> Value:
-    for layer, place, settings in ordered:
-        if layer in REPOSITORY and getattr(settings, name) is not None:
-            notices.append(f"{place}: {name} is ignored: a repository's file cannot choose it")
-    return _first([one for one in ordered if one[0] not in REPOSITORY], name, default)
 
 
 def _least(ordered: Stated, name: str, default: float) -> Value:

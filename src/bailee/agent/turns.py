@@ -161,7 +161,6 @@ def run_turn(
     Raises:
         anthropic.APIError: the model could not be reached or refused the request; what was said so far stays.
     """
-    workspace.stop.clear()
     conversation.add(prompt)
     spent = Usage()
     rounds = 0

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from bailee import __version__
-from bailee.agent.account import Account, read_account
 from bailee.agent.clients import REHEARSAL, open_client, rehearsing
 from bailee.agent.conversations import Message
 from bailee.agent.editing import locate_file
@@ -73,7 +72,6 @@ class Work:
         self.is_incognito = is_incognito
         self.warn = warn
         self.state = state_folder(environment)
-        self.account: Account | None = read_account(self.state)
         self.manifest = load_manifest(AGENT)
         self.cache = Cache(self.state, environment=environment)
         self.model_name: str = settings["model"]
@@ -104,7 +102,7 @@ class Work:
     @property
     def context(self) -> Context:
         """What the policy decides in."""
-        return self.settings.context(self.account.context() if self.account else None)
+        return self.settings.context()
 
     def decision(self, flow: FlowId) -> Decision:
         """Return what the policy says of one flow."""
@@ -123,11 +121,7 @@ class Work:
     @property
     def service(self) -> Service | None:
         """The Bailee service to send to; None where there is none."""
-        from bailee.agent.login import read_token
-
-        url = self.account.service if self.account else ""
-        token = read_token(self.state, self.environment) if url else ""
-        return find_service(self.environment, url=url, token=token)
+        return find_service(self.environment)
 
     def make_survey(self) -> Survey:
         """Return the survey of the present session: it gets a way to send a rating, and nothing else."""
@@ -258,15 +252,7 @@ class Work:
     def _open_client(self) -> contextlib.AbstractContextManager[object]:
         if self.model_name == REHEARSAL:
             return rehearsing()
-        from bailee.agent.login import read_token
-
-        url = self.account.service if self.account else ""
-        return open_client(
-            self.context.provider,
-            self.environment,
-            url=url,
-            token=read_token(self.state, self.environment) if url else "",
-        )
+        return open_client(self.context.provider, self.environment)
 
     def close(self) -> None:
         """End the session and let go of what is open."""

@@ -93,8 +93,10 @@ def code(
       bailee code --continue
       bailee code --model rehearsal "rehearse greet"
     """
+    from bailee.agent.clients import require_libraries
     from bailee.agent.settings import Mode, Permissions, Settings, read_settings
 
+    require_libraries()
     folder = working_folder()
     options = Settings(
         model=model,

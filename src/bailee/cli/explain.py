@@ -45,11 +45,10 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
     manifest = load_manifest(agent)
     flows = (manifest.flow(flow),) if flow else manifest.flows
     told: tuple[str, ...] = ()
-    account = ""
     if assignments:
         context = describe(assignments)
     else:
-        context, told, account = present_context(manifest)
+        context, told = present_context(manifest)
     answers = [(declared, decide(declared, context)) for declared in flows]
     told += notices(manifest, context.layers)
     for notice in told:
@@ -62,7 +61,7 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    click.echo(context_line(manifest, context, described=bool(assignments), account=account))
+    click.echo(context_line(manifest, context, described=bool(assignments)))
     if brief:
         click.echo()
         click.echo("\n".join(brief_lines(answers, colour=colour)))
@@ -72,24 +71,17 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
         click.echo("\n".join(block(manifest, declared, decision, context, colour=colour)))
 
 
-def present_context(manifest: Manifest) -> tuple[Context, tuple[str, ...], str]:
-    """Read this machine's environment and settings files, and the account that our own agent is logged in to.
+def present_context(manifest: Manifest) -> tuple[Context, tuple[str, ...]]:
+    """Read this machine's environment and settings files; the plan stays api, which nothing here tells.
 
     Returns:
-        The context, what was read and does not count, and whose account it is; of other agents nothing here
-        tells the plan, which stays api.
+        The context, and what was read and does not count.
     """
-    from bailee.agent.settings import AGENT
+    from bailee.agent.settings import AGENT, read_settings
 
     directory = working_folder()
-    if manifest.agent != AGENT:
-        layers = read_layers(manifest, environment=os.environ, directory=directory)
-        return check(Context(provider=choose_provider(layers), layers=layers)), (), ""
-    from bailee.agent.account import read_account
-    from bailee.agent.settings import read_settings
-    from bailee.agent.state import state_folder
-
-    settings = read_settings(directory=directory)
-    account = read_account(state_folder())
-    context = settings.context(account.context() if account else None)
-    return context, settings.notices, account.told() if account else ""
+    if manifest.agent == AGENT:
+        settings = read_settings(directory=directory)
+        return settings.context(), settings.notices
+    layers = read_layers(manifest, environment=os.environ, directory=directory)
+    return check(Context(provider=choose_provider(layers), layers=layers)), ()

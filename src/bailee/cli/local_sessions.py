@@ -181,7 +181,6 @@ def sweep(dry_run: bool, as_json: bool) -> None:
 
 def open_cache() -> "tuple[Cache, Limits]":
     """Return this machine's sessions, and how long they stay."""
-    from bailee.agent.account import read_account
     from bailee.agent.sessions.cache import Cache
     from bailee.agent.sessions.periods import Limits
     from bailee.agent.settings import AGENT, read_settings
@@ -192,8 +191,7 @@ def open_cache() -> "tuple[Cache, Limits]":
     folder = working_folder()
     state = state_folder()
     settings = read_settings(directory=folder)
-    account = read_account(state)
-    context = settings.context(account.context() if account else None)
+    context = settings.context()
     flow = load_manifest(AGENT).flow(FlowId.LOCAL_CACHE)
     return Cache(state, environment=os.environ), Limits.of(flow, context, str(folder))
 

@@ -90,17 +90,16 @@ def flow_facts(manifest: Manifest, flow: Flow, decision: Decision, context: Cont
     }
 
 
-def context_line(manifest: Manifest, context: Context, *, described: bool, account: str = "") -> str:
+def context_line(manifest: Manifest, context: Context, *, described: bool) -> str:
     """Return the line that says what the answer holds for.
 
     Args:
         described: the context was described, and nothing of this machine was read.
-        account: whose account tells the plan and the consents; empty where they are assumed.
     """
     consents = [name for name in ("training", "dpp", "zdr") if getattr(context, name)]
     words = [
         manifest.title,
-        f"plan {context.plan}" + ("" if described else f" ({account or ASSUMED})"),
+        f"plan {context.plan}" + ("" if described else f" ({ASSUMED})"),
         f"provider {context.provider}",
         f"location {context.location}",
         *(f"{name} on" for name in consents),

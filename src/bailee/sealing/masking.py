@@ -133,7 +133,7 @@ def open_masker(cache: Path) -> Masker:
         raise Problem(
             "masking secrets takes a library that is not installed",
             where="kingfisher-secret-scanner",
-            fix="install it: pip install 'bailee[dataset]'",
+            fix="install it, in a clone: pip install '.[dataset]', or '.[agent]' for the agent",
         ) from None
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Masker(Scanner(Rules([_RULES], cache_dir=cache)))

@@ -111,16 +111,6 @@ def write_secret(name: str, value: str) -> bool:
         return False
 
 
-def remove_secret(name: str) -> None:
-    """Take an entry out of the keyring, where there is one."""
-    try:
-        import keyring
-
-        keyring.delete_password(SERVICE, name)
-    except Exception:  # as above
-        return
-
-
 def _decode(kept: str) -> bytes:
     try:
         key = b64decode(kept, validate=True)

@@ -1,6 +1,5 @@
 """What a tool is: what the model is told of it, what rules see of a call, and what it does."""
 
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,6 @@ class Workspace:
         seen: of each file that was read or written here, its modification time in nanoseconds and its size:
             a file that changed since is not overwritten unread.
         command_seconds: how long a command may run.
-        stop: set from another thread to end what is running.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class Workspace:
         self.command_seconds = command_seconds
         self.seen: dict[Path, tuple[int, int]] = {}
         self.show = show
-        self.stop = threading.Event()
 
     def note(self, path: Path) -> None:
         """Remember a file as it is now."""

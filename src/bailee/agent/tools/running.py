@@ -24,7 +24,7 @@ WITHHELD = (
     "BAILEE_*",
     "OTEL_*",
 )
-_TICK = 0.1  # seconds between two looks at whether to stop
+_TICK = 0.1  # seconds between two looks at the clock
 _GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -125,8 +125,6 @@ def _follow(process: "subprocess.Popen[bytes]", output: _Output, seconds: float,
         selector.register(pipe, selectors.EVENT_READ)
         is_open = True
         while is_open or process.poll() is None:
-            if workspace.stop.is_set():
-                return "interrupted by the user"
             if time.monotonic() > deadline:
                 return f"ended after {seconds} s"
             if is_open and selector.select(_TICK):

@@ -102,7 +102,7 @@ def _search(pattern: str, path: Path, glob: str, ignore_case: bool, workspace: W
         raise Failed(f"the pattern is no regular expression: {fault}") from None
     found: list[str] = []
     for file in [path] if path.is_file() else _files(path):
-        if workspace.stop.is_set() or len(found) > MOST_MATCHES:
+        if len(found) > MOST_MATCHES:
             break
         shown = workspace.project.name(file)
         if not (fnmatchcase(file.name, glob) or fnmatchcase(shown, glob)):
