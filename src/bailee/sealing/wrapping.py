@@ -66,33 +66,45 @@ def open_key_file(path: Path, random: Callable[[int], bytes] = os.urandom, *, cr
     Raises:
         Problem: the file is missing, of the wrong length, or readable by others than its owner.
     """
+    what = "the key-encryption key"
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        return FileKeyWrapper(read_key_file(path, what), path, random)
     except FileNotFoundError:
         if not create:
             raise Problem(
-                "the key-encryption key is missing, so what is held cannot be opened",
+                f"{what} is missing, so what is held cannot be opened",
                 where=str(path),
                 fix="put the file back from its own backup",
             ) from None
-        return FileKeyWrapper(_create_key_file(path, random), path, random)
-    with os.fdopen(descriptor, "rb") as file:
+    return FileKeyWrapper(create_key_file(path, what, random), path, random)
+
+
+def read_key_file(path: Path, what: str) -> bytes:
+    """Return the key of 32 bytes in a file.
+
+    Args:
+        what: what a person is told of it as.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Problem: it is of another length, or readable by others than its owner.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         key = file.read(KEY_BYTES + 1)
     if mode & 0o077:
-        raise Problem(
-            "the key-encryption key can be read by others", where=str(path), fix=f"run: chmod 600 {path}"
-        )
+        raise Problem(f"{what} can be read by others", where=str(path), fix=f"run: chmod 600 {path}")
     if len(key) != KEY_BYTES:
         raise Problem(
-            f"the key-encryption key has {len(key)} bytes in place of {KEY_BYTES}",
+            f"{what} has {len(key)} bytes in place of {KEY_BYTES}",
             where=str(path),
             fix="put the file back from its own backup",
         )
-    return FileKeyWrapper(key, path, random)
+    return key
 
 
-def _create_key_file(path: Path, random: Callable[[int], bytes]) -> bytes:
+def create_key_file(path: Path, what: str, random: Callable[[int], bytes]) -> bytes:
+    """Make a key in a file of its owner, and return it; of several makers all get the key of one."""
     key = random(KEY_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
@@ -103,7 +115,7 @@ def _create_key_file(path: Path, random: Callable[[int], bytes]) -> bytes:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return path.read_bytes()
+            return read_key_file(path, what)
     finally:
         temporary.unlink()
     sync_folder(path.parent)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bailee.agent.state import make_private
-from bailee.files import sync_folder, write_private
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import KEY_BYTES
+from bailee.sealing.wrapping import create_key_file, read_key_file
 
 SERVICE = "bailee"
 NAME = "sessions"
 FILE = "key"
+WHAT = "the key of the sessions on this machine"
 
 
 def open_key(
@@ -32,7 +33,7 @@ def open_key(
     make_private(state)
     path = state / FILE
     if path.exists():
-        return _read(path)
+        return read_key_file(path, WHAT)
     has_sessions = any((state / "sessions").glob("*.session"))
     if has_keyring(environment):
         if (kept := read_secret(NAME)) is not None:
@@ -43,44 +44,12 @@ def open_key(
                 return key
     if has_sessions:
         raise Problem(
-            "the key of the sessions on this machine is missing, so they cannot be opened",
+            f"{WHAT} is missing, so that these cannot be opened",
             where=str(path),
             fix="unlock the keyring it is in, put the file back, or remove the sessions: "
             f"rm -r {state / 'sessions'}",
         )
-    return _create(path, random(KEY_BYTES))
-
-
-def _read(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        key = file.read(KEY_BYTES + 1)
-    if mode & 0o077:
-        raise Problem(
-            "the key of the sessions can be read by others", where=str(path), fix=f"run: chmod 600 {path}"
-        )
-    if len(key) != KEY_BYTES:
-        raise Problem(
-            f"the key of the sessions has {len(key)} bytes in place of {KEY_BYTES}",
-            where=str(path),
-            fix="put the file back from a backup, or remove it and the sessions beside it",
-        )
-    return key
-
-
-def _create(path: Path, key: bytes) -> bytes:
-    # Written beside and linked into place: a crash leaves no short key, and a race leaves one winner.
-    new = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    write_private(new, key)
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        return _read(path)
-    finally:
-        new.unlink()
-    sync_folder(path.parent)
-    return key
+    return create_key_file(path, WHAT, random)
 
 
 def has_keyring(environment: Mapping[str, str]) -> bool:

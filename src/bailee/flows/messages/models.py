@@ -11,10 +11,11 @@ from starlette.requests import Request as WebRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bailee.accounts.credentials import read_key
 from bailee.flows.messages.connections import UpstreamFailed
 from bailee.flows.messages.exchanges import record_refusal
 from bailee.flows.messages.gateway import Gateway, read_session
-from bailee.flows.messages.headers import read_key, select_response_headers, to_lines
+from bailee.flows.messages.headers import select_response_headers, to_lines
 from bailee.flows.messages.refusals import REFUSED_HEADER
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.wires import Wire

@@ -14,10 +14,11 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import Principal
 from bailee.flows.messages.exchanges import Exchange, record_refusal
 from bailee.flows.messages.gateway import MAX_BODY_BYTES, MAX_HEAD_BYTES, Gateway, read_session
-from bailee.flows.messages.headers import read_key, select_request_headers, to_lines
+from bailee.flows.messages.headers import select_request_headers, to_lines
 from bailee.flows.messages.refusals import Refusal, RefusalKind, render
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.wires import Wire, recognize_wire

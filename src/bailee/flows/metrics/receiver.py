@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing
 from bailee.flows.metrics.exports import REJECTED, Malformed, Signal, count
 from bailee.policy.decisions import decide
@@ -56,10 +57,8 @@ class MetricsReceiver:
         return receive
 
     async def _receive(self, request: Request, signal: Signal) -> Response:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        presented = token if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
         try:
-            principal = self._keys.authenticate(presented.strip().encode("latin-1", "replace"))
+            principal = self._keys.authenticate(read_key(request.headers.raw))
         except Problem as problem:
             return _error(503, _UNAVAILABLE, problem.what)
         if principal is None:

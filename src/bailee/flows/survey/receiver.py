@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing
 from bailee.flows.survey.ratings import PATH, Answer
 from bailee.moments import begin_of
@@ -63,10 +64,8 @@ class SurveyReceiver:
         return [Route(PATH, self._receive, methods=["POST"])]
 
     async def _receive(self, request: Request) -> Response:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        presented = token if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
         try:
-            principal = self._keys.authenticate(presented.strip().encode("latin-1", "replace"))
+            principal = self._keys.authenticate(read_key(request.headers.raw))
         except Problem as problem:
             return _refuse(503, problem.what)
         if principal is None:
