@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from bailee.accounts import tables
 from bailee.accounts.tables import KeyOrigin
+from bailee.ledger.pseudonyms import OPERATOR
 
 PROVING = (KeyOrigin.HOLDER, KeyOrigin.HANDED_OVER)
 
@@ -32,7 +33,7 @@ class Operator(msgspec.Struct, frozen=True):
     @property
     def person(self) -> str:
         """What `ledger.pseudonyms` knows them by."""
-        return f"operator {self.name}"
+        return f"{OPERATOR}{self.name}"
 
 
 def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:

@@ -23,6 +23,7 @@ from bailee.accounts.tables import KeyOrigin
 from bailee.database.engines import watch_changes
 from bailee.ledger.entries import KeyCreated, KeyRevoked
 from bailee.ledger.outbox import put
+from bailee.ledger.pseudonyms import OPERATOR
 from bailee.policy.contexts import Context
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider
@@ -123,7 +124,7 @@ def create_key(
             subject=directory.name(holder.id),
             key=directory.name(holder.id, f"key {id}"),
             origin=origin.value,
-            by=directory.name(holder.id if origin is KeyOrigin.HOLDER else f"operator {made_by}"),
+            by=directory.name(holder.id if origin is KeyOrigin.HOLDER else f"{OPERATOR}{made_by}"),
         )
         put(connection, tables.outbox, [entry])
     return Key(id, holder.name, label, created, None, origin, made_by), f"bailee_{id}_{secret}"

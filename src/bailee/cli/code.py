@@ -202,7 +202,7 @@ def interact(
     def warn(text: str) -> None:
         screen.note(f"note: {text}", "yellow")
 
-    approver = Approver(screen, lambda question: dialogue.ask(question))
+    approver = Approver(lambda question: dialogue.ask(question))
     with Work(
         settings,
         environment=os.environ,

@@ -96,8 +96,7 @@ class Reader:
 class Approver:
     """Asks whether a call may go ahead. Whatever is neither yes nor always is no, and told to the model."""
 
-    def __init__(self, screen: Screen, ask: Callable[[str], str]) -> None:
-        self._screen = screen
+    def __init__(self, ask: Callable[[str], str]) -> None:
         self._ask = ask
 
     def __call__(self, call: Call, preview: Preview, verdict: Verdict) -> Approval:

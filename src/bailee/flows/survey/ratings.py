@@ -4,7 +4,6 @@ Source: specification, "Session quality surveys": "only your numeric rating (1, 
 recorded."
 """
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -32,8 +31,3 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rating: Rating
     version: Annotated[str, msgspec.Meta(pattern=_VERSION)]
-
-
-def is_version(text: str) -> bool:
-    """Tell whether a version can be sent."""
-    return re.fullmatch(_VERSION, text) is not None
