@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from bailee.agent.privacy import tell_privacy
+from bailee.agent.settings import read_settings
+from bailee.agent.work import Work
 from counterparts.programs import run_program
 from counterparts.projects import git, make_project
 
@@ -218,3 +221,14 @@ def test_without_its_libraries_it_says_how_to_get_them(machine: Machine) -> None
     )
     assert done.returncode == 2
     assert "pip install '.[agent]'" in done.stderr
+
+
+@pytest.mark.parametrize("flow", ["", "survey", "local_cache"])
+def test_privacy_in_the_agent_is_what_explain_says(machine: Machine, flow: str) -> None:
+    """`/privacy` and `bailee explain` say the same, to the letter, of this machine's settings."""
+    machine.set(cleanupPeriodDays=9, feedbackSurveyRate=0, env={"DISABLE_TELEMETRY": "1"})
+    explained = machine.run("explain", *([flow] if flow else ["--brief"])).stdout
+    environment = {"HOME": str(machine.folder / "user"), "BAILEE_STATE": str(machine.state)}
+    settings = read_settings(directory=machine.project, environment=environment)
+    with Work(settings, environment=environment, folder=machine.project) as work:
+        assert "\n".join(tell_privacy(work, flow)) + "\n" == explained
