@@ -1,5 +1,6 @@
 """What a home holds, looked at from outside the service."""
 
+import contextlib
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,9 +59,19 @@ def wait_until_ended(home: Path, session: str) -> Exchange:
 
 
 def find_bytes(folder: Path, *pieces: bytes) -> list[Path]:
-    """Return the files below a folder that hold any of the pieces."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if any(piece in path.read_bytes() for piece in pieces)]
+    """Return the files below a folder that hold any of the pieces.
+
+    Where a running service takes a file away meanwhile, what was in it may be in another: all is searched again.
+    """
+
+    def search() -> list[Path]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return [path for path in files if any(piece in path.read_bytes() for piece in pieces)]
+
+    for _ in range(20):
+        with contextlib.suppress(FileNotFoundError):
+            return search()
+    return search()
 
 
 def copy_first_home(home: Path) -> Path:
