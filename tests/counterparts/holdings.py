@@ -61,7 +61,7 @@ def wait_until_ended(home: Path, session: str) -> Exchange:
 def find_bytes(folder: Path, *pieces: bytes) -> list[Path]:
     """Return the files below a folder that hold any of the pieces.
 
-    Where a running service takes a file away meanwhile, what was in it may be in another: all is searched again.
+    Where a running service takes a file away meanwhile, what was in it may be in another: it begins anew.
     """
 
     def search() -> list[Path]:
