@@ -151,6 +151,17 @@ def test_only_an_admin_of_that_organization_decides(directory: Directory, kind: 
         assert (account.zdr if kind is Kind.ZDR else account.dpp) is expected
 
 
+def test_an_organization_whose_admin_is_gone(directory: Directory) -> None:
+    """Refused, a member is told who decides, and how to name somebody where nobody is left."""
+    directory.add("ada", Plan.TEAM, organization="acme")
+    directory.add("bob", Plan.TEAM, organization="acme")
+    with pytest.raises(Problem, match="ask an admin of that organization: ada"):
+        directory.limit_organization("acme", Period.days(7), by="bob")
+    directory.remove(directory.get("ada").id)
+    with pytest.raises(Problem, match="no admin is left; add one: bailee accounts add NAME --org acme"):
+        directory.decide_for_organization("acme", Kind.ZDR, given=True, by="bob")
+
+
 def test_limits_are_kept_as_written(directory: Directory) -> None:
     """An account's own limit comes back as the period it was given as."""
     directory.add("ada", Plan.PRO, retention=Period.days(7))

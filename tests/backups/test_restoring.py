@@ -139,6 +139,25 @@ def test_an_export_that_was_changed_since_is_still_followed(archive: "Archive") 
     assert not list_pending(archive.keeping.custody.vault)
 
 
+def test_copies_made_since_are_told_of(archive: "Archive") -> None:
+    """Of an export that the backup does not know nothing is taken out any more: the restore says so."""
+    archive.create(keys=False)
+    custody = archive.keeping.custody
+    custody.record_access(archive.ada.id, None, reader="op", purpose="export", reason="audit")
+    export_account(custody, archive.ada, archive.folder / "out", read_text=read_text, maker=Maker("op"))
+    (note,) = [note for note in archive.restore().changes.notes if "followed no more" in note]
+    assert "1 export, 0 datasets" in note
+
+
+def test_copies_the_backup_knows_are_not(archive: "Archive") -> None:
+    """What was made before is followed as ever, and no such thing is said."""
+    custody = archive.keeping.custody
+    custody.record_access(archive.ada.id, None, reader="op", purpose="export", reason="audit")
+    export_account(custody, archive.ada, archive.folder / "out", read_text=read_text, maker=Maker("op"))
+    archive.create(keys=False)
+    assert not [note for note in archive.restore().changes.notes if "followed no more" in note]
+
+
 def test_control_without_the_ledgers_erasures(archive: "Archive", monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: where they are not applied, the same backup with the same keys opens what was erased."""
     from bailee.vault.backups import staging

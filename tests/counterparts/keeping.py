@@ -40,6 +40,11 @@ class Keeping:
         vault = self.custody.vault
         self.writer = VaultWriter(vault, self.custody.keystore, os.urandom, lambda: self.now)
 
+    def reopen_writer(self) -> None:
+        """Have another recorder go on, which knows nothing from before."""
+        self.writer.close()
+        self._open_writer()
+
     def close(self) -> None:
         """Close everything."""
         self.writer.close()

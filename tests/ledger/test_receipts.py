@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bailee.ledger import receipts
-from bailee.ledger.entries import Erased, KeysDestroyed, commit_segment, encode_entry
+from bailee.ledger.entries import CopiesReached, Erased, KeysDestroyed, commit_segment, encode_entry
 from bailee.ledger.log import Log, open_log
 from bailee.ledger.notes import Signer
 from bailee.ledger.receipts import (
@@ -158,5 +158,29 @@ def test_an_erasure_is_proven_by_its_keys(log: Log) -> None:
 
 def test_control_without_the_keys(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: not looked for, the keys are not missed."""
-    monkeypatch.setattr(receipts, "_require_keys", lambda entries: None)
+    monkeypatch.setattr(receipts, "_require_deeds", lambda entries: None)
     assert verify_receipt(make_receipt(log, [erase(log)[0]]), log.verifier)
+
+
+def test_an_erasure_tells_what_became_of_copies(log: Log) -> None:
+    """Taken out of a receipt, the entry that a copy is still pending is missed; so is one of fewer copies."""
+    erased = Erased(
+        id="a",
+        at_ms=1,
+        subject="s",
+        session="t",
+        by="b",
+        segments=0,
+        records=0,
+        exchanges=1,
+        stored_bytes=0,
+        copies=2,
+    )
+    told = CopiesReached(id="b", at_ms=2, erasure="a", reached=1, pending=1, holders=0)
+    fewer = CopiesReached(id="c", at_ms=2, erasure="a", reached=1, pending=0, holders=0)
+    other = CopiesReached(id="d", at_ms=2, erasure="e", reached=1, pending=1, holders=0)
+    first, second, third, fourth = log.append([encode_entry(one) for one in (erased, told, fewer, other)])
+    assert verify_receipt(make_receipt(log, [first, second]), log.verifier)
+    for indices in ([first], [first, third], [first, fourth]):
+        with pytest.raises(ReceiptRefused, match="2 copies held what was erased"):
+            verify_receipt(make_receipt(log, indices), log.verifier)

@@ -1,12 +1,15 @@
 """The service's end of the recorder, and the recorder's start."""
 
+import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bailee.database.engines import watch_changes
-from bailee.vault.recorder import prove_writing
+from bailee.policy.problems import Problem
+from bailee.vault.recorder import LOCK_NAME, alone, prove_writing
 from bailee.vault.recording import Recording
 from bailee.vault.store import open_vault
 
@@ -32,3 +35,24 @@ def test_a_recorder_writes_before_it_says_that_it_can(tmp_path: Path) -> None:
         connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     assert version() == before, "reading looks like writing"
     vault.dispose()
+
+
+def test_a_recorder_waits_for_the_one_before(tmp_path: Path) -> None:
+    """Of a home that another still writes nothing is touched; once that has ended, it begins."""
+    with alone(tmp_path):
+        with pytest.raises(Problem, match="an earlier recorder of this home has not ended"):
+            with alone(tmp_path, patience=0.05):
+                pass
+        waiting = threading.Thread(target=hold, args=(tmp_path,))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert (tmp_path / LOCK_NAME).stat().st_mode & 0o077 == 0
+
+
+def hold(home: Path) -> None:
+    """Hold a home for a moment."""
+    with alone(home):
+        pass

@@ -65,6 +65,15 @@ def test_a_clock_that_jumps_ahead_is_noticed(keeping: Keeping, clocks: Clocks, j
     assert CLOCK_TOLERANCE_MS == HOUR
 
 
+@pytest.mark.parametrize(("hours", "is_told"), [(-24 * 365, True), (-1.1, True), (-0.9, False), (1, False)])
+def test_a_clock_that_is_behind_is_an_alarm(keeping: Keeping, hours: float, is_told: bool) -> None:
+    """Also after a reboot: nothing goes early by it, but what is due would stay, and nobody would know."""
+    note_success(keeping.custody.keystore.engine, "here", NOW, Sweep(date(2026, 5, 4)))
+    now_ms = NOW.wall_ms + int(hours * HOUR)
+    health = check_retention(keeping.custody.vault, keeping.custody.keystore, now_ms)
+    assert any("behind the last sweep" in alarm for alarm in health.alarms) is is_told
+
+
 def test_a_jump_pauses_until_somebody_says_it_is_right(
     keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:

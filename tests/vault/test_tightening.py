@@ -79,6 +79,42 @@ def test_control_without_the_late_look(keeping: Keeping, monkeypatch: pytest.Mon
     assert keeping.terms("ada") == [FIVE_YEARS]
 
 
+@pytest.mark.parametrize("is_held_in_memory", [True, False])
+def test_what_was_admitted_before_two_changes_comes_under_the_stricter(
+    keeping: Keeping, is_held_in_memory: bool
+) -> None:
+    """An upload that began before training went off, and ended after it was on again, keeps thirty days.
+
+    It does not join the segment that its session began in between, nor does anything join its own.
+    """
+    admitted = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said")
+    switch_twice(keeping)
+    if not is_held_in_memory:
+        keeping.reopen_writer()
+    keeping.write(admitted)
+    keeping.record("ada")
+    assert sorted(keeping.terms("ada")) == sorted([THIRTY_DAYS, FIVE_YEARS])
+
+
+def test_control_where_late_ones_join(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: joining what its session writes in now, the same upload is kept five years."""
+    monkeypatch.setattr(writing.VaultWriter, "_is_late", lambda self, frame: False)
+    admitted = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said")
+    switch_twice(keeping)
+    keeping.write(admitted)
+    assert keeping.terms("ada") == [FIVE_YEARS]
+
+
+def switch_twice(keeping: Keeping) -> None:
+    """Switch training off and on again, and go on with the session."""
+    for given in (False, True):
+        keeping.now += 1
+        keeping.custody.directory.consent("ada", given=given)
+        keeping.tighten("ada")
+    keeping.now += 1
+    keeping.record("ada")
+
+
 def test_what_nobody_applied_the_sweep_applies(keeping: Keeping) -> None:
     """A change whose command died before it reached the vault is applied by the next sweep."""
     keeping.record("ada")

@@ -272,7 +272,7 @@ class Directory:
                 raise Problem(
                     "only an organization admin can switch zero data retention",
                     where="--as",
-                    fix="ask an organization admin",
+                    fix=self._admin_fix(organization),
                 )
         was = person.dpp if kind is Kind.DPP else person.zdr
         return self._record(organization, kind, given, was=was, granted_by=person.id)
@@ -308,13 +308,19 @@ class Directory:
                 raise Problem(
                     f"{by!r} is no admin of organization {organization!r}",
                     where="--as",
-                    fix="name an admin of that organization",
+                    fix=self._admin_fix(organization),
                 )
         table = tables.organizations
         wish = None if limit.is_unlimited else str(limit)
         with self.engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.name == organization).values(retention=wish))
             self._tell_limit(connection, organization, limit, person.id)
+
+    def _admin_fix(self, organization: str) -> str:
+        admins = [one.name for one in self.members(organization) if one.role is Role.ADMIN]
+        if admins:
+            return f"ask an admin of that organization: {', '.join(admins)}"
+        return f"no admin is left; add one: bailee accounts add NAME --org {organization} --role admin"
 
     def members(self, organization: str) -> list[Account]:
         """Return the accounts of an organization, by name.

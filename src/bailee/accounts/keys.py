@@ -149,8 +149,13 @@ def list_keys(directory: Directory) -> list[Key]:
         ]
 
 
-def revoke_key(directory: Directory, id: str, *, clock: Callable[[], float] = time.time) -> None:
+def revoke_key(
+    directory: Directory, id: str, *, by: str = "", clock: Callable[[], float] = time.time
+) -> None:
     """Revoke a key; a running service refuses it from the next request on.
+
+    Args:
+        by: the user of this machine who revokes it; empty where its run ended.
 
     Raises:
         Problem: there is no key of that id, or it was revoked before.
@@ -162,7 +167,7 @@ def revoke_key(directory: Directory, id: str, *, clock: Callable[[], float] = ti
         account = connection.execute(revoke.returning(keys.c.account)).scalar_one_or_none()
         if account is None:
             raise Problem(f"there is no key {id!r} in force", where="KEY_ID", fix="see: bailee keys list")
-        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms)])
+        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms, by)])
 
 
 def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float] = time.time) -> int:
@@ -184,12 +189,13 @@ def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float
     return len(ids)
 
 
-def _tell_revoked(directory: Directory, account: str, id: str, at_ms: int) -> KeyRevoked:
+def _tell_revoked(directory: Directory, account: str, id: str, at_ms: int, by: str = "") -> KeyRevoked:
     return KeyRevoked(
         id=secrets.token_hex(16),
         at_ms=at_ms,
         subject=directory.name(account),
         key=directory.name(account, f"key {id}"),
+        by=directory.name(f"{OPERATOR}{by}") if by else "",
     )
 
 

@@ -41,10 +41,12 @@ def add(
     """Add an account.
 
     The first account of an organization is its admin. It takes the proof of one, as `bailee org` does, to
-    add another admin.
+    add another admin. An account named `me` is that of the user who adds it.
     """
+    import os
+
     from bailee.accounts.choices import require_appointment
-    from bailee.accounts.directory import open_directory
+    from bailee.accounts.directory import DEFAULT_NAME, open_directory
     from bailee.accounts.tables import Role
     from bailee.policy.periods import Period
 
@@ -61,6 +63,7 @@ def add(
         Plan(plan),
         organization=organization,
         role=Role(role) if role else None,
+        user_id=os.getuid() if name == DEFAULT_NAME else None,
         retention=Period.parse(retention, where="--retention") if retention is not None else None,
     )
     if as_json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bailee.cli.accesses import this_operator
+from bailee.cli.accesses import operator, this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.moments import tell_minute
 
@@ -100,18 +100,23 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
 @with_home
 @with_json
 def revoke(key_id: str, home: Path, as_json: bool) -> None:
-    """Revoke a key at once. A running service refuses the next request that presents it."""
-    from bailee.accounts.keys import revoke_key
+    """Revoke a key at once. A running service refuses the next request that presents it.
+
+    Nothing is asked: whoever finds a key where it should not be has no time, and another is made at once. It
+    is ledgered who revoked it.
+    """
+    from bailee.accounts.keys import list_keys, revoke_key
     from bailee.vault.custody import open_custody
 
     custody = open_custody(home)
-    revoke_key(custody.directory, key_id)
+    revoke_key(custody.directory, key_id, by=operator())
+    (key,) = [one for one in list_keys(custody.directory) if one.id == key_id]
     custody.settle()
     custody.close()
     if as_json:
-        echo_json({"id": key_id, "revoked": True})
+        echo_json({"id": key_id, "account": key.account, "label": key.label, "revoked": True})
     else:
-        click.echo(f"Revoked {key_id}.")
+        click.echo(f"Revoked {key_id} of {key.account}{f' ({key.label})' if key.label else ''}.")
 
 
 def tell_maker(key: "Key") -> str:

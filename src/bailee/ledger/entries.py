@@ -88,11 +88,17 @@ class KeyCreated(Entry, frozen=True, kw_only=True, tag="key_created"):
     by: str
 
 
-class KeyRevoked(Entry, frozen=True, kw_only=True, tag="key_revoked"):
-    """A key that an agent presents was revoked; its name is a pseudonym of its account's."""
+class KeyRevoked(Entry, frozen=True, kw_only=True, tag="key_revoked", omit_defaults=True):
+    """A key that an agent presents was revoked; its name is a pseudonym of its account's.
+
+    Attributes:
+        by: who revoked it; empty where its run ended or its account was erased, and in entries of earlier
+            programs.
+    """
 
     subject: str
     key: str
+    by: str = ""
 
 
 class HoldPlaced(Entry, frozen=True, kw_only=True, tag="hold_placed"):
@@ -126,8 +132,13 @@ class KeysDestroyed(Entry, frozen=True, kw_only=True, tag="keys_destroyed"):
     segments: tuple[str, ...]
 
 
-class Erased(Entry, frozen=True, kw_only=True, tag="erased"):
-    """A person had a session, or with none named a whole account, erased."""
+class Erased(Entry, frozen=True, kw_only=True, tag="erased", omit_defaults=True):
+    """A person had a session, or with none named a whole account, erased.
+
+    Attributes:
+        copies: exports and datasets that held some of it; where there are any, a `CopiesReached` that tells
+            what became of all of them follows, and belongs to its receipt. 0 in entries of earlier programs.
+    """
 
     subject: str
     session: str | None
@@ -136,6 +147,7 @@ class Erased(Entry, frozen=True, kw_only=True, tag="erased"):
     records: int
     exchanges: int
     stored_bytes: int
+    copies: int = 0
 
 
 class Swept(Entry, frozen=True, kw_only=True, tag="sweep"):

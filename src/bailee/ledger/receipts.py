@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from bailee.ledger.checkpoints import open_checkpoint
-from bailee.ledger.entries import Erased, KeysDestroyed, commit_segment, decode_entry
+from bailee.ledger.entries import CopiesReached, Erased, KeysDestroyed, commit_segment, decode_entry
 from bailee.ledger.log import Log
 from bailee.ledger.merkle import hash_leaf, is_included
 from bailee.ledger.notes import NoteRefused, Verifier
@@ -136,17 +136,19 @@ def verify_receipt(data: bytes, verifier: Verifier) -> list[ProvenEntry]:
             raise ReceiptRefused(
                 f"entry {proven.index} is not in the ledger that its checkpoint is signed over"
             )
-    _require_keys(receipt.entries)
+    _require_deeds(receipt.entries)
     return receipt.entries
 
 
-def _require_keys(entries: Sequence[ProvenEntry]) -> None:
-    """Refuse a receipt that tells of an erasure and not of the keys that were destroyed for it.
+def _require_deeds(entries: Sequence[ProvenEntry]) -> None:
+    """Refuse a receipt that tells of an erasure and not of what was done for it.
 
-    An erasure is told of before its keys go: that entry alone proves that it was asked for, not that it was
-    done.
+    An erasure is told of before its keys go and its copies are reached: that entry alone proves that it was
+    asked for, not that it was done.
     """
     erased = 0
+    copies: dict[str, int] = {}
+    followed: dict[str, int] = {}
     destroyed: set[str] = set()
     for proven in entries:
         try:
@@ -155,9 +157,17 @@ def _require_keys(entries: Sequence[ProvenEntry]) -> None:
             continue  # of a later program
         if isinstance(entry, Erased):
             erased += entry.segments
+            copies[entry.id] = entry.copies
+        elif isinstance(entry, CopiesReached):
+            followed[entry.erasure] = entry.reached + entry.pending + entry.holders
         elif isinstance(entry, KeysDestroyed):
             destroyed.update(entry.segments)
     if len(destroyed) < erased:
         raise ReceiptRefused(
             f"it tells that {erased} segments were erased, and of {len(destroyed)} keys that were destroyed"
         )
+    for id, count in copies.items():
+        if followed.get(id, 0) < count:
+            raise ReceiptRefused(
+                f"it tells that {count} copies held what was erased, and not what became of all of them"
+            )

@@ -33,11 +33,10 @@ def lower(connection: sa.Connection, account: str, ceiling: Ceiling, *, at_ms: i
         at_ms: when the stricter terms were in force, milliseconds since 1970 UTC: read after they were.
     """
     table = tables.ceilings
-    latest = sa.select(sa.func.max(table.c.at_ms)).where(table.c.account == account)
     row = {
         "account": account,
         # Two changes of one millisecond keep their order.
-        "at_ms": max(at_ms, (connection.execute(latest).scalar_one() or 0) + 1),
+        "at_ms": max(at_ms, read_latest_ms(connection, account) + 1),
         "retention": str(ceiling.retention),
         "trainable": ceiling.trainable,
     }
@@ -110,6 +109,14 @@ def read_latest(connection: sa.Connection, account: str) -> Ceiling | None:
     query = sa.select(table).where(table.c.account == account).order_by(table.c.at_ms.desc()).limit(1)
     row = connection.execute(query).first()
     return None if row is None else Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
+
+
+def read_latest_ms(connection: sa.Connection, account: str) -> int:
+    """Return when the terms of an account were tightened last, milliseconds since 1970 UTC; 0 for never."""
+    table = tables.ceilings
+    latest = sa.select(sa.func.max(table.c.at_ms)).where(table.c.account == account)
+    found: int | None = connection.execute(latest).scalar_one()
+    return found or 0
 
 
 def cover_late(connection: sa.Connection, begun: Iterable[tuple[int, str, int]]) -> None:

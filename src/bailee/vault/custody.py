@@ -339,8 +339,10 @@ class Custody:
                 ids.append(entry.id)
                 segments += more
                 erased = erased.with_later(late)
-        found = registry.find_copies(self.vault, account, session, segments)
-        copies = self.follow_copies({copy.id for copy in found})
+        with self.vault.connect() as connection:
+            # With those that were being written as it was marked.
+            found = registry.find_copies(connection, account, session, segments)
+        copies = self._reach(erased.copies, found)
         if copies.reached or copies.pending or copies.holders:
             told = CopiesReached(
                 id=self.draw(),
@@ -356,6 +358,19 @@ class Custody:
         self.settle()
         indices = find_entries(self.log, before, ids, segments)
         return msgspec.structs.replace(erased, copies=copies), make_receipt(self.log, indices)
+
+    def _reach(self, marked: Reached, found: Iterable[registry.Copy]) -> Reached:
+        """Follow the copies that hold something of what is erased, or did as it was marked.
+
+        Returns:
+            What became of each of them.
+        """
+        holding = {copy.id: copy for copy in (*marked.reached, *marked.holders)}
+        done = self.follow_copies(holding.keys() | {copy.id for copy in found})
+        told = {copy.id for copy in (*done.reached, *done.pending, *done.holders)}
+        # What a sweep was faster with, or somebody had forgotten meanwhile.
+        others = [copy for id, copy in holding.items() if id not in told]
+        return msgspec.structs.replace(done, reached=done.reached + others)
 
     # --- The ledger ---
 

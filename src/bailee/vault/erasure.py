@@ -31,7 +31,8 @@ class Erasure(msgspec.Struct, frozen=True):
         is_overwritten: whether the destroyed keys' bytes are gone from the disk. They are not while a process
             reads the keystore as it was before; a running service sees to it once that process is done. With
             PostgreSQL they never are at once (docs/adr/0010).
-        copies: copies outside the vault that hold some of it, and whether they do not any more.
+        copies: copies outside the vault that hold some of it, and whether they do not any more. Those that an
+            erasure would reach count as reached until it has tried.
     """
 
     account: str
@@ -105,6 +106,9 @@ def erase(
         lock_holds(connection)
         _refuse_held(connection, account, session)
         marked, ids = _mark(connection, account, session, at_ms=entry.at_ms, again=again)
+        if not again:
+            # Of what comes later nothing is in a copy: none is written of an account that is being erased.
+            marked = msgspec.structs.replace(marked, copies=_tell_copies(connection, account, session, ids))
         if not again or marked.is_something:
             put(connection, tables.vault_outbox, [_tell(entry, marked)])
     is_overwritten = _destroy_marked(engine, keystore, account, session, at_ms=entry.at_ms)
@@ -203,6 +207,7 @@ def _tell(entry: Erased, marked: Erasure) -> Erased:
         records=marked.records,
         exchanges=marked.exchanges,
         stored_bytes=marked.stored_bytes,
+        copies=len(marked.copies.reached) + len(marked.copies.holders),
     )
 
 
@@ -212,7 +217,8 @@ def _count(engine: sa.Engine, account: str, session: str | None) -> Erasure:
     with engine.connect() as connection:
         counted = _measure(connection, account, session, held, _of(tables.exchanges, account, session))
         ids = list(connection.execute(sa.select(segments.c.id).where(held)).scalars())
-    return msgspec.structs.replace(counted, copies=_tell_copies(engine, account, session, ids))
+        copies = _tell_copies(connection, account, session, ids)
+    return msgspec.structs.replace(counted, copies=copies)
 
 
 def _measure(
@@ -238,10 +244,12 @@ def _measure(
     )
 
 
-def _tell_copies(engine: sa.Engine, account: str, session: str | None, segments: list[bytes]) -> Reached:
+def _tell_copies(
+    connection: sa.Connection, account: str, session: str | None, segments: list[bytes]
+) -> Reached:
     """Return the copies that an erasure would reach, and those that it would leave to the account holder."""
     told = Reached()
-    for copy in find_copies(engine, account, session, segments):
+    for copy in find_copies(connection, account, session, segments):
         (told.holders if copy.is_holders else told.reached).append(Told(copy.id, copy.kind, copy.folder))
     return told
 

@@ -12,7 +12,7 @@ from bailee.moments import begin_of
 from bailee.vault import tables
 from bailee.vault.copies.registry import list_pending
 from bailee.vault.keystore import Keystore
-from bailee.vault.sweepers import SweeperState, read_sweepers
+from bailee.vault.sweepers import CLOCK_TOLERANCE_MS, SweeperState, read_sweepers
 from bailee.vault.sweeping import oldest_due
 
 # Destroyed within 60 s of the deadline is the promise; a sweep begins within 5 s.
@@ -52,6 +52,11 @@ def check_retention(engine: sa.Engine, keystore: Keystore, now_ms: int) -> Reten
     succeeded = [state.succeeded_ms for state in states if state.succeeded_ms is not None]
     silence = (now_ms - max(succeeded)) / 1000 if succeeded else None
     alarms = [f"{state.node}: {state.fault}" for state in states if state.fault]
+    if silence is not None and silence * 1000 < -CLOCK_TOLERANCE_MS:
+        alarms.append(
+            f"the clock is {-silence / 3600:.1f} hours behind the last sweep: what is due stays until it is "
+            "right, and what is recorded is dated too early; set the clock"
+        )
     # However lately somebody swept: a sweep that leaves what is due is none that anybody can rely on.
     if lag > LAG_ALARM_SECONDS:
         last = "nobody ever swept" if silence is None else f"the last sweep was {silence:.0f} s ago"

@@ -7,12 +7,14 @@ shares the interpreter lock, and its switch interval alone (5 ms) is ten times t
 
 import argparse
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,6 +39,10 @@ REST_SECONDS = 10.0
 # An idle recorder may be asked for something at any time: it does not wait for whoever is reading.
 IDLE_PATIENCE_SECONDS = 0.02
 NICENESS = 10
+LOCK_NAME = "recorder.lock"
+# How long the recorder of a killed service may take to write what it was given.
+PREDECESSOR_SECONDS = 60.0
+_LOOK_SECONDS = 0.02
 
 
 def serve(channel: socket.socket, writer: VaultWriter, truncate_logs: Callable[[], bool]) -> None:
@@ -122,10 +128,56 @@ def interruption(exchange: int) -> Finish:
     )
 
 
+@contextlib.contextmanager
+def alone(home: Path, *, patience: float = PREDECESSOR_SECONDS) -> Iterator[None]:
+    """Write a home alone: a killed service's recorder may still be writing what it was given.
+
+    Raises:
+        Problem: it has not ended after `patience` seconds.
+    """
+    descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Problem(
+                        f"an earlier recorder of this home has not ended after {patience:.0f} s",
+                        where=str(home / LOCK_NAME),
+                        fix="end the process that holds it: fuser shows which",
+                    ) from None
+            time.sleep(_LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def answer(channel: socket.socket, message: Answer) -> None:
     """Send one answer; a service that is gone is noticed by the next receive."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.sendall(encode(message))
+
+
+def record(channel: socket.socket, home: Path) -> None:
+    """Write what comes from a service into its home, until the service closes its end."""
+    vault = open_vault(home)
+    keystore = open_keys(home)
+    writer = VaultWriter(vault, keystore, os.urandom)
+    prove_writing(vault)
+    writer.interrupt_open()
+    answer(channel, Committed([], 0))
+
+    def truncate_logs() -> bool:
+        is_vault_done = truncate_log(vault, patience=IDLE_PATIENCE_SECONDS)
+        return keystore.truncate_log(patience=IDLE_PATIENCE_SECONDS) and is_vault_done
+
+    serve(channel, writer, truncate_logs)
+    writer.close()
+    keystore.close()
+    vault.dispose()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,21 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.nice(NICENESS)
     channel = socket.socket(fileno=options.descriptor)
     try:
-        vault = open_vault(options.home)
-        keystore = open_keys(options.home)
-        writer = VaultWriter(vault, keystore, os.urandom)
-        prove_writing(vault)
-        writer.interrupt_open()
-        answer(channel, Committed([], 0))
-
-        def truncate_logs() -> bool:
-            is_vault_done = truncate_log(vault, patience=IDLE_PATIENCE_SECONDS)
-            return keystore.truncate_log(patience=IDLE_PATIENCE_SECONDS) and is_vault_done
-
-        serve(channel, writer, truncate_logs)
-        writer.close()
-        keystore.close()
-        vault.dispose()
+        with alone(options.home):
+            record(channel, options.home)
     except Problem as problem:
         answer(channel, Failed(str(problem)))
         return 1

@@ -19,11 +19,12 @@ from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SegmentCipher
 from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
-from bailee.vault.ceilings import cover_late
+from bailee.vault.ceilings import cover_late, read_latest_ms
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
 from bailee.vault.frames import Again, Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
 from bailee.vault.records import read_records
+from bailee.vault.segments import FIND_SEGMENT, Segment
 
 SEGMENTS_IN_MEMORY_BYTES = 16 * 1024 * 1024
 SEGMENTS_IN_MEMORY = 512
@@ -36,34 +37,12 @@ _FEW_EXCHANGES = 4
 _NUMBER_SHIFT = 2
 
 Row = dict[str, Any]
-# Account, session, UTC day, number of the decision.
-_Where = tuple[str, str, date, int]
-
-
-class _Segment:
-    """A segment that is being written."""
-
-    def __init__(self, number: int, id: bytes, account: str, session: str, cipher: SegmentCipher) -> None:
-        self.is_durable = True
-        self.admitted_ms = 0
-        self.number = number
-        self.id = id
-        self.account = account
-        self.session = session
-        self.cipher = cipher
-        self.blocks: BlockWriter
-        self.next_sequence = 0
-
-    def seal(self, plaintext: bytes, exchange: int, kind: int) -> tuple[int, bytes]:
-        """Seal the next record and return its sequence number and envelope."""
-        sequence = self.next_sequence
-        self.next_sequence += 1
-        place = Place(self.account, self.session, self.id, sequence, exchange, kind)
-        return sequence, self.cipher.seal(plaintext, place)
+# Account, session, UTC day, number of the decision; and of what came late (`_is_late`) the exchange, else 0.
+_Where = tuple[str, str, date, int, int]
 
 
 class _OpenExchange(msgspec.Struct):
-    segment: _Segment | None
+    segment: Segment | None
     data: list[bytes]
     size: int = 0
     is_erased: bool = False
@@ -96,14 +75,18 @@ class VaultWriter:
         self._keystore = keystore
         self._random = random
         self._decisions: dict[bytes, tuple[int, Terms]] = {}
-        self._segments: OrderedDict[_Where, _Segment] = OrderedDict()
+        self._segments: OrderedDict[_Where, Segment] = OrderedDict()
+        # When the terms of accounts were tightened last, as far as was asked since others wrote.
+        self._ceilings: dict[str, int] = {}
+        # Segments that were let go of with something still to be written into them.
+        self._let_go: list[Segment] = []
         self._open: dict[int, _OpenExchange] = {}
         self._begun: dict[int, Row] = {}
         self._ended: list[int] = []
         # The ends of exchanges whose beginning is in the database already.
         self._later: list[Row] = []
         self._records: list[Row] = []
-        self._new_segments: list[tuple[_Segment, Row]] = []
+        self._new_segments: list[tuple[Segment, Row]] = []
         self._durable: list[int] = []
         self._held_bytes = 0
         self._keystore_version = keystore.read_version()
@@ -181,6 +164,7 @@ class VaultWriter:
             segment.is_durable = True
         self._durable += self._ended
         self._begun, self._ended, self._later, self._records, self._new_segments = {}, [], [], [], []
+        self._let_go.clear()
         self._trim()
 
     def _settle_keys(self) -> None:
@@ -216,15 +200,17 @@ class VaultWriter:
             return
         self._keystore_version = version
         # A segment that is not written yet cannot have been erased: nobody else knows of it.
-        written = {place: segment for place, segment in self._segments.items() if segment.is_durable}
-        held = self._keystore.select_held([segment.id for segment in written.values()])
-        erased = {place: segment for place, segment in written.items() if segment.id not in held}
-        numbers = {segment.number for segment in erased.values()}
+        in_use = [one.segment for one in self._open.values() if one.segment is not None]
+        known = [*self._segments.values(), *self._let_go, *in_use]
+        written = {segment.id: segment.number for segment in known if segment.is_durable}
+        held = self._keystore.select_held(list(written))
+        numbers = {number for id, number in written.items() if id not in held}
         if not numbers:
             return
-        for place, segment in erased.items():
-            self._held_bytes -= segment.blocks.retained_bytes
-            del self._segments[place]
+        for place, segment in list(self._segments.items()):
+            if segment.number in numbers:
+                self._held_bytes -= segment.blocks.retained_bytes
+                del self._segments[place]
         self._records = [record for record in self._records if record["segment"] not in numbers]
         for row in self._begun.values():
             if row["segment"] in numbers:
@@ -239,6 +225,7 @@ class VaultWriter:
         if version == self._vault_version:
             return
         self._vault_version = version
+        self._ceilings.clear()
         table = tables.segments
         known = {segment.number: place for place, segment in self._segments.items() if segment.is_durable}
         query = sa.select(table.c.number, table.c.decision, table.c.retention, table.c.trainable)
@@ -251,7 +238,9 @@ class VaultWriter:
             row = rows.get(number)
             terms = self._terms_of(place)
             if row is None or (row.retention, row.trainable) != (str(terms.retention), terms.trainable):
-                self._held_bytes -= self._segments.pop(place).blocks.retained_bytes
+                segment = self._segments.pop(place)
+                self._held_bytes -= segment.blocks.retained_bytes
+                self._let_go.append(segment)
 
     def _terms_of(self, place: _Where) -> Terms:
         return next(terms for number, terms in self._decisions.values() if number == place[3])
@@ -365,7 +354,7 @@ class VaultWriter:
         else:
             self._later.append({"ended": frame.exchange, **facts})
 
-    def _record(self, segment: _Segment, exchange: int, kind: int, packed: bytes) -> None:
+    def _record(self, segment: Segment, exchange: int, kind: int, packed: bytes) -> None:
         sequence, sealed = segment.seal(packed, exchange, kind)
         self._records.append(
             {
@@ -377,17 +366,29 @@ class VaultWriter:
             }
         )
 
-    def _segment(self, frame: Begin, decision: int, terms: Terms) -> _Segment:
+    def _segment(self, frame: Begin, decision: int, terms: Terms) -> Segment:
         day = datetime.fromtimestamp(frame.started_ms / 1000, UTC).date()
-        place = (frame.account, frame.session, day, decision)
+        late = frame.exchange if self._is_late(frame) else 0
+        place = (frame.account, frame.session, day, decision, late)
         segment = self._segments.get(place)
         if segment is None:
             segment = self._segments[place] = self._find_segment(place, terms, frame.started_ms)
         self._segments.move_to_end(place)
         return segment
 
-    def _find_segment(self, place: _Where, terms: Terms, admitted_ms: int) -> _Segment:
-        account, session, day, decision = place
+    def _is_late(self, frame: Begin) -> bool:
+        """Tell whether its account's terms were tightened since a request was admitted.
+
+        It gets a segment of its own, which comes under what was in force in between (`cover_late`). The one
+        that its session writes in now may have been begun after that was loosened again.
+        """
+        latest = self._ceilings.get(frame.account)
+        if latest is None:
+            latest = self._ceilings[frame.account] = read_latest_ms(self._reading, frame.account)
+        return frame.started_ms <= latest
+
+    def _find_segment(self, place: _Where, terms: Terms, admitted_ms: int) -> Segment:
+        account, session, day, decision, late = place
         wanted = {
             "account": account,
             "session": session,
@@ -396,7 +397,7 @@ class VaultWriter:
             "retention": str(terms.retention),
             "trainable": terms.trainable,
         }
-        begun = self._reading.execute(_FIND_SEGMENT, wanted).all()
+        begun = [] if late else self._reading.execute(FIND_SEGMENT, wanted).all()
         if begun:
             # Its newest records may still be waiting. Before its key is asked for: writing looks what was
             # erased, and a segment that it does not know of yet would be taken for one that is held.
@@ -405,12 +406,12 @@ class VaultWriter:
             key = self._keystore.get(found.id)
             if key is None:
                 continue  # erased, and its rows are about to go too
-            segment = _Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
+            segment = Segment(found.number, found.id, account, session, SegmentCipher(key, self._random))
             self._restore(segment)
             return segment
         id, number = self._random(16), int.from_bytes(self._random(8)) >> _NUMBER_SHIFT
         key = self._keystore.create(id, number=number, at_ms=int(self._clock() * 1000))
-        segment = _Segment(number, id, account, session, SegmentCipher(key, self._random))
+        segment = Segment(number, id, account, session, SegmentCipher(key, self._random))
         segment.blocks = BlockWriter(self._random(32))
         segment.is_durable = False
         segment.admitted_ms = admitted_ms
@@ -428,7 +429,7 @@ class VaultWriter:
         self._new_segments.append((segment, row))
         return segment
 
-    def _restore(self, segment: _Segment) -> None:
+    def _restore(self, segment: Segment) -> None:
         """Take up a segment that was begun before a restart or fell out of memory."""
         segment.blocks = BlockWriter(self._random(32))
         reader = BlockReader()
@@ -484,16 +485,4 @@ _NO_END: Row = dict.fromkeys(
 )
 
 
-# Put together once: for every new session it took 0.2 ms, most of what finding out that it is new costs.
-_FIND_SEGMENT = sa.select(tables.segments.c.number, tables.segments.c.id).where(
-    tables.segments.c.account == sa.bindparam("account"),
-    tables.segments.c.session == sa.bindparam("session"),
-    tables.segments.c.day == sa.bindparam("day"),
-    tables.segments.c.decision == sa.bindparam("decision"),
-    # One whose terms were tightened since is not for what comes under looser ones.
-    tables.segments.c.retention == sa.bindparam("retention"),
-    tables.segments.c.trainable == sa.bindparam("trainable"),
-    tables.segments.c.is_destroyed.is_(False),
-    sa.or_(tables.segments.c.expires_on.is_(None), tables.segments.c.expires_on != tables.ERASED),
-)
 _END_EXCHANGE = sa.update(tables.exchanges).where(tables.exchanges.c.id == sa.bindparam("ended"))

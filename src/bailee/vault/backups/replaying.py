@@ -17,6 +17,7 @@ from bailee.ledger import entries as told
 from bailee.ledger.pseudonyms import name_with
 from bailee.policy.periods import UNLIMITED, Period, tighten
 from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
 from bailee.vault import tables
 from bailee.vault.ceilings import Ceiling, lower
 from bailee.vault.copies import registry
@@ -35,7 +36,7 @@ class Changes(msgspec.Struct):
         facts_dropped: exchanges without content that were not put back.
         accounts_erased: accounts of the copy that were erased since, or whose pseudonyms are destroyed.
         tightened: segments whose terms got stricter.
-        notes: what is stricter than it may have been, in words.
+        notes: what is stricter than it may have been, and what nobody knows any more, in words.
     """
 
     dropped: dict[str, int] = msgspec.field(default_factory=dict)
@@ -127,6 +128,7 @@ class Replay:
                     self._record_access(self._people, entry)
                 case _:
                     pass
+        self._tell_unknown_copies(later)
 
     def _find_sessions(self, later: Sequence[told.AnyEntry]) -> None:
         """Find out which sessions of the copy the entries mean."""
@@ -212,6 +214,18 @@ class Replay:
     def _forget_copy(self, entry: told.CopyForgotten) -> None:
         for copy in registry.read_copies(self._vault, tables.copies.c.id == entry.copy):
             registry.forget(self._vault, copy, "forgotten after the backup; its reason is with who forgot it")
+
+    def _tell_unknown_copies(self, later: Sequence[told.AnyEntry]) -> None:
+        """Note how many copies outside the vault were made that the backup does not know of."""
+        copies = registry.read_copies(self._vault, tables.copies.c.kind == registry.Kind.DATASET)
+        known = {digest for copy in copies for digest in (copy.digest, copy.next_digest)}
+        datasets = sum(isinstance(one, told.DatasetBuilt) and one.digest not in known for one in later)
+        exports = sum(isinstance(one, told.ContentRead) and one.purpose == "export" for one in later)
+        if datasets or exports:
+            self.changes.notes.append(
+                f"made since the backup, and followed no more: {tell_count(exports, 'export')}, "
+                f"{tell_count(datasets, 'dataset')}; nothing is taken out of them, so delete what should not stay"
+            )
 
     def _consent(self, people: sa.Connection, entry: told.ConsentChanged) -> None:
         subject = self._persons.get(entry.subject)

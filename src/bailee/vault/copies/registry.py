@@ -245,20 +245,19 @@ def list_pending(engine: sa.Engine) -> list[Copy]:
 
 
 def find_copies(
-    engine: sa.Engine, account: str, session: str | None, segments: Sequence[bytes]
+    connection: sa.Connection, account: str, session: str | None, segments: Sequence[bytes]
 ) -> list[Copy]:
     """Return the copies that an erasure reaches: those that hold any of the segments, or facts of it."""
     table = tables.copies
     found: set[str] = set()
     names = list(segments) if session is None else [*segments, name_session(account, session)]
-    with engine.connect() as connection:
-        for some in _chunks(names):
-            query = sa.select(tables.copied.c.copy).where(tables.copied.c.segment.in_(some)).distinct()
-            found.update(connection.execute(query).scalars())
+    for some in _chunks(names):
+        query = sa.select(tables.copied.c.copy).where(tables.copied.c.segment.in_(some)).distinct()
+        found.update(connection.execute(query).scalars())
     which: sa.ColumnElement[bool] = table.c.id.in_(sorted(found))
     if session is None:
         which = sa.or_(which, table.c.account == account)
-    return list_copies(engine, which, table.c.forgotten.is_(None))
+    return read_copies(connection, which, table.c.forgotten.is_(None))
 
 
 def count_due(connection: sa.Connection, due: sa.ColumnElement[bool]) -> int:
