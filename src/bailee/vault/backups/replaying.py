@@ -224,7 +224,7 @@ class Replay:
         if datasets or exports:
             self.changes.notes.append(
                 f"made since the backup, and followed no more: {tell_count(exports, 'export')}, "
-                f"{tell_count(datasets, 'dataset')}; nothing is taken out of them, so delete what should not stay"
+                f"{tell_count(datasets, 'dataset')}; nothing is taken out of these"
             )
 
     def _consent(self, people: sa.Connection, entry: told.ConsentChanged) -> None:
