@@ -133,12 +133,13 @@ def test_lag_and_silence_are_told(keeping: Keeping) -> None:
     assert look()[0] == 0.0
 
 
-def test_a_sweep_by_an_earlier_day_is_no_success(keeping: Keeping) -> None:
+def test_a_sweep_by_an_earlier_day_is_no_success(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves what has come due since, and the alarm on, however lately anybody swept."""
     keeping.record("ada")
     custody = keeping.custody
     keeping.go_to(date(2026, 6, 3))
     clocks = Clocks(custody.now_ms(), "boot-1", HOUR)
+    monkeypatch.setattr(sweeper, "read_clocks", lambda: clocks)
     done = sweep(custody, as_of=date(2026, 6, 2))
     assert done.keys_destroyed == 0
     note_earlier(custody.keystore.engine, "here", clocks, done)
