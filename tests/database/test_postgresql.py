@@ -292,7 +292,7 @@ def test_what_was_deleted_is_vacuumed_and_not_called_overwritten(engine: sa.Engi
     assert not is_overwriting(engine)
     with engine.connect() as connection:
         assert connection.execute(size).scalar_one() == 0
-    assert give_back(engine, 1000) == 0
+    assert give_back(engine, 1) == 0
 
 
 # --- Who hears of changes ---

@@ -1,5 +1,6 @@
 """What has expired goes on its day, whatever happened meanwhile; what has not, stays."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -230,6 +231,48 @@ def test_more_than_one_batch(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) 
     assert sweep(keeping.custody, report=lambda progress: seen.append(progress.keys)).keys_destroyed == 25
     assert seen[:3] == [10, 20, 25]
     assert count(keeping)["keys"] == 0
+
+
+def test_keys_that_come_due_meanwhile_do_not_wait_for_rows(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Midnight passes while rows are deleted: what is due then goes before the next rows do."""
+    for number in range(25):
+        keeping.record("ada", f"session-{number}")
+    keeping.go_to(date(2026, 5, 5))
+    keeping.record("ada", "young")
+    keeping.go_to(DUE)
+    keys: list[int] = []
+
+    def reclaim(engine: sa.Engine) -> destruction.Reclaimed:
+        keys.append(count(keeping)["keys"])
+        if len(keys) == 1:
+            keeping.go_to(DUE + timedelta(days=1))
+        return destruction.reclaim_batch(engine, limit=10)
+
+    monkeypatch.setattr(sweeping, "reclaim_batch", reclaim)
+    done = sweep(keeping.custody)
+    assert keys[:2] == [1, 0]
+    assert (done.keys_destroyed, done.segments, done.as_of) == (26, 26, DUE + timedelta(days=1))
+
+
+@pytest.mark.sqlite
+def test_space_is_given_back_batch_by_batch(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of free pages, which SQLite looks through for each page, never gets long."""
+    for number in range(20):
+        keeping.record("ada", f"session-{number}", body=os.urandom(20_000))
+    keeping.go_to(DUE)
+    free: list[int] = []
+
+    def reclaim(engine: sa.Engine) -> destruction.Reclaimed:
+        with engine.connect() as connection:
+            free.append(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+        return destruction.reclaim_batch(engine, limit=5)
+
+    monkeypatch.setattr(sweeping, "reclaim_batch", reclaim)
+    sweep(keeping.custody)
+    assert len(free) == 5
+    assert max(free) < 10
 
 
 # --- As a property ---

@@ -97,17 +97,17 @@ def checkpointing_rarely(engine: sa.Engine) -> contextlib.AbstractContextManager
     return contextlib.nullcontext() if is_shared(engine) else sqlite.checkpointing_rarely(engine)
 
 
-def give_back(engine: sa.Engine, pages: int) -> int:
-    """Give freed pages back to the file system, and return how many bytes that were; 0 when none is left.
+def give_back(engine: sa.Engine, seconds: float) -> int:
+    """Give freed pages back to the file system, and return how many bytes that were.
 
     Args:
-        pages: at most so many at a time, where the write lock is held meanwhile (SQLite).
+        seconds: for so long at most (SQLite), in steps between which others write.
     """
     if is_shared(engine):
         from bailee.database import postgresql
 
         return postgresql.give_back(engine)
-    return sqlite.give_back(engine, pages)
+    return sqlite.give_back(engine, seconds)
 
 
 def watch_changes(engine: sa.Engine) -> Callable[[], int]:

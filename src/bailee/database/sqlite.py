@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from bailee.policy.problems import Problem
 
 BUSY_SECONDS = 10
 _RARE_CHECKPOINT_BYTES = 64 * 1024 * 1024
+# How long the write lock is held to give pages back, and how many that may be.
+_STEP_SECONDS = 0.02
+_PAGES_AT_FIRST, _MOST_PAGES = 100, 10_000
 
 
 def open_file(path: Path, store: Store) -> sa.Engine:
@@ -150,19 +154,29 @@ def checkpointing_rarely(engine: sa.Engine) -> Iterator[None]:
         engine.dispose()
 
 
-def give_back(engine: sa.Engine, pages: int) -> int:
-    """Give up to so many freed pages back to the file system and return how many bytes that were.
+def give_back(engine: sa.Engine, seconds: float, *, stopwatch: Callable[[], float] = time.monotonic) -> int:
+    """Give freed pages back to the file system for so long; return how many bytes that were.
 
-    In small steps, because the write lock is held meanwhile: 1,000 pages take some 10 ms.
+    In small steps, because the write lock is held meanwhile. SQLite looks through its list of free pages for
+    each page that it gives back. While the list is short, 1,000 pages take some 10 ms; with 2.5 million
+    pages on it a single one took 10 ms, so that steps get as small as they have to.
     """
     with engine.connect() as connection:
         size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-        before = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        first = before = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         # One page to a step, and the driver steps to the end only what it runs as a script.
         driver: Any = connection.connection.driver_connection
-        driver.executescript(f"PRAGMA incremental_vacuum({pages})")
-        after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    given: int = (before - after) * size
+        pages, now = _PAGES_AT_FIRST, stopwatch()
+        deadline = now + seconds
+        while now < deadline:
+            driver.executescript(f"PRAGMA incremental_vacuum({pages})")
+            after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            if after == before:
+                break
+            before, began, now = after, now, stopwatch()
+            wanted = pages * _STEP_SECONDS / max(now - began, 0.001)
+            pages = max(1, min(int(wanted), 2 * pages, _MOST_PAGES))
+    given: int = (first - before) * size
     return given
 
 

@@ -18,7 +18,7 @@ from bailee.vault import tables
 from bailee.vault.ceilings import end
 from bailee.vault.copies.cascade import Reached, Told
 from bailee.vault.copies.registry import call_in_sessions, find_copies
-from bailee.vault.destruction import destroy_batch, reclaim_batch
+from bailee.vault.destruction import destroy_batch, give_back_batch, reclaim_batch
 from bailee.vault.holds import covering, list_holds, lock_holds
 from bailee.vault.keystore import Keystore
 
@@ -151,7 +151,7 @@ def _destroy_marked(
         pass
     is_overwritten = keystore.truncate_log() and is_overwriting(keystore.engine)
     while reclaim_batch(engine).segments:
-        pass
+        give_back_batch(engine)
     truncate_log(engine)
     return is_overwritten
 

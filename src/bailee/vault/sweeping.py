@@ -22,11 +22,19 @@ from bailee.policy.retention import Holding, retention_rule
 from bailee.vault import tables
 from bailee.vault.copies import registry
 from bailee.vault.custody import Custody
-from bailee.vault.destruction import destroy_due, forget_facts, is_due, mark_destroyed, reclaim_batch
+from bailee.vault.destruction import (
+    destroy_due,
+    forget_facts,
+    give_back_batch,
+    is_due,
+    mark_destroyed,
+    reclaim_batch,
+)
 from bailee.vault.holds import is_held
 from bailee.vault.strays import mark_strays
 
-PAGES_AT_A_TIME = 1000
+# For free pages that an earlier program left; what is left over is for the next sweep.
+LEFT_SECONDS = 10.0
 # Ids of exchanges begin with 42 bits of milliseconds since 1970 (`Recording.new_exchange`): until May 2109.
 _EARLIEST, _LATEST = date(1970, 2, 1), date(2109, 1, 1)
 
@@ -104,35 +112,33 @@ def sweep(
     accounts = custody.finish_erasures()
     tightened = sum(custody.tighten(account, is_thorough=is_thorough) for account in accounts)
     mark_strays(vault, keystore, at_ms=custody.now_ms())
+    keys = rows = records = exchanges = stored = facts = given = 0
+
+    def count_keys(count: int) -> None:
+        nonlocal keys
+        keys += count
+        report(Progress(keys, rows))
+
     with checkpointing_rarely(vault):
-        keys, to_keys = 0, 0.0
-
-        def count_keys(count: int) -> None:
-            nonlocal keys
-            keys += count
-            report(Progress(keys, 0))
-
-        while True:
-            with checkpointing_rarely(keystore.engine):
-                numbers = destroy_due(vault, keystore, today=day, at_ms=custody.now_ms(), report=count_keys)
-            keystore.truncate_log()
-            if numbers or not to_keys:
-                to_keys = stopwatch() - began
-            if not numbers:
-                break
-            mark_destroyed(vault, numbers, at_ms=custody.now_ms())
+        _destroy_keys(custody, day, count_keys)
+        to_keys = stopwatch() - began
         give_way()
-        rows = records = exchanges = stored = 0
-        while (gone := reclaim_batch(vault)).segments:
-            rows, records = rows + gone.segments, records + gone.records
-            exchanges, stored = exchanges + gone.exchanges, stored + gone.stored_bytes
-            report(Progress(keys, rows))
-        facts = 0
-        while count := forget_facts(vault, before_ms=begin_of(facts_from(day))):
-            facts += count
-        given = 0
-        while freed := give_back(vault, PAGES_AT_A_TIME):
-            given += freed
+        # Each step is short, and keys that come due meanwhile go before the next one.
+        while True:
+            if as_of is None:
+                day = custody.today()
+            _destroy_keys(custody, day, count_keys)
+            if (gone := reclaim_batch(vault)).segments:
+                rows, records = rows + gone.segments, records + gone.records
+                exchanges, stored = exchanges + gone.exchanges, stored + gone.stored_bytes
+                given += give_back_batch(vault)
+                report(Progress(keys, rows))
+            elif count := forget_facts(vault, before_ms=begin_of(facts_from(day))):
+                facts += count
+                given += give_back_batch(vault)
+            else:
+                break
+        given += give_back(vault, LEFT_SECONDS)
     copies = custody.follow_copies()
     truncate_log(vault)
     with vault.begin() as connection:
@@ -163,6 +169,21 @@ def sweep(
         copies=len(copies.reached),
         copies_pending=len(copies.pending),
     )
+
+
+def _destroy_keys(custody: Custody, day: date, report: Callable[[int], None]) -> None:
+    """Destroy the keys of all that is due on a day, and mark its segments."""
+    vault, keystore = custody.vault, custody.keystore
+    while True:
+        with vault.connect() as connection:
+            if oldest_due(connection, day) is None:
+                return
+        with checkpointing_rarely(keystore.engine):
+            numbers = destroy_due(vault, keystore, today=day, at_ms=custody.now_ms(), report=report)
+        keystore.truncate_log()
+        if not numbers:
+            return
+        mark_destroyed(vault, numbers, at_ms=custody.now_ms())
 
 
 def preview(custody: Custody, *, as_of: date | None = None) -> Sweep:
