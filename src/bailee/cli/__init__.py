@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
     "ledger": ("bailee.cli.ledger:ledger", "Show and verify the log of what was decided and erased."),
     "manifests": ("bailee.cli.manifests:manifests", "Draw the data-usage pages from the agents' manifests."),
+    "metrics": ("bailee.cli.metrics:metrics", "Latency, reliability and usage, as far as they are held."),
     "org": ("bailee.cli.org:org", "An organization's members, zero data retention, partner program."),
     "privacy": ("bailee.cli.privacy:privacy", "An account holder's own consent to training."),
     "rehearse": (

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bailee.characters import make_visible
-from bailee.flows.messages.codings import Undecodable, open_decoder
+from bailee.codings import Undecodable, open_decoder
 from bailee.sealing.content import Content
 from bailee.vault.datasets.items import Conversation
 from bailee.vault.reader import Transcript

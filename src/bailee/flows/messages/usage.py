@@ -15,7 +15,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from bailee.flows.messages.codings import Undecodable, open_decoder
+from bailee.codings import Undecodable, open_decoder
 
 # message_start is the first event; message_delta, with the final counts, is one of the last.
 HEAD_BYTES = 8192

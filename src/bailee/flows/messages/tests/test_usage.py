@@ -12,7 +12,7 @@ import brotli
 import pytest
 import zstandard
 
-from bailee.flows.messages import codings
+from bailee import codings
 from bailee.flows.messages.eventstream import encode_chunk
 from bailee.flows.messages.usage import LONGEST_PIECE_BYTES, Usage, UsageReader
 from counterparts.answers import event, stream_end, stream_start, stream_text, whole_answer

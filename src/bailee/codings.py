@@ -10,6 +10,10 @@ class Undecodable(Exception):
     """Bytes that are not of their coding, or become more than was asked for, or a coding nobody knows."""
 
 
+class Overlong(Undecodable):
+    """Bytes that become more than was asked for."""
+
+
 def open_decoder(content_encoding: bytes, limit: int) -> Callable[[bytes], bytes] | None:
     """Return a function that decodes the next bytes of a body, or None where there is nothing to take off.
 
@@ -28,6 +32,8 @@ def open_decoder(content_encoding: bytes, limit: int) -> Callable[[bytes], bytes
     def decode_or_raise(data: bytes) -> bytes:
         try:
             return decode(data)
+        except Undecodable:
+            raise
         except Exception as error:  # each library has an error of its own, and none of them tells more
             raise Undecodable(type(error).__name__) from None
 
@@ -52,7 +58,7 @@ def _open_zlib(window: int, limit: int) -> Callable[[bytes], bytes]:
     def decode(data: bytes) -> bytes:
         decoded = decompressor.decompress(data, limit)
         if decompressor.unconsumed_tail:
-            raise Undecodable("too long")
+            raise Overlong("too long")
         return decoded
 
     return decode
@@ -81,7 +87,7 @@ class _Collector:
     def write(self, data: bytes) -> int:
         self._data += data
         if len(self._data) > self._limit:
-            raise Undecodable("too long")
+            raise Overlong("too long")
         return len(data)
 
     def take(self) -> bytes:
@@ -98,7 +104,7 @@ def _open_brotli(limit: int) -> Callable[[bytes], bytes]:
     def decode(data: bytes) -> bytes:
         decoded: bytes = decompressor.process(data, output_buffer_limit=limit)
         if not decompressor.can_accept_more_data():
-            raise Undecodable("too long")
+            raise Overlong("too long")
         return decoded
 
     return decode
