@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
+from bailee.policy.flows import FlowId
 from bailee.vault.reader import Exchange, Transcript, list_exchanges, list_sessions, read_session
 from bailee.vault.store import open_keys, open_vault
 from counterparts.waiting import wait_for
@@ -32,14 +33,14 @@ def read_exchanges(home: Path, session: str | None = None) -> list[Exchange]:
         vault.dispose()
 
 
-def read_transcripts(home: Path) -> dict[int, Transcript]:
-    """Open everything that is held, and return content by exchange."""
+def read_transcripts(home: Path, flow: FlowId = FlowId.MESSAGES) -> dict[int, Transcript]:
+    """Open everything that is held of a flow, and return content by exchange."""
     vault, keys = open_vault(home), open_keys(home)
     today = datetime.now(UTC).date()
     try:
         return {
             transcript.exchange: transcript
-            for session in list_sessions(vault)
+            for session in list_sessions(vault, flow=flow)
             for transcript in read_session(vault, keys, session.account, session.id, today=today)
         }
     finally:

@@ -43,6 +43,7 @@ def announce(work: Work, tell: Tell, warn: Tell) -> None:
     if not told.has_greeted:
         for line in introduce(work):
             tell(line)
+        work.metrics.hold_back()
     day = datetime.now(UTC).date()
     swept = f"{day} {_written(work.limits)}"
     if told.swept != swept and work.cache.paths():
@@ -71,6 +72,11 @@ def introduce(work: Work) -> list[str]:
         f"Sessions are kept on this machine {kept}, encrypted, secrets masked, to go on with (--continue).",
         '  Another time: bailee config set cleanupPeriodDays 7 (or "none", "unlimited"). Once: --incognito.',
     ]
+    if work.decision(FlowId.METRICS).allowed:
+        lines.append(
+            "From the next start on the agent sends counts, such as how long answers take, to the "
+            "Bailee service that it runs with. See: bailee telemetry preview. Off: bailee telemetry off"
+        )
     if work.service is not None and work.decision(FlowId.SURVEY).allowed:
         lines.append(
             "Now and then you are asked how a session goes; the rating is sent, and nothing else. "

@@ -20,8 +20,13 @@ class Service(msgspec.Struct, frozen=True):
     url: str
     key: str
 
-    def post(self, path: str, body: bytes, environment: Mapping[str, str]) -> int:
+    def post(
+        self, path: str, body: bytes, environment: Mapping[str, str], *, seconds: float = SECONDS
+    ) -> int:
         """Send JSON and return the status.
+
+        Args:
+            seconds: how long to wait for an answer.
 
         Raises:
             OSError: the service cannot be reached.
@@ -50,7 +55,7 @@ class Service(msgspec.Struct, frozen=True):
             urllib.request.HTTPSHandler(context=make_tls_context(environment)), Unfollowed
         )
         try:
-            with opener.open(request, timeout=SECONDS) as response:
+            with opener.open(request, timeout=seconds) as response:
                 status: int = response.status
                 return status
         except urllib.error.HTTPError as fault:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bailee.flows.metrics.sender import Wire
 from bailee.manifests import Manifest, load_manifest
 from bailee.manifests.settings import Source, read_sources
 from bailee.policy.contexts import Context, choose_provider
@@ -83,7 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         permissions: what tools may do.
         cleanup_period_days: how many days sessions are kept on this machine, or "none" or "unlimited".
         feedback_survey_rate: how often, from 0 to 1, a session may be asked how it goes; 0 never.
-        telemetry: whether metrics and errors may be sent: on, or local or off, which stop both; none is yet.
+        telemetry: whether metrics and errors may be sent: on; local, which counts and sends nothing; off.
+        telemetry_wire: how metrics are sent: otlp, which is OpenTelemetry's way, or statsig.
     """
 
     schema: str = msgspec.field(default="", name="$schema")
@@ -96,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cleanup_period_days: Days | Literal["none", "unlimited"] | None = None
     feedback_survey_rate: Rate | None = None
     telemetry: Telemetry | None = None
+    telemetry_wire: Wire | None = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -244,6 +247,7 @@ def compose(
         "cleanupPeriodDays": _cleanup(ordered),
         "feedbackSurveyRate": _least(ordered, "feedback_survey_rate", 0.05),
         "telemetry": _telemetry(ordered),
+        "telemetryWire": _first(ordered, "telemetry_wire", Wire.OTLP),
     }
     return Effective(
         values, layers, _variables(manifest, ordered, notices), tuple(notices), _mode_limit(ordered)

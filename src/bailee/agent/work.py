@@ -13,6 +13,7 @@ from bailee.agent.clients import REHEARSAL, open_client, rehearsing
 from bailee.agent.conversations import Message
 from bailee.agent.editing import locate_file
 from bailee.agent.events import Event
+from bailee.agent.metrics import Metrics, is_counted
 from bailee.agent.permissions import Rule, read_rule
 from bailee.agent.prompts import find_instructions, write_system_prompt
 from bailee.agent.service import Service, find_service
@@ -23,9 +24,11 @@ from bailee.agent.sessions.recording import SecretMasker, SessionRecorder
 from bailee.agent.settings import AGENT, Effective, Mode, is_looser
 from bailee.agent.state import state_folder
 from bailee.agent.survey import Survey
+from bailee.agent.telemetry import Store
 from bailee.agent.tools import TOOLS, Workspace
 from bailee.agent.tools.paths import Project
 from bailee.agent.turns import Asks, Conversation, Gate, Model, compact, refuse_unasked, run_turn
+from bailee.flows.metrics.sender import Wire
 from bailee.flows.survey.ratings import Rating
 from bailee.flows.survey.sender import send_rating
 from bailee.manifests import load_manifest
@@ -36,6 +39,8 @@ from bailee.policy.layers import LayerName
 from bailee.policy.problems import Problem
 
 SESSION_HEADER = "x-bailee-session"
+# Nobody waits longer than that at the end for what is counted to be sent.
+METRICS_SECONDS = 2.0
 
 
 class Work:
@@ -46,6 +51,7 @@ class Work:
         environment: the process's own variables.
         folder: the project's folder.
         is_incognito: nothing is written.
+        surface: "terminal" or "print", for metrics.
         warn: told what a person should know and that does not stop the work.
 
     Attributes:
@@ -61,6 +67,7 @@ class Work:
         folder: Path,
         added: Sequence[Path] = (),
         is_incognito: bool = False,
+        surface: str = "print",
         ask: Asks = refuse_unasked,
         warn: Callable[[str], None] = lambda text: None,
         show: Callable[[str], None] = lambda text: None,
@@ -70,6 +77,7 @@ class Work:
         self.environment = {**settings.environment, **environment}
         self.folder = folder
         self.is_incognito = is_incognito
+        self._surface = surface
         self.warn = warn
         self.state = state_folder(environment)
         self.manifest = load_manifest(AGENT)
@@ -89,6 +97,7 @@ class Work:
         self._recorder: SessionRecorder | None = None
         self._stack = contextlib.ExitStack()
         self._client: object | None = None
+        self.metrics = self._make_metrics()
         self.session = ""
         self.conversation = Conversation()
         self.begin_session()
@@ -135,6 +144,23 @@ class Work:
         rate = self.settings["feedbackSurveyRate"]
         return Survey(self.state, rate, send if is_allowed else None, random=random.random)
 
+    def _make_metrics(self) -> Metrics:
+        """Return what counts: nothing where metrics are off, or nothing is to be written."""
+        flow, service, environment = self.manifest.flow(FlowId.METRICS), self.service, self.environment
+        is_on = is_counted(flow, self.context, self.settings["telemetry"]) and not self.is_incognito
+
+        def post(path: str, body: bytes) -> int:
+            assert service is not None
+            return service.post(path, body, environment, seconds=METRICS_SECONDS)
+
+        return Metrics(
+            Store(self.state) if is_on else None,
+            post if service is not None else None,
+            Wire(self.settings["telemetryWire"]),
+            is_local=not self.decision(FlowId.METRICS).allowed,
+            facts={"version": __version__, "provider": self.context.provider.value},
+        )
+
     # --- sessions --------------------------------------------------------------------------------------
 
     def begin_session(self) -> None:
@@ -143,6 +169,7 @@ class Work:
         id = str(uuid.uuid4())
         head = Head(str(self.folder), self.model_name, __version__)
         self._take(id, lambda: self.cache.begin(head, now=_now(), id=id), ())
+        self.metrics.begin_session(is_resumed=False)
 
     def resume_session(self, id: str) -> Kept:
         """Go on with a session of this machine.
@@ -158,6 +185,7 @@ class Work:
             self.begin_session()
             raise
         self._take(id, lambda: self.cache.resume(id), kept.messages, journal)
+        self.metrics.begin_session(is_resumed=True)
         return kept
 
     def _take(
@@ -192,6 +220,7 @@ class Work:
 
     def end_session(self) -> None:
         """Let the present session's file go."""
+        self.metrics.end_session(surface=self._surface)
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
@@ -204,7 +233,8 @@ class Work:
 
     def answer(self, prompt: Message) -> Generator[Event]:
         """Answer a prompt; see `turns.run_turn`."""
-        return run_turn(self.conversation, self.model(), self.gate, self.workspace, prompt)
+        turn = run_turn(self.conversation, self.model(), self.gate, self.workspace, prompt)
+        return self.metrics.observe(turn)
 
     def compact(self) -> Generator[Event]:
         """Replace the conversation by its summary; see `turns.compact`."""
@@ -255,9 +285,10 @@ class Work:
         return open_client(self.context.provider, self.environment)
 
     def close(self) -> None:
-        """End the session and let go of what is open."""
+        """End the session, let go of what is open, and send what was counted."""
         self.end_session()
         self._stack.close()
+        self.metrics.close()
 
     def __enter__(self) -> "Work":
         return self

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retention": ("bailee.cli.retention:retention", "Destroy what has expired, and see that it is done."),
     "run": ("bailee.cli.run:run", "Run a coding agent through Bailee and print its receipt."),
     "sessions": ("bailee.cli.sessions:sessions", "List and read the sessions held."),
+    "telemetry": ("bailee.cli.telemetry:telemetry", "What the agent counts, what is sent, and the switch."),
     "update": ("bailee.cli.update:update", "Ask the package index whether there is a newer version."),
     "survey": ("bailee.cli.survey:survey", "How sessions were rated, by day and version."),
     "up": ("bailee.cli.up:up", "Start the service."),

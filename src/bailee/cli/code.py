@@ -209,6 +209,7 @@ def interact(
         folder=folder,
         added=added,
         is_incognito=incognito,
+        surface="terminal",
         ask=approver,
         warn=warn,
         show=screen.output,

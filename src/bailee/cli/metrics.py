@@ -68,7 +68,7 @@ def metrics(since: str, home: Path, as_json: bool) -> None:
 def _usage_rows(usage: "list[Usage]") -> list[tuple[str, ...]]:
     days = sorted({one.day for one in usage})
     amounts = {(one.name, one.kind, one.day): one.amount for one in usage}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, kind in sorted({(one.name, one.kind) for one in usage}):
         by_day = [amounts.get((name, kind, day), 0.0) for day in days]
         rows.append((name, kind or "-", _tell(sum(by_day)), draw_sparkline(by_day)))

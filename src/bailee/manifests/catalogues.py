@@ -181,6 +181,12 @@ def read_catalogue(path: Path) -> Catalogue:
     return Catalogue(entries)
 
 
+def find_catalogues() -> Mapping[str, Catalogue]:
+    """Return the catalogue of each flow that has one, by the flow's name."""
+    folder = Path(__file__).resolve().parent.parent / "flows"
+    return {path.parent.name: read_catalogue(path) for path in sorted(folder.glob("*/catalogue.toml"))}
+
+
 def find_faults(entry: Entry) -> Iterable[str]:
     """Give what an entry lacks, or says that it may not."""
     if not _NAME.fullmatch(entry.name):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
+from bailee.manifests.catalogues import OTHER, Catalogue, Field, FieldType
 from bailee.manifests.loading import EVERYTHING_OFF, Manifest
 from bailee.policy.consents import offers_dpp, offers_training, offers_zdr
 from bailee.policy.contexts import Context
@@ -355,3 +356,43 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
     yield "|" + "---|" * len(heads)
     for row in rows:
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |"
+
+
+def catalogue_page(catalogues: Mapping[str, Catalogue]) -> str:
+    """Write the page of what operational data may be, event by event."""
+    lines = [
+        "# Operational data",
+        "",
+        "What may be held of the metrics and errors that agents send. An event that is not here is dropped",
+        "and counted, and so is a field that is not. A word is one of those named, a number is rounded to",
+        "two digits, a version is three numbers: no field holds free text. Sender and receiver go by it.",
+        "It is drawn from `src/bailee/flows/*/catalogue.toml` by `bailee manifests render`.",
+    ]
+    for flow, catalogue in catalogues.items():
+        lines += ["", f"## {flow.capitalize()}"]
+        for entry in catalogue.entries.values():
+            lines += [
+                "",
+                f"### `{entry.name}`",
+                "",
+                f"{entry.description} {entry.why} From {entry.sender}; owner: {entry.owner}; "
+                f"expires {entry.expires.isoformat()}.",
+                "",
+                "| field | what it tells | what it may be |",
+                "|---|---|---|",
+            ]
+            lines += [
+                f"| `{field.name}` | {field.description} | {_allowed(field)} |" for field in entry.fields
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _allowed(field: Field) -> str:
+    match field.type:
+        case FieldType.VERSION:
+            return "three numbers with dots"
+        case FieldType.NUMBER:
+            return f"{field.unit}, from {field.least:,.0f} to {field.most:,.0f}, two digits"
+        case FieldType.WORD:
+            words = [f"`{word}`" for word in field.words] + [f"`{word}...`" for word in field.prefixes]
+            return ", ".join(words) + (f", else `{OTHER}`" if field.is_open else "")

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from bailee.manifests.catalogues import find_catalogues
 from bailee.manifests.diagrams import draw
 from bailee.manifests.loading import agents, load_manifest
-from bailee.manifests.pages import page
+from bailee.manifests.pages import catalogue_page, page
 
+OPERATIONAL = "operational-data.md"
 OWN = "bailee"  # this agent's page needs no suffix
 
 
@@ -19,7 +21,8 @@ def published(agent: str) -> Mapping[str, str]:
 
 def all_published() -> Mapping[str, str]:
     """Return the files of all manifests: name to text."""
-    return {name: text for agent in agents() for name, text in published(agent).items()}
+    pages = {name: text for agent in agents() for name, text in published(agent).items()}
+    return pages | {OPERATIONAL: catalogue_page(find_catalogues())}
 
 
 def drifted(folder: Path) -> tuple[str, ...]:

@@ -251,6 +251,8 @@ def _find_statsig_key(request: Request) -> bytes:
         or request.query_params.get("k")
         or request.path_params.get("key", "")
     )
+    if not given:  # our own agent's, which has a header for its key on every wire
+        return read_key(request.headers.raw)
     return statsig.read_key(given.encode("latin-1", "replace"))
 
 

@@ -1,4 +1,4 @@
-"""Real clients, one a run: `python clients.py NAME`, inside `bailee run`, which tells where and with what key."""
+"""Real clients, `python clients.py NAME`, inside `bailee run`, which says where and with what key."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Real clients, unmodified, where there is no way out but loopback: what is held is exactly what is catalogued."""
+"""Real clients, unmodified, with no way out but loopback: what is held is exactly what is catalogued."""
 
 import sys
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_opentelemetrys_sdk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
 def test_claude_code(tmp_path: Path, protocol: str) -> None:
-    """Its own export of metrics and events reaches the service; nothing of prompt, path or account is held."""
+    """Its own export of metrics and events is taken; nothing of prompt, path or account is held."""
     from counterparts.claude import BINARY, TOOLS
 
     project = tmp_path / "canary-project"
