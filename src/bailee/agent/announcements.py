@@ -43,6 +43,7 @@ def announce(work: Work, tell: Tell, warn: Tell) -> None:
     if not told.has_greeted:
         for line in introduce(work):
             tell(line)
+        work.is_first = True
         work.metrics.hold_back()
     day = datetime.now(UTC).date()
     swept = f"{day} {_written(work.limits)}"

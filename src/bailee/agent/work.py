@@ -55,6 +55,7 @@ class Work:
         warn: told what a person should know and that does not stop the work.
 
     Attributes:
+        is_first: the user is only just told what is sent, so that nothing is.
         session: the id of the present session.
         conversation: what was said in it.
     """
@@ -78,6 +79,7 @@ class Work:
         self.folder = folder
         self.is_incognito = is_incognito
         self._surface = surface
+        self.is_first = False
         self.warn = warn
         self.state = state_folder(environment)
         self.manifest = load_manifest(AGENT)

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "copies": ("bailee.cli.copies:copies", "Exports and datasets, and what is still to go from them."),
     "dataset": ("bailee.cli.dataset:dataset", "Write out what may train models, and check it again later."),
     "doctor": ("bailee.cli.doctor:doctor", "Say what is wrong with a home, and what to do about it."),
+    "errors": ("bailee.cli.errors:errors", "What agents reported of their own faults, grouped."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
     "holds": ("bailee.cli.holds:holds", "Keep what the law wants kept, until it is released."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),

@@ -128,6 +128,7 @@ def print_answer(
     from bailee.agent.announcements import announce
     from bailee.agent.conversations import say
     from bailee.agent.costs import estimate_cost
+    from bailee.agent.errors import reporting_faults
     from bailee.agent.faults import told_as_problem
     from bailee.agent.printing import Outcome, Output, print_turn
     from bailee.agent.work import Work
@@ -142,7 +143,7 @@ def print_answer(
         announce(work, warn, warn)
         take_up(work, resume, is_continued)
         outcome = Outcome(session=work.session)
-        with told_as_problem():
+        with reporting_faults(work), told_as_problem():
             print_turn(work.answer(say(prompt, piped)), Output(output), outcome)
         outcome.cost_usd = estimate_cost(outcome.usage, work.model_name, work.context.provider)
         outcome.is_kept = work.recorder is not None and work.recorder.is_kept
@@ -192,6 +193,7 @@ def interact(
             "there is no terminal to talk in", where="bailee code", fix="for scripts: bailee code -p PROMPT"
         )
     from bailee.agent.announcements import announce
+    from bailee.agent.errors import reporting_faults
     from bailee.agent.terminal.asking import Approver, pick_session
     from bailee.agent.terminal.dialogue import Dialogue
     from bailee.agent.terminal.screen import Screen, make_console
@@ -225,7 +227,8 @@ def interact(
             dialogue.resume(chosen.id)
         elif (id := find_session(work, resume, is_continued)) is not None:
             dialogue.resume(id)
-        dialogue.run(prompt or "")
+        with reporting_faults(work):
+            dialogue.run(prompt or "")
 
 
 def preload(work: "Work") -> None:

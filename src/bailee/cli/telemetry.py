@@ -43,7 +43,8 @@ def status(as_json: bool) -> None:
     for name in _FLOWS:
         flow = manifest.flow(name)
         decision = decide(flow, context)
-        counted = is_counted(flow, context, settings["telemetry"])
+        # Of errors nothing is kept that is not sent.
+        counted = name == "metrics" and is_counted(flow, context, settings["telemetry"])
         told[name] = {
             "value": "on" if decision.allowed else "local" if counted else "off",
             "decided_by": decision.decided_by,

@@ -24,6 +24,9 @@ LONGEST_LIFE_DAYS = 730
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,39}")
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}", re.ASCII)
+# Of Python's `<module>`, `<lambda>` and `outer.<locals>.inner` as well.
+_FUNCTION = re.compile(r"[A-Za-z_<][A-Za-z0-9_.<>]{0,63}", re.ASCII)
+_MOST_DIGITS = 6
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}", re.ASCII)
 
 Kept = str | float
@@ -35,6 +38,8 @@ class FieldType(StrEnum):
     WORD = "word"
     NUMBER = "number"
     VERSION = "version"
+    NAME = "name"
+    IDENTIFIER = "identifier"
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,12 +47,15 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         description: what it tells.
-        type: `word`, `number` or `version` (three numbers with dots).
+        type: `word`, `number`, `version` (three numbers with dots), `name` (of a module or of what is in
+            one, whose first part is one of the words), or `identifier` (of published source code, which
+            whoever takes it looks it up in).
         words: of a word: all it may be.
         prefixes: of a word: what it may begin with; the beginning alone is held.
         is_open: of a word: whether another is held as `other`; else it is dropped.
         unit: of a number.
         least, most: of a number: what lies beyond is held as that.
+        digits: of a number: how many significant ones are held.
         required: whether an event without it is dropped.
     """
 
@@ -60,6 +68,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     unit: str = ""
     least: float = 0
     most: float = 0
+    digits: int = SIGNIFICANT_DIGITS
     required: bool = False
 
     def admit(self, value: object) -> Kept | None:
@@ -71,6 +80,10 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 return self._admit_number(value)
             case FieldType.VERSION:
                 return value if isinstance(value, str) and _VERSION.fullmatch(value) else None
+            case FieldType.NAME:
+                return self._admit_name(value)
+            case FieldType.IDENTIFIER:
+                return value if isinstance(value, str) and _FUNCTION.fullmatch(value) else None
 
     def _admit_word(self, value: object) -> str | None:
         text: object = value
@@ -86,12 +99,17 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         found = max((one for one in self.prefixes if text.startswith(one)), key=len, default=None)
         return found or (OTHER if self.is_open else None)
 
+    def _admit_name(self, value: object) -> str | None:
+        if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+            return None
+        return value if value.partition(".")[0] in self.words else None
+
     def _admit_number(self, value: object) -> float | None:
         if isinstance(value, str):
             value = _read_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return None
-        return round_number(min(max(float(value), self.least), self.most))
+        return round_number(min(max(float(value), self.least), self.most), self.digits)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,17 +217,19 @@ def find_faults(entry: Entry) -> Iterable[str]:
             yield f"{field.name}: it does not say what it tells"
         # Longer ones could be sentences.
         words = (*field.words, *field.prefixes)
-        if field.type is FieldType.WORD and not words:
+        if field.type in (FieldType.WORD, FieldType.NAME) and not words:
             yield f"{field.name}: a word needs its words, or its prefixes"
+        if not 1 <= field.digits <= _MOST_DIGITS:
+            yield f"{field.name}: a number has 1 to {_MOST_DIGITS} digits"
         if any(not _WORD.fullmatch(word) for word in words):
             yield f"{field.name}: a word has letters, digits and _.:- and at most 40 of them"
         if field.type is FieldType.NUMBER and not (field.unit and field.least < field.most):
             yield f"{field.name}: a number needs its unit, the least and the most"
 
 
-def round_number(value: float) -> float:
-    """Return a number with two significant digits."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")
+def round_number(value: float, digits: int = SIGNIFICANT_DIGITS) -> float:
+    """Return a number with so many significant digits."""
+    return float(f"{value:.{digits - 1}e}")
 
 
 def name_plainly(name: str) -> str:

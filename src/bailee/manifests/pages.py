@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
-from bailee.manifests.catalogues import OTHER, Catalogue, Field, FieldType
+from bailee.manifests.catalogues import OTHER, SIGNIFICANT_DIGITS, Catalogue, Field, FieldType
 from bailee.manifests.loading import EVERYTHING_OFF, Manifest
 from bailee.policy.consents import offers_dpp, offers_training, offers_zdr
 from bailee.policy.contexts import Context
@@ -364,9 +364,9 @@ def catalogue_page(catalogues: Mapping[str, Catalogue]) -> str:
         "# Operational data",
         "",
         "What may be held of the metrics and errors that agents send. An event that is not here is dropped",
-        "and counted, and so is a field that is not. A word is one of those named, a number is rounded to",
-        "two digits, a version is three numbers: no field holds free text. Sender and receiver go by it.",
-        "It is drawn from `src/bailee/flows/*/catalogue.toml` by `bailee manifests render`.",
+        "and counted, and so is a field that is not. A word is one of those named, a number is rounded",
+        "to a few digits, a version is three numbers: no field holds free text. Sender and receiver go by",
+        "it. It is drawn from `src/bailee/flows/*/catalogue.toml` by `bailee manifests render`.",
     ]
     for flow, catalogue in catalogues.items():
         lines += ["", f"## {flow.capitalize()}"]
@@ -392,7 +392,12 @@ def _allowed(field: Field) -> str:
         case FieldType.VERSION:
             return "three numbers with dots"
         case FieldType.NUMBER:
-            return f"{field.unit}, from {field.least:,.0f} to {field.most:,.0f}, two digits"
+            digits = "two digits" if field.digits == SIGNIFICANT_DIGITS else f"{field.digits} digits"
+            return f"{field.unit}, from {field.least:,.0f} to {field.most:,.0f}, {digits}"
+        case FieldType.NAME:
+            return "a name in " + ", ".join(f"`{word}`" for word in field.words)
+        case FieldType.IDENTIFIER:
+            return "an identifier that stands in the published source of that module"
         case FieldType.WORD:
             words = [f"`{word}`" for word in field.words] + [f"`{word}...`" for word in field.prefixes]
             return ", ".join(words) + (f", else `{OTHER}`" if field.is_open else "")

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.dumps import forbid_dumps
+from bailee.flows.errors.receiver import ErrorsReceiver
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
@@ -35,6 +36,7 @@ from bailee.service.runs import sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
 from bailee.vault.health import check_retention, watch_work
+from bailee.vault.intake import Intake
 from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
@@ -92,12 +94,9 @@ async def _serve(
         )
         watch = asyncio.create_task(gateway.watch())
         stack.callback(watch.cancel)
-        metrics = MetricsReceiver(
-            flow=manifest.flow("metrics"),
-            keys=keys,
-            provider=upstream.provider,
-            recording=recording,
-        )
+        intake = partial(Intake, keys=keys, provider=upstream.provider, recording=recording)
+        metrics = MetricsReceiver(intake(flow=manifest.flow("metrics")))
+        errors = ErrorsReceiver(intake(flow=manifest.flow("errors")))
         survey = SurveyReceiver(
             flow=manifest.flow("survey"),
             keys=keys,
@@ -114,6 +113,7 @@ async def _serve(
             [
                 *make_routes(gateway),
                 *metrics.make_routes(),
+                *errors.make_routes(),
                 *survey.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]

@@ -1,0 +1,1 @@
+"""Errors of agents: Sentry's envelopes in, by an allow-list."""

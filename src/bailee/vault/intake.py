@@ -1,0 +1,138 @@
+"""What every receiver of operational data does: tell who sends, ask the policy, hold what is left, note the
+rest.
+
+A flow's receiver reads its own wire and decides what of it may be held; it has nothing else to do with keys
+and records.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bailee.accounts.keys import KeyRing, Principal
+from bailee.policy.decisions import Decision, decide
+from bailee.policy.flows import Flow
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+from bailee.vault.frames import Begin, Finish
+from bailee.vault.recording import RecorderGone, Recording, decided_of
+from bailee.vault.tables import State
+
+_NOTHING = (None, None, None, None, None, None, b"", b"")
+
+
+class Refused(Exception):
+    """A request is not taken; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Sender(NamedTuple):
+    """Who sends, and what the policy says of it."""
+
+    principal: Principal
+    decision: Decision
+
+
+class Intake:
+    """The side of a flow's receiver that is turned to the house.
+
+    Args:
+        provider: where model traffic of this service goes; telemetry is off by default for some.
+        wall_clock: seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        flow: Flow,
+        keys: KeyRing,
+        provider: Provider,
+        recording: Recording,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._flow = flow
+        self._keys = keys
+        self._provider = provider
+        self._recording = recording
+        self.wall_clock = wall_clock
+
+    def admit(self, key: bytes) -> Sender:
+        """Tell who presents a key, and what the policy says.
+
+        Raises:
+            Refused: nobody knows the key, or the accounts cannot be read.
+        """
+        try:
+            principal = self._keys.authenticate(key)
+        except Problem as problem:
+            raise Refused(503, problem.what) from None
+        if principal is None:
+            raise Refused(401, "no valid key: see bailee keys create")
+        return Sender(principal, decide(self._flow, principal.to_context(self._provider)))
+
+    async def keep(
+        self, sender: Sender, path: str, body: bytes, *, request_bytes: int, reason: str | None = None
+    ) -> None:
+        """Hold what is left of a request, and return when it is durable.
+
+        Args:
+            path: of the route, not of the request: one may have a key in it.
+            reason: what was dropped, in words.
+
+        Raises:
+            Refused: nothing can be held just now.
+        """
+        if not self._recording.has_room:
+            raise Refused(503, "too much is being recorded; try again")
+        started_ms = int(self.wall_clock() * 1000)
+        decided = decided_of(sender.decision)
+        exchange = self._recording.new_exchange(started_ms)
+        begin = Begin(
+            exchange=exchange,
+            account=sender.principal.account_id,
+            session=_session(sender),
+            key=sender.principal.key_id,
+            decision=decided.digest,
+            flow=self._flow.id.value,
+            keep=True,
+            started_ms=started_ms,
+            upstream="bailee",
+            path=path,
+            request_bytes=request_bytes,
+            headers=b"",
+            body=body,
+        )
+        end = Finish(exchange, State.COMPLETE.value, reason, 200, None, 0, 0, *_NOTHING)
+        try:
+            self._recording.begin(begin, decided)
+            await self._recording.finish(end)
+        except RecorderGone:
+            raise Refused(503, "nothing can be kept now; try again") from None
+
+    def note(
+        self, sender: Sender, path: str, *, state: State, status: int, reason: str, request_bytes: int = 0
+    ) -> None:
+        """Note that something came of which nothing is held."""
+        started_ms = int(self.wall_clock() * 1000)
+        self._recording.note(
+            exchange=self._recording.new_exchange(started_ms),
+            account=sender.principal.account_id,
+            session=_session(sender),
+            key=sender.principal.key_id,
+            decided=decided_of(sender.decision),
+            flow=self._flow.id.value,
+            started_ms=started_ms,
+            upstream="bailee",
+            path=path,
+            state=state.value,
+            status=status,
+            reason=reason,
+            request_bytes=request_bytes,
+        )
+
+
+def _session(sender: Sender) -> str:
+    return f"key-{sender.principal.key_id}"
