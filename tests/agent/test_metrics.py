@@ -329,3 +329,38 @@ def test_on_the_wire(tmp_path: Path, switch: str) -> None:
     assert seen.status == 0, seen.stderr
     assert ("POST /v1/logs" in seen.received) is not bool(switch)
     assert bool(seen.received) is not bool(switch)
+
+
+def test_of_a_session_full_of_secrets_nothing_is_sent(tmp_path: Path) -> None:
+    """Paths, code, secrets, addresses, emoji and huge lines in prompt, files, folder and errors: the bytes
+    that reach the service hold none of it."""
+    from bailee.agent.announcements import FILE, Told
+    from counterparts.projects import git, make_project
+
+    pieces = ["heron-folder", "heron_code", "ghp_heron0123456789", "heron@example.invalid", "\U0001f426heron"]
+    project = tmp_path / f"a {pieces[0]} \U0001f426"
+    make_project(project)
+    for path in project.glob("*.py"):
+        path.write_text(path.read_text() + f"# {' '.join(pieces)} {'heron ' * 5000}\n")
+    git(project, "commit", "-qam", "heron")
+    (state := tmp_path / "state").mkdir(mode=0o700)
+    (state / FILE).write_bytes(msgspec.json.encode(Told(True, "")))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "BAILEE_STATE": str(state),
+        "BAILEE_SERVICE": URL,
+        "ANTHROPIC_AUTH_TOKEN": "bailee_a_b",
+        "LANG": "C.UTF-8",
+    }
+    prompt = f"Please fix the failing test {' '.join(pieces)}"
+    command = [*PROGRAM, "code", "--model", "rehearsal", "--mode", "all", "-p", prompt]
+    seen = run_with_sink(command, project, environment)
+    assert seen.status == 0, seen.stderr
+    assert "POST /v1/logs" in seen.received
+    assert "bailee.tool" in seen.received
+    assert "heron" not in seen.received
+    assert "example" not in seen.received
+    kept = b"".join(path.read_bytes() for path in (state / "telemetry").rglob("*") if path.is_file())
+    assert b"bailee.tool" in kept
+    assert b"heron" not in kept

@@ -110,7 +110,8 @@ def _vertex(environment: Mapping[str, str], shared: dict[str, Any]) -> Any:
     options: dict[str, Any] = {"project_id": project} if project else {}
     if _is_skipped(environment, "CLAUDE_CODE_SKIP_VERTEX_AUTH"):
         bearer = environment.get("ANTHROPIC_AUTH_TOKEN") or environment.get("ANTHROPIC_API_KEY")
-        options |= {"access_token": bearer, "project_id": project or "gateway"}
+        # Without one Google's library would look for credentials all the same.
+        options |= {"access_token": bearer or "none", "project_id": project or "gateway"}
     return AnthropicVertex(region=region or "global", base_url=base, **options, **shared)
 
 

@@ -40,3 +40,12 @@ def told_as_problem() -> Iterator[None]:
         ) from None
     except anthropic.AnthropicError as fault:
         raise Problem(f"the model's answer cannot be understood: {fault}", fix="say `go on`") from None
+    except Exception as fault:
+        # Known by name: neither library is loaded where another provider is used.
+        if type(fault).__module__.partition(".")[0] not in ("botocore", "google"):
+            raise
+        raise Problem(
+            f"the model's credentials cannot be used: {fault}",
+            where=type(fault).__module__.partition(".")[0],
+            fix="check AWS's or Google's own configuration; docs/agent.md tells what each provider takes",
+        ) from None
