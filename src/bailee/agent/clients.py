@@ -84,7 +84,8 @@ def _anthropic(environment: Mapping[str, str], shared: dict[str, Any]) -> "Anthr
         raise Problem(
             "there is no credential for the model",
             where="ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN",
-            fix="set one, or try without any: bailee code --model rehearsal",
+            fix="set one, log in to a Bailee service: bailee login (its token goes to no other "
+            "ANTHROPIC_BASE_URL), or try without any: bailee code --model rehearsal",
         )
     return anthropic.Anthropic(base_url=base or None, api_key=key, auth_token=bearer, **shared)
 

@@ -1,6 +1,7 @@
 """An interactive session: prompts, answers, questions, from the first line to the last."""
 
 import inspect
+import threading
 from collections.abc import Callable, Generator, Iterator
 
 from bailee.agent.conversations import say
@@ -81,6 +82,8 @@ class Dialogue:
             return
         self.play(self.work.answer(say(text)))
         self.tell_usage()
+        # What is consented to may change meanwhile; it shows in the indicator, and nobody waits for it.
+        threading.Thread(target=self.work.refresh_account, name="account", daemon=True).start()
         if self.survey.end_turn():
             self.screen.note(QUESTION, "cyan")
 
