@@ -83,9 +83,14 @@ class Dialogue:
         self.play(self.work.answer(say(text)))
         self.tell_usage()
         # What is consented to may change meanwhile; it shows in the indicator, and nobody waits for it.
-        threading.Thread(target=self.work.refresh_account, name="account", daemon=True).start()
+        threading.Thread(target=self.refresh_account, name="account", daemon=True).start()
         if self.survey.end_turn():
             self.screen.note(QUESTION, "cyan")
+
+    def refresh_account(self) -> None:
+        """Ask what is in force for the account now, and show it."""
+        self.work.refresh_account()
+        self._reader.redraw()
 
     def play(self, events: Generator[Event]) -> None:
         """Show events as they come; an interrupt goes to whoever makes them.
