@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -85,8 +86,8 @@ class Place:
         with serving(self.home, place, "--upstream", "rehearsal") as service:
             yield service
 
-    def begin(self, service: Service, *words: str) -> "Attempt":
-        return Attempt(self, service, *words)
+    def begin(self, service: Service, *words: str, **more: str) -> "Attempt":
+        return Attempt(self, service, *words, **more)
 
     def log_in(self, service: Service, name: str = "ada", *words: str) -> Done:
         attempt = self.begin(service, *words)
@@ -116,12 +117,12 @@ class Place:
 class Attempt:
     """A `bailee login` that goes on."""
 
-    def __init__(self, place: Place, service: Service, *words: str) -> None:
+    def __init__(self, place: Place, service: Service, *words: str, **more: str) -> None:
         self.out, self.err = (place.folder / f"login.{name}" for name in ("out", "err"))
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.program = start_program(
                 *("login", "--service", service.url, *words),
-                environment=place.environment(),
+                environment=place.environment(**more),
                 folder=place.project,
                 stdout=out,
                 stderr=err,
@@ -246,7 +247,7 @@ def test_a_login_is_kept_in_the_keyring_where_there_is_one(
 
 
 def test_an_interrupt_gives_up(place: Place) -> None:
-    """Ctrl-C ends it with 130; nothing is kept, and the code is not approved any more by mistake."""
+    """Ctrl-C ends it without a traceback; nothing is kept, and no key is made."""
     with place.serve() as service, opening(place.folder) as terminal:
         command = [sys.executable, "-m", "bailee", "login", "--service", service.url]
         terminal.start(command, environment=place.environment(), directory=place.project)
@@ -510,6 +511,43 @@ def _other(place: Place) -> Iterator[Service]:
     folder.mkdir()
     with serving(folder / "home", folder, "--upstream", "rehearsal") as service:
         yield service
+
+
+def test_no_proxy_stands_between_on_the_machine(place: Place) -> None:
+    """Plain http on loopback is not taken to a proxy, which may be elsewhere: no login, prompt or logout.
+
+    Control: what the environment itself names is, as with any client.
+    """
+    with place.serve() as service, socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.2)
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        proxies = {"HTTP_PROXY": url, "http_proxy": url}
+        attempt = place.begin(service, **proxies)
+        words = ("logins", "approve", attempt.code(), "--account", "ada", "--yes")
+        place.operate(*words, proof=place.proofs["ada"])
+        assert attempt.end().returncode == 0
+        token = place.token()
+        assert place.code(**proxies).stdout.startswith("Hello.")
+        assert place.run("logout", **proxies).returncode == 0
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+        command = [sys.executable, "-m", "bailee", "code", "-p", "rehearse greet", *MODEL]
+        named = {"ANTHROPIC_BASE_URL": service.url, "ANTHROPIC_AUTH_TOKEN": token}
+        running = subprocess.Popen(
+            command,
+            env=place.environment(**proxies, **named),
+            cwd=place.project,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            proxy.settimeout(30)
+            taken, _ = proxy.accept()
+            with taken:
+                assert taken.recv(4096).startswith(b"POST http://127.0.0.1")
+        finally:
+            running.kill()
+            running.wait()
 
 
 ADDRESSES = [

@@ -5,7 +5,7 @@ nowhere else, and without one it is not sent.
 """
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import Any
 
 import msgspec
 
@@ -76,9 +76,13 @@ class Service(msgspec.Struct, frozen=True):
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self.url.rstrip("/") + path, data=body, method=method, headers=headers
         )
-        opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=make_tls_context(environment)), Unfollowed
-        )
+        handlers: list[Any] = [
+            urllib.request.HTTPSHandler(context=make_tls_context(environment)),
+            Unfollowed,
+        ]
+        if is_plain_here(self.url):
+            handlers.append(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=seconds) as response:
                 return response.status, response.read(LARGEST)
@@ -141,7 +145,7 @@ def check_address(url: str, *, where: str) -> str:
     Raises:
         Problem: it is no http or https address, names more than a place, or is plain http to another machine.
     """
-    import ipaddress
+    from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(url)
@@ -160,18 +164,34 @@ def check_address(url: str, *, where: str) -> str:
             where=where,
             fix="write scheme, host and port only",
         )
-    if parts.scheme == "http":
-        try:
-            is_here = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            is_here = host == "localhost"
-        if not is_here:
-            raise Problem(
-                "a token does not go over plain http to another machine",
-                where=f"{where} {url}",
-                fix="use https: `bailee up --tls-certificate`, or a proxy with TLS before it",
-            )
+    if parts.scheme == "http" and not is_loopback(host):
+        raise Problem(
+            "a token does not go over plain http to another machine",
+            where=f"{where} {url}",
+            fix="use https: `bailee up --tls-certificate`, or a proxy with TLS before it",
+        )
     return url.rstrip("/")
+
+
+def is_plain_here(url: str) -> bool:
+    """Tell whether a URL is plain http on this machine: no proxy, which may be elsewhere, goes between."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and is_loopback(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine by its name or address alone."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_address(url: str) -> bool:
@@ -179,6 +199,8 @@ def _is_address(url: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url.strip())
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return parts.scheme, parts.hostname or "", port

@@ -25,7 +25,16 @@ from bailee.agent.events import Event
 from bailee.agent.login import Login, read_login
 from bailee.agent.permissions import Rule, read_rule
 from bailee.agent.prompts import find_instructions, write_system_prompt
-from bailee.agent.service import BASE, KEYS, Service, find_gateway, find_key, find_service, tell_fault
+from bailee.agent.service import (
+    BASE,
+    KEYS,
+    Service,
+    find_gateway,
+    find_key,
+    find_service,
+    is_plain_here,
+    tell_fault,
+)
 from bailee.agent.sessions.cache import Cache, Kept
 from bailee.agent.sessions.journals import Head, Journal
 from bailee.agent.sessions.periods import Limits, Swept, sweep
@@ -314,10 +323,11 @@ class Work:
     def _open_client(self) -> contextlib.AbstractContextManager[object]:
         if self.model_name == REHEARSAL:
             return rehearsing()
-        environment = self.environment
+        environment, is_direct = self.environment, False
         if (login := self.login) is not None:
             environment = {**environment, BASE: login.service, KEYS[0]: login.token}
-        return open_client(self.context.provider, environment)
+            is_direct = is_plain_here(login.service)
+        return open_client(self.context.provider, environment, is_direct=is_direct)
 
     def close(self) -> None:
         """End the session and let go of what is open."""

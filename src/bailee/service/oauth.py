@@ -4,6 +4,7 @@ Imported at the first login and not when a service starts: Authlib takes 40 ms. 
 login has no scope, no refresh token and no end but its revocation.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,9 @@ from bailee.accounts.logins import (
 )
 from bailee.accounts.tables import KeyOrigin
 from bailee.policy.problems import Problem
+
+# At its most talkative Authlib writes tokens down.
+logging.getLogger("authlib").setLevel(logging.WARNING)
 
 CLIENT_ID = "bailee-agent"
 INTERVAL_SECONDS = 5
