@@ -243,6 +243,31 @@ def test_a_login_is_kept_in_the_keyring_where_there_is_one(
         keyring.set_keyring(before)
 
 
+def test_a_keyring_that_does_not_answer_is_no_obstacle(place: Place) -> None:
+    """As on a machine without a desktop: the login is in the file, and goes from there."""
+    nowhere = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={place.folder}/nowhere"}
+    with place.serve() as service:
+        attempt = place.begin(service, **nowhere)
+        words = ("logins", "approve", attempt.code(), "--account", "ada", "--yes")
+        place.operate(*words, proof=place.proofs["ada"])
+        assert "The token is in /" in attempt.end().stdout
+        assert place.run("logout", **nowhere).returncode == 0
+        assert not (place.state / "login").exists()
+
+
+def test_a_token_that_is_not_to_be_found_is_told(place: Place) -> None:
+    """Locked away in a keyring: what is known of the account goes, and how the token is revoked is said."""
+    with place.serve() as service:
+        place.log_in(service)
+        id = place.token().split("_")[1]
+        (place.state / "login").unlink()
+        done = place.run("logout")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is the keyring locked?" in done.stderr
+    assert f"bailee keys revoke {id}" in done.stderr
+    assert "account ada" not in explain(place, "--brief")
+
+
 # --- Ends of an attempt ---
 
 

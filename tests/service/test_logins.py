@@ -109,7 +109,7 @@ def approve(bailee: Bailee, user_code: str) -> None:
 # --- The whole way ---
 
 
-def test_a_walk_by_the_rfc(bailee: Bailee, client: Client) -> None:
+def test_a_walk_by_the_rfc(database: str, bailee: Bailee, client: Client) -> None:
     """Codes, a poll that waits, an approval, a token that opens the account, its revocation."""
     status, codes, headers = client.post(
         "/oauth/device_authorization", {"client_id": CLIENT_ID, "machine": "laptop"}

@@ -92,7 +92,8 @@ def drop_login(state: Path, environment: Mapping[str, str] = os.environ) -> None
         Problem: the keyring does not let go of it.
     """
     (state / FILE).unlink(missing_ok=True)
-    if has_keyring(environment) and not remove_secret(NAME):
+    # A keyring that does not answer, as on a machine without a desktop, has nothing of ours.
+    if has_keyring(environment) and read_secret(NAME) is not None and not remove_secret(NAME):
         raise Problem(
             "the keyring did not let go of the login",
             where=KEYRING,

@@ -76,12 +76,11 @@ class Service(msgspec.Struct, frozen=True):
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self.url.rstrip("/") + path, data=body, method=method, headers=headers
         )
-        handlers: list[Any] = [
-            urllib.request.HTTPSHandler(context=make_tls_context(environment)),
-            Unfollowed,
-        ]
+        handlers: list[Any] = [Unfollowed]
         if is_plain_here(self.url):
             handlers.append(urllib.request.ProxyHandler({}))
+        else:
+            handlers.append(urllib.request.HTTPSHandler(context=make_tls_context(environment)))
         opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=seconds) as response:

@@ -162,11 +162,11 @@ class Work:
         Raises:
             Problem: see `login.read_login`.
         """
-        if find_key(self.environment):
+        provider = self.settings.context().provider
+        if provider is not Provider.ANTHROPIC or find_key(self.environment):
             return None
         login = read_login(self.state, self.environment)
-        is_used = login and is_login_used(self.environment, self.settings.context().provider, login.service)
-        return login if is_used else None
+        return login if login and is_login_used(self.environment, provider, login.service) else None
 
     def refresh_account(self) -> None:
         """Ask the service what is in force for the account now; what is known stays where it does not say.

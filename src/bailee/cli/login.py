@@ -49,14 +49,16 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
 
     require_libraries()
     service, state = check_address(service, where="--service"), state_folder()
-    try:
-        before = read_login(state)
-    except Problem:
-        before = None  # a new one takes its place
     post = make_post(service, os.environ)
 
     def tell(text: str) -> None:
         click.echo(text, err=True)
+
+    try:
+        before = read_login(state)
+    except Problem as problem:
+        before = None  # a new one takes its place
+        tell(f"note: the login before cannot be read, so that its token stays in force there: {problem}")
 
     try:
         codes = ask_for_codes(post, _name_machine(machine))
@@ -78,7 +80,6 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
         # In this order, whatever ends the process in between: an account is never told of another login.
         (state / LOGIN_FILE).unlink(missing_ok=True)
         place = keep_login(state, new)
-        write_account(state / LOGIN_FILE, account)
     except BaseException as fault:
         _revoke(new)  # a token that nobody knows of would stay in force
         if isinstance(fault, KeyboardInterrupt):
@@ -86,6 +87,7 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
         if isinstance(fault, TimeoutError | ConnectionError | URLError):
             raise _unreachable(service, fault) from None
         raise
+    write_account(state / LOGIN_FILE, account)
     if before is not None and (reason := _revoke(before)):
         tell(f"note: the token of the login before was not revoked: {reason}")
     if as_json:
@@ -105,20 +107,24 @@ def logout(as_json: bool) -> None:
     It is forgotten also where the service cannot be reached; then it stays in force there, and the account
     holder revokes it.
     """
-    from bailee.agent.account import LOGIN_FILE, key_id
+    from bailee.agent.account import LOGIN_FILE, key_id, read_account
     from bailee.agent.clients import require_libraries
     from bailee.agent.login import drop_login, read_login
     from bailee.agent.state import state_folder
 
     require_libraries()
     state = state_folder()
-    fault = ""
+    login, id, fault = None, "", ""
     try:
+        account = read_account(state / LOGIN_FILE)
+        id = account.key if account else ""
         login = read_login(state)
+        if login is None and account is not None:
+            fault = "it is not to be found; is the keyring locked?"
     except Problem as problem:
-        login, fault = None, str(problem)
+        fault = str(problem)
     if login is not None:
-        fault = _revoke(login)
+        id, fault = key_id(login.token), _revoke(login)
     (state / LOGIN_FILE).unlink(missing_ok=True)
     drop_login(state)
     if as_json:
@@ -129,7 +135,6 @@ def logout(as_json: bool) -> None:
         assert login is not None
         click.echo(f"Logged out of {login.service}: the token is revoked there and forgotten here.")
     if fault:
-        id = key_id(login.token) if login else ""
         click.echo(
             f"bailee: forgotten here, but the token was not revoked: {fault}\n"
             f"  fix:   at the service: bailee keys revoke {id or 'ID (see: bailee keys list)'}",
