@@ -134,7 +134,10 @@ def test_one_changed_letter_is_another_code(office: Office, monkeypatch: pytest.
 
 
 def test_an_approved_login_makes_one_key(office: Office) -> None:
-    """It is redeemed once; the key opens the account for agents, and the ledger tells of it as a login's."""
+    """It is redeemed once; the key opens the account for agents, and the ledger tells of it as a login's.
+
+    Control: with the mark that it was redeemed taken away, it makes another.
+    """
     codes = office.begin()
     assert office.find(codes).state is LoginState.WAITING
     assert redeem_login(office.directory, office.find(codes)) is None
@@ -162,6 +165,9 @@ def test_an_approved_login_makes_one_key(office: Office) -> None:
         office.directory.name(office.ada.id),
         entry.by,
     )
+    with office.directory.engine.begin() as connection:
+        connection.execute(sa.update(tables.logins).values(redeemed_ms=None))
+    assert redeem_login(office.directory, login) is not None
 
 
 def test_of_two_that_redeem_at_once_one_gets_a_key(office: Office) -> None:

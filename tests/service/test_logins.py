@@ -371,6 +371,29 @@ def test_a_login_is_shown_before_it_is_approved(bailee: Bailee, client: Client) 
     assert "(login ada's laptop): made by a login that" in shown
 
 
+def test_control_where_nobody_has_to_prove_anything(bailee: Bailee, client: Client) -> None:
+    """Control: with the proof taken out, anybody approves a login to anybody's account."""
+    folder = bailee.folder / "changes"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "from bailee.accounts import choices\nchoices.is_holder = lambda *_: True\n"
+    )
+    words = ("logins", "approve", client.begin()["user_code"], "--account", "ada", "--yes")
+    assert bailee(*words, PYTHONPATH=str(folder)).returncode == 0
+
+
+def test_control_where_nothing_is_revoked(bailee: Bailee, tmp_path: Path) -> None:
+    """Control: with the revocation taken out, a token is told to be revoked and goes on."""
+    changes = "import bailee.service.oauth as o\no.Server.revoke = lambda self, key_id: None\n"
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        client = Client(service)
+        codes = client.begin()
+        approve(bailee, codes["user_code"])
+        token = client.exchange(codes["device_code"])[1]["access_token"]
+        assert client.post("/oauth/revoke", {"client_id": CLIENT_ID, "token": token})[0] == 200
+        assert client.ask("GET", "/api/account", headers={"X-Api-Key": token})[0] == 200
+
+
 def test_a_service_that_starts_again_knows_them(bailee: Bailee, tmp_path: Path) -> None:
     """What waits is in the home and not in the service: it is approved and redeemed after a restart."""
     with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as first:
