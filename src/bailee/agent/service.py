@@ -29,13 +29,18 @@ class Service(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Service({self.url!r}, ...)"
 
-    def post(self, path: str, body: bytes, environment: Mapping[str, str]) -> int:
+    def post(
+        self, path: str, body: bytes, environment: Mapping[str, str], *, seconds: float = SECONDS
+    ) -> int:
         """Send JSON and return the status.
+
+        Args:
+            seconds: how long to wait for an answer.
 
         Raises:
             OSError: the service cannot be reached.
         """
-        status, _ = self.ask("POST", path, environment, body=body)
+        status, _ = self.ask("POST", path, environment, body=body, seconds=seconds)
         return status
 
     def ask(
