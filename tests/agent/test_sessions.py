@@ -221,6 +221,9 @@ class Memory(KeyringBackend):
     def set_password(self, service: str, username: str, password: str) -> None:
         self.kept[service, username] = password
 
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
+
 
 def test_the_key_is_in_the_keyring_where_there_is_one(tmp_path: Path) -> None:
     """With a keyring no key is in a file; locked, nothing is made anew; switched off, a file holds it."""

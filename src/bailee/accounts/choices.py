@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 RETENTION = "retention"
 KEY = "key"
 ADMIN = "admin"
+LOGIN = "login"
 
 
 def choose_training(directory: Directory, account: str, operator: Operator, *, given: bool) -> Change:
@@ -81,6 +82,18 @@ def require_appointment(directory: Directory, organization: str, operator: Opera
         where="--role admin",
         fix="present a key in BAILEE_KEY that proves one of them, or leave --role out",
     )
+
+
+def require_holder(directory: Directory, account: str, operator: Operator) -> Account:
+    """Have the account holder prove who they are, before an agent is let in to their account.
+
+    Raises:
+        Problem: they do not, or there is no such account.
+    """
+    holder = directory.get(account)
+    if not is_holder(directory.engine, holder.id, operator):
+        _refuse(directory, holder, operator, LOGIN, "the account holder alone approves a login")
+    return holder
 
 
 def choose_origin(directory: Directory, account: str, operator: Operator, *, for_holder: bool) -> KeyOrigin:

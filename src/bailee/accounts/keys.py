@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -66,6 +67,7 @@ class Principal(msgspec.Struct, frozen=True):
     zdr: bool
     account_limit: Period | None
     organization_limit: Period | None
+    organization: str | None
 
     def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
         """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
@@ -101,33 +103,69 @@ def create_key(
     Raises:
         Problem: there is no such account, or the label is not one line of up to 100 characters.
     """
-    if len(label) > 100 or not (label.isprintable() or not label):
-        raise Problem("the label is not one printable line", where="--label", fix="shorten it")
+    check_label(label, where="--label")
     holder = directory.get(account)
-    id, secret = random(8).hex(), random(32).hex()
     created = directory.now_ms() if clock is None else int(clock() * 1000)
     with directory.engine.begin() as connection:
-        connection.execute(
-            sa.insert(tables.keys).values(
-                id=id,
-                account=holder.id,
-                label=label,
-                digest=digest_secret(secret.encode()),
-                created_ms=created,
-                origin=origin.value,
-                made_by=made_by,
-            )
+        return insert_key(
+            connection,
+            directory,
+            holder.id,
+            holder.name,
+            label=label,
+            origin=origin,
+            made_by=made_by,
+            created_ms=created,
+            random=random,
         )
-        entry = KeyCreated(
-            id=secrets.token_hex(16),
-            at_ms=created,
-            subject=directory.name(holder.id),
-            key=directory.name(holder.id, f"key {id}"),
+
+
+def check_label(label: str, *, where: str) -> None:
+    """Raise Problem where a label is not one printable line of up to 100 characters."""
+    if len(label) > 100 or not (label.isprintable() or not label):
+        raise Problem("the label is not one printable line", where=where, fix="shorten it")
+
+
+def insert_key(
+    connection: sa.Connection,
+    directory: Directory,
+    account: str,
+    name: str,
+    *,
+    label: str,
+    origin: KeyOrigin,
+    made_by: str,
+    created_ms: int,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> tuple[Key, str]:
+    """Make a key in a transaction of the caller's, with the entry that tells of it.
+
+    Args:
+        account, name: the account's id and its name.
+    """
+    id, secret = random(8).hex(), random(32).hex()
+    connection.execute(
+        sa.insert(tables.keys).values(
+            id=id,
+            account=account,
+            label=label,
+            digest=digest_secret(secret.encode()),
+            created_ms=created_ms,
             origin=origin.value,
-            by=directory.name(holder.id if origin is KeyOrigin.HOLDER else f"{OPERATOR}{made_by}"),
+            made_by=made_by,
         )
-        put(connection, tables.outbox, [entry])
-    return Key(id, holder.name, label, created, None, origin, made_by), f"bailee_{id}_{secret}"
+    )
+    is_holders = origin in (KeyOrigin.HOLDER, KeyOrigin.LOGIN)
+    entry = KeyCreated(
+        id=secrets.token_hex(16),
+        at_ms=created_ms,
+        subject=directory.name(account),
+        key=directory.name(account, f"key {id}"),
+        origin=origin.value,
+        by=directory.name(account if is_holders else f"{OPERATOR}{made_by}"),
+    )
+    put(connection, tables.outbox, [entry])
+    return Key(id, name, label, created_ms, None, origin, made_by), f"bailee_{id}_{secret}"
 
 
 def list_keys(directory: Directory) -> list[Key]:
@@ -135,18 +173,37 @@ def list_keys(directory: Directory) -> list[Key]:
     keys, accounts = tables.keys, tables.accounts
     query = sa.select(keys, accounts.c.name).join(accounts).order_by(keys.c.created_ms.desc(), keys.c.id)
     with directory.engine.connect() as connection:
-        return [
-            Key(
-                row.id,
-                row.name,
-                row.label,
-                row.created_ms,
-                row.revoked_ms,
-                KeyOrigin(row.origin) if row.origin else None,
-                row.made_by,
-            )
-            for row in connection.execute(query)
-        ]
+        return [_key(row) for row in connection.execute(query)]
+
+
+def _key(row: sa.Row[Any]) -> Key:
+    return Key(
+        row.id,
+        row.name,
+        row.label,
+        row.created_ms,
+        row.revoked_ms,
+        KeyOrigin(row.origin) if row.origin else None,
+        row.made_by,
+    )
+
+
+def find_key(directory: Directory, token: bytes) -> Key | None:
+    """Return the key in force that is presented, by its facts; None if it is none.
+
+    The digest is compared in constant time.
+    """
+    match = _KEY.fullmatch(token)
+    if match is None:
+        return None
+    keys, accounts = tables.keys, tables.accounts
+    query = sa.select(keys, accounts.c.name).join(accounts)
+    which = query.where(keys.c.id == match[1].decode(), keys.c.revoked_ms.is_(None))
+    with directory.engine.connect() as connection:
+        row = connection.execute(which).first()
+    digest = _NO_DIGEST if row is None else row.digest
+    is_it = hmac.compare_digest(digest_secret(match[2]), digest)
+    return _key(row) if row is not None and is_it else None
 
 
 def revoke_key(
@@ -155,7 +212,7 @@ def revoke_key(
     """Revoke a key; a running service refuses it from the next request on.
 
     Args:
-        by: the user of this machine who revokes it; empty where its run ended.
+        by: the user of this machine who revokes it; empty where its run ended, or whoever held it gave it up.
 
     Raises:
         Problem: there is no key of that id, or it was revoked before.
@@ -173,6 +230,8 @@ def revoke_key(
 def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float] = time.time) -> int:
     """Revoke all keys of an account; a running service refuses them from the next request on.
 
+    A login that was approved and not redeemed yet makes none any more.
+
     Args:
         account: the account's id.
 
@@ -184,6 +243,7 @@ def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float
     in_force = sa.and_(keys.c.account == account, keys.c.revoked_ms.is_(None))
     revoke = sa.update(keys).where(in_force).values(revoked_ms=at_ms).returning(keys.c.id)
     with directory.engine.begin() as connection:
+        connection.execute(sa.delete(tables.logins).where(tables.logins.c.account == account))
         ids = list(connection.execute(revoke).scalars())
         put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms) for id in ids])
     return len(ids)
@@ -268,4 +328,5 @@ def _principal(key_id: str, account: Account) -> Principal:
         account.zdr,
         account.retention,
         account.organization_retention,
+        account.organization,
     )

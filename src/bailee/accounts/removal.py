@@ -7,7 +7,7 @@ from bailee.policy.consents import Consent
 
 
 def remove_account(connection: sa.Connection, account: str) -> str | None:
-    """Remove an account, its keys, its consents and who read its content.
+    """Remove an account, its keys, its logins, its consents and who read its content.
 
     An organization goes with its last member.
 
@@ -20,6 +20,8 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
         sa.select(accounts.c.organization).where(accounts.c.id == account)
     ).scalar_one_or_none()
     connection.execute(sa.delete(keys).where(keys.c.account == account))
+    for table in (tables.logins, tables.login_guesses):
+        connection.execute(sa.delete(table).where(table.c.account == account))
     connection.execute(sa.delete(accesses).where(accesses.c.account == account))
     # Training is what an account consents to, all else is an organization's: in a home of an earlier program
     # an organization may have the name that is this account's id.

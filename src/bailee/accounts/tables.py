@@ -13,12 +13,12 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0003",
+    "0004",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
     ),
-    vacuumed=("accesses", "accounts", "consents", "keys", "organizations"),
+    vacuumed=("accesses", "accounts", "consents", "keys", "login_guesses", "logins", "organizations"),
 )
 
 
@@ -30,15 +30,17 @@ class Role(StrEnum):
 
 
 class KeyOrigin(StrEnum):
-    """Who made a key: the account holder, another for the account holder, another for agents, or a run.
+    """Who made a key: the account holder, another for the account holder, another for agents, a run, a login.
 
-    The first two prove the account holder (`holders.PROVING`).
+    The first two prove the account holder (`holders.PROVING`). A login is approved by them, and its key is
+    not one: an agent holds it, and so may every command and every library that runs in the agent.
     """
 
     HOLDER = "holder"
     HANDED_OVER = "handed_over"
     OTHER = "other"
     RUN = "run"
+    LOGIN = "login"
 
 
 organizations = sa.Table(
@@ -85,6 +87,36 @@ keys = sa.Table(
     # A KeyOrigin, and the user of this machine who made it; NULL in keys that an earlier program made.
     sa.Column("origin", sa.Text, nullable=True),
     sa.Column("made_by", sa.Text, nullable=True),
+)
+
+# Logins of agents (RFC 8628) from their beginning until a while after they expire.
+logins = sa.Table(
+    "logins",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    # Of what the agent polls with, and of what a person types.
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("user_digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
+    # Approved if there is an account then, else denied.
+    sa.Column("account", sa.ForeignKey("accounts.id"), nullable=True),
+    sa.Column("decided_ms", sa.BigInteger, nullable=True),
+    sa.Column("decided_by", sa.Text, nullable=True),
+    sa.Column("redeemed_ms", sa.BigInteger, nullable=True),
+    sa.Index("logins_by_user_code", "user_digest", unique=True),
+)
+
+# Wrong codes that an account's holder typed.
+login_guesses = sa.Table(
+    "login_guesses",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
 )
 
 # Who but the account holder read content: the account holder sees it.

@@ -36,6 +36,8 @@ def announce(work: Work, tell: Tell, warn: Tell) -> None:
     """Tell what is to be told, clean up what is due, and remember it. In incognito nothing is written."""
     for notice in work.settings.notices:
         warn(notice)
+    if work.account_doubt:
+        warn(work.account_doubt)
     told = read_told(work.state)
     if work.is_incognito:
         tell("Incognito: nothing of this session is written on this machine.")

@@ -42,15 +42,22 @@ def _is_missing(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_client(provider: Provider, environment: Mapping[str, str]) -> Iterator["Anthropic"]:
+def open_client(
+    provider: Provider, environment: Mapping[str, str], *, is_direct: bool = False
+) -> Iterator["Anthropic"]:
     """Give a client for a provider; what it needs comes from the environment, as the official SDKs read it.
+
+    Args:
+        is_direct: no proxy of the environment's stands between.
 
     Raises:
         Problem: a credential is missing, or a certificate that is named.
     """
     import anthropic
 
-    http = anthropic.DefaultHttpxClient(verify=make_tls_context(environment), timeout=SECONDS)
+    http = anthropic.DefaultHttpxClient(
+        verify=make_tls_context(environment), timeout=SECONDS, trust_env=not is_direct
+    )
     shared: dict[str, Any] = {"http_client": http, "max_retries": RETRIES, "timeout": SECONDS}
     make = {Provider.ANTHROPIC: _anthropic, Provider.BEDROCK: _bedrock, Provider.VERTEX: _vertex}[provider]
     with http:
@@ -84,7 +91,8 @@ def _anthropic(environment: Mapping[str, str], shared: dict[str, Any]) -> "Anthr
         raise Problem(
             "there is no credential for the model",
             where="ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN",
-            fix="set one, or try without any: bailee code --model rehearsal",
+            fix="set one, log in to a Bailee service: bailee login (its token goes to no other "
+            "ANTHROPIC_BASE_URL), or try without any: bailee code --model rehearsal",
         )
     return anthropic.Anthropic(base_url=base or None, api_key=key, auth_token=bearer, **shared)
 

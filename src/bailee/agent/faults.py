@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from bailee.policy.problems import Problem
 
 _FIXES = {
-    401: "the key is not known there: check ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN",
+    401: "the key is not known there: check ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, or: bailee login",
     403: "the account may not do this: the message tells why",
     404: "is it the right model, and the right address?",
     413: "the conversation is too long: /compact",

@@ -1,6 +1,8 @@
-"""The line that says what is in force: mode, plan, provider, training, ZDR, how long is kept."""
+"""The line that says what is in force: mode, account, provider, training, ZDR, how long is kept."""
 
 from bailee.agent.work import Work
+from bailee.characters import make_visible
+from bailee.moments import tell_minute
 from bailee.policy.flows import FlowId
 
 
@@ -9,9 +11,13 @@ def tell_indicator(work: Work) -> str:
     context = work.context
     messages = work.decision(FlowId.MESSAGES).terms
     here = str(work.limits.here.period) if work.is_kept else "none"
+    account, since = work.account, ""
+    if account is not None and work.account_doubt:
+        since = f", as of {tell_minute(account.as_of)}"
+    whose = f"{make_visible(account.name)} ({account.plan}{since})" if account else f"plan {context.plan}"
     parts = [
         f"mode {work.gate.mode}",
-        f"plan {context.plan}",
+        whose,
         str(context.provider),
         f"training {'on' if messages.trainable else 'off'}",
         f"ZDR {'on' if context.zdr else 'off'}",

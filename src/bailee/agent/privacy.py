@@ -16,7 +16,8 @@ def tell_privacy(work: Work, flow: str = "") -> list[str]:
     flows = (manifest.flow(flow),) if flow else manifest.flows
     answers = [(declared, decide(declared, context)) for declared in flows]
     lines = [f"note: {notice}" for notice in (*work.settings.notices, *notices(manifest, context.layers))]
-    lines += context_line(manifest, context, described=False).splitlines()
+    account = work.account.told() if work.account else ""
+    lines += context_line(manifest, context, described=False, account=account).splitlines()
     lines.append("")
     if not flow:
         return lines + brief_lines(answers, colour=False)

@@ -138,9 +138,14 @@ class Effective(msgspec.Struct, frozen=True):
     def __getitem__(self, key: str) -> Any:
         return self.values[key].value
 
-    def context(self) -> Context:
-        """Return what the policy decides in; the plan stays api, which nothing on the machine tells."""
-        return Context(provider=choose_provider(self.layers), layers=self.layers)
+    def context(self, known: Context | None = None) -> Context:
+        """Return what the policy decides in.
+
+        Args:
+            known: what is known of the account; the plan is assumed to be api where nothing tells.
+        """
+        provider = choose_provider(self.layers)
+        return msgspec.structs.replace(known or Context(), provider=provider, layers=self.layers)
 
 
 def read_settings(

@@ -9,14 +9,33 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from bailee import __version__
+from bailee.agent.account import (
+    GATEWAY_FILE,
+    LOGIN_FILE,
+    Account,
+    ask_account,
+    find_account,
+    is_login_used,
+    write_account,
+)
 from bailee.agent.clients import REHEARSAL, open_client, rehearsing
 from bailee.agent.conversations import Message
 from bailee.agent.editing import locate_file
 from bailee.agent.events import Event
+from bailee.agent.login import Login, read_login
 from bailee.agent.metrics import Metrics, is_counted
 from bailee.agent.permissions import Rule, read_rule
 from bailee.agent.prompts import find_instructions, write_system_prompt
-from bailee.agent.service import Service, find_service
+from bailee.agent.service import (
+    BASE,
+    KEYS,
+    Service,
+    find_gateway,
+    find_key,
+    find_service,
+    is_plain_here,
+    tell_fault,
+)
 from bailee.agent.sessions.cache import Cache, Kept
 from bailee.agent.sessions.journals import Head, Journal
 from bailee.agent.sessions.periods import Limits, Swept, sweep
@@ -32,10 +51,12 @@ from bailee.flows.metrics.sender import Wire
 from bailee.flows.survey.ratings import Rating
 from bailee.flows.survey.sender import send_rating
 from bailee.manifests import load_manifest
+from bailee.moments import tell_minute
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import FlowId
 from bailee.policy.layers import LayerName
+from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 
 SESSION_HEADER = "x-bailee-session"
@@ -58,6 +79,8 @@ class Work:
         is_first: the user is only just told what is sent, so that nothing is.
         session: the id of the present session.
         conversation: what was said in it.
+        account: what is known of the account that model traffic is of; None if nothing tells.
+        account_doubt: why that is not known as of now; empty if it is, or nobody was asked.
     """
 
     def __init__(
@@ -82,6 +105,10 @@ class Work:
         self.is_first = False
         self.warn = warn
         self.state = state_folder(environment)
+        self.account: Account | None = find_account(
+            self.state, self.environment, self.settings.context().provider
+        )
+        self.account_doubt = ""
         self.manifest = load_manifest(AGENT)
         self.cache = Cache(self.state, environment=environment)
         self.model_name: str = settings["model"]
@@ -113,7 +140,7 @@ class Work:
     @property
     def context(self) -> Context:
         """What the policy decides in."""
-        return self.settings.context()
+        return self.settings.context(self.account.context() if self.account else None)
 
     def decision(self, flow: FlowId) -> Decision:
         """Return what the policy says of one flow."""
@@ -132,7 +159,51 @@ class Work:
     @property
     def service(self) -> Service | None:
         """The Bailee service to send to; None where there is none."""
-        return find_service(self.environment)
+        found = find_service(self.environment)
+        if found is None and self.account is not None and (login := self.login) is not None:
+            return login.to_service()
+        return found
+
+    # --- whose work it is ------------------------------------------------------------------------------
+
+    @property
+    def login(self) -> Login | None:
+        """The login whose token model traffic goes with; None where there is none, or something comes first.
+
+        Raises:
+            Problem: see `login.read_login`.
+        """
+        provider = self.settings.context().provider
+        if provider is not Provider.ANTHROPIC or find_key(self.environment):
+            return None
+        login = read_login(self.state, self.environment)
+        return login if login and is_login_used(self.environment, provider, login.service) else None
+
+    def refresh_account(self) -> None:
+        """Ask the service what is in force for the account now; what is known stays where it does not say.
+
+        Nobody is asked where nothing is sent to a service: with the rehearsal model, or without an account.
+        """
+        if self.model_name == REHEARSAL or self.settings.context().provider is not Provider.ANTHROPIC:
+            return
+        try:
+            service, file = find_gateway(self.environment), GATEWAY_FILE
+            if service is None and self.account is not None and (login := self.login) is not None:
+                service, file = login.to_service(), LOGIN_FILE
+            if service is None:
+                return
+            self.account = ask_account(service, self.environment, now=_now())
+            self.account_doubt = ""
+            if not self.is_incognito:
+                write_account(self.state / file, self.account)
+        except (OSError, Problem) as fault:
+            known = f"what is known is as of {tell_minute(self.account.as_of)} UTC" if self.account else ""
+            reason = (
+                str(fault)
+                if isinstance(fault, Problem)
+                else f"the service cannot be reached: {tell_fault(fault)}"
+            )
+            self.account_doubt = f"{reason}; {known or 'the plan is assumed'}"
 
     def make_survey(self) -> Survey:
         """Return the survey of the present session: it gets a way to send a rating, and nothing else."""
@@ -284,7 +355,11 @@ class Work:
     def _open_client(self) -> contextlib.AbstractContextManager[object]:
         if self.model_name == REHEARSAL:
             return rehearsing()
-        return open_client(self.context.provider, self.environment)
+        environment, is_direct = self.environment, False
+        if (login := self.login) is not None:
+            environment = {**environment, BASE: login.service, KEYS[0]: login.token}
+            is_direct = is_plain_here(login.service)
+        return open_client(self.context.provider, environment, is_direct=is_direct)
 
     def close(self) -> None:
         """End the session, let go of what is open, and send what was counted."""

@@ -140,6 +140,7 @@ def print_answer(
     with Work(
         settings, environment=os.environ, folder=folder, added=added, is_incognito=incognito, warn=warn
     ) as work:
+        work.refresh_account()
         announce(work, warn, warn)
         take_up(work, resume, is_continued)
         outcome = Outcome(session=work.session)
@@ -218,6 +219,7 @@ def interact(
     ) as work:
         # Loading beside the first drawing would hold it up: Python's threads take turns.
         dialogue = Dialogue(work, screen, on_ready=lambda: preload(work))
+        work.refresh_account()
         announce(work, screen.note, warn)
         if resume == "":
             sessions, _ = work.cache.list(folder=folder)

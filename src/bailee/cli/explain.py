@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,12 @@ from bailee.cli.options import working_folder
 from bailee.manifests import Manifest, agents, load_manifest
 from bailee.manifests.answers import block, brief_lines, context_facts, context_line, flow_facts
 from bailee.manifests.settings import notices, read_layers
+from bailee.moments import tell_moment
 from bailee.policy.contexts import Context, check, choose_provider, describe
 from bailee.policy.decisions import decide
+
+if TYPE_CHECKING:
+    from bailee.agent.account import Account
 
 
 @click.command(epilog="Exit codes: 0 told, 2 the call or a settings file is wrong.")
@@ -30,8 +35,9 @@ from bailee.policy.decisions import decide
 def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: bool, as_json: bool) -> None:
     """Say what leaves this machine, why, and how to stop it.
 
-    Without --as it reads this machine: the environment and the agent's managed, user, project and local
-    settings files. With --as it reads nothing of this machine, so the answer is the same everywhere.
+    Without --as it reads this machine: the environment, the agent's managed, user, project and local settings
+    files, and what our own agent was last told of its account. With --as it reads nothing of this machine, so
+    the answer is the same everywhere.
 
     \b
     FLOW is one of: messages metrics errors feedback survey update local_cache git web.
@@ -45,23 +51,25 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
     manifest = load_manifest(agent)
     flows = (manifest.flow(flow),) if flow else manifest.flows
     told: tuple[str, ...] = ()
+    account: Account | None = None
     if assignments:
         context = describe(assignments)
     else:
-        context, told = present_context(manifest)
+        context, told, account = present_context(manifest)
     answers = [(declared, decide(declared, context)) for declared in flows]
     told += notices(manifest, context.layers)
     for notice in told:
         click.echo(f"note: {notice}", err=True)
     if as_json:
         report = {
-            "context": {**context_facts(manifest, context), "notices": told},
+            "context": {**context_facts(manifest, context), "account": _facts(account), "notices": told},
             "flows": [flow_facts(manifest, declared, decision, context) for declared, decision in answers],
         }
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    click.echo(context_line(manifest, context, described=bool(assignments)))
+    whose = account.told() if account else ""
+    click.echo(context_line(manifest, context, described=bool(assignments), account=whose))
     if brief:
         click.echo()
         click.echo("\n".join(brief_lines(answers, colour=colour)))
@@ -71,17 +79,29 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
         click.echo("\n".join(block(manifest, declared, decision, context, colour=colour)))
 
 
-def present_context(manifest: Manifest) -> tuple[Context, tuple[str, ...]]:
-    """Read this machine's environment and settings files; the plan stays api, which nothing here tells.
+def present_context(manifest: Manifest) -> "tuple[Context, tuple[str, ...], Account | None]":
+    """Read this machine's environment and settings files, and what our own agent knows of its account.
 
     Returns:
-        The context, and what was read and does not count.
+        The context, what was read and does not count, and the account; of other agents nothing here tells the
+        plan, which is assumed to be api.
     """
     from bailee.agent.settings import AGENT, read_settings
 
     directory = working_folder()
-    if manifest.agent == AGENT:
-        settings = read_settings(directory=directory)
-        return settings.context(), settings.notices
-    layers = read_layers(manifest, environment=os.environ, directory=directory)
-    return check(Context(provider=choose_provider(layers), layers=layers)), ()
+    if manifest.agent != AGENT:
+        layers = read_layers(manifest, environment=os.environ, directory=directory)
+        return check(Context(provider=choose_provider(layers), layers=layers)), (), None
+    from bailee.agent.account import find_account
+    from bailee.agent.state import state_folder
+
+    settings = read_settings(directory=directory)
+    environment = {**settings.environment, **os.environ}
+    account = find_account(state_folder(), environment, settings.context().provider)
+    return settings.context(account.context() if account else None), settings.notices, account
+
+
+def _facts(account: "Account | None") -> dict[str, object] | None:
+    if account is None:
+        return None
+    return {"name": account.name, "service": account.service, "as_of": tell_moment(account.as_of)}

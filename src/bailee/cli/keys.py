@@ -126,6 +126,7 @@ def tell_maker(key: "Key") -> str:
         "handed_over": f"{key.made_by} for the account holder",
         "other": str(key.made_by),
         "run": f"a run of {key.made_by}",
+        "login": f"a login that {key.made_by} approved as the account holder",
     }
     made_by = who[key.origin] if key.origin else "an earlier program"
     return f"made by {made_by}, {_PROVES[key.is_proof]}"

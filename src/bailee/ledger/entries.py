@@ -43,7 +43,7 @@ class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused", om
 
     Attributes:
         consent: "training", "dpp", "zdr", "retention" for a limit, "key" for one that proves somebody,
-            or "admin" for another admin of an organization.
+            "admin" for another admin of an organization, or "login" for an agent that logs in.
         subject: whose account or organization; empty in entries of earlier programs.
     """
 
@@ -79,7 +79,7 @@ class KeyCreated(Entry, frozen=True, kw_only=True, tag="key_created"):
 
     Attributes:
         origin: "holder" where the account holder made it, "handed_over" where another made it for them, so
-            that it proves who they are; "other" and "run" where it is for agents and proves nobody.
+            that it proves who they are; "other", "run" and "login" where it is for agents and proves nobody.
     """
 
     subject: str
@@ -92,8 +92,8 @@ class KeyRevoked(Entry, frozen=True, kw_only=True, tag="key_revoked", omit_defau
     """A key that an agent presents was revoked; its name is a pseudonym of its account's.
 
     Attributes:
-        by: who revoked it; empty where its run ended or its account was erased, and in entries of earlier
-            programs.
+        by: who revoked it; empty where its run ended, an agent logged out or its account was erased, and in
+            entries of earlier programs.
     """
 
     subject: str

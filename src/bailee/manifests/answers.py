@@ -90,16 +90,17 @@ def flow_facts(manifest: Manifest, flow: Flow, decision: Decision, context: Cont
     }
 
 
-def context_line(manifest: Manifest, context: Context, *, described: bool) -> str:
+def context_line(manifest: Manifest, context: Context, *, described: bool, account: str = "") -> str:
     """Return the line that says what the answer holds for.
 
     Args:
         described: the context was described, and nothing of this machine was read.
+        account: whose account it is, in words; empty where nothing tells, and the plan is assumed.
     """
     consents = [name for name in ("training", "dpp", "zdr") if getattr(context, name)]
     words = [
         manifest.title,
-        f"plan {context.plan}" + ("" if described else f" ({ASSUMED})"),
+        f"plan {context.plan}" + ("" if described else f" ({account or ASSUMED})"),
         f"provider {context.provider}",
         f"location {context.location}",
         *(f"{name} on" for name in consents),

@@ -31,6 +31,7 @@ from bailee.manifests import load_manifest
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
+from bailee.service.logins import Logins
 from bailee.service.running import FILE_NAME, Running, lock_home
 from bailee.service.runs import sweep, withdraw
 from bailee.service.sweeping import Sweeping
@@ -106,15 +107,20 @@ async def _serve(
         vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
         stack.callback(vault.dispose)
         stack.callback(keystore.close)
-        has_work = watch_work(vault, keystore, open_directory(configuration.home).engine)
+        directory = open_directory(configuration.home)
+        stack.callback(directory.close)
+        has_work = watch_work(vault, keystore, directory.engine)
         sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
         stack.push_async_callback(_cancel, sweeping)
+        logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
+        stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(
             [
                 *make_routes(gateway),
                 *metrics.make_routes(),
                 *errors.make_routes(),
                 *survey.make_routes(),
+                *logins.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

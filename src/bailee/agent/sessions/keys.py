@@ -80,6 +80,18 @@ def write_secret(name: str, value: str) -> bool:
         return False
 
 
+def remove_secret(name: str) -> bool:
+    """Take an entry out of the keyring and tell whether it is gone now."""
+    try:
+        import keyring
+
+        if keyring.get_password(SERVICE, name) is not None:
+            keyring.delete_password(SERVICE, name)
+        return keyring.get_password(SERVICE, name) is None
+    except Exception:  # as above
+        return False
+
+
 def _decode(kept: str) -> bytes:
     try:
         key = b64decode(kept, validate=True)

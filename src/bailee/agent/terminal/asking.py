@@ -71,6 +71,10 @@ class Reader:
                 for text in texts(message):
                     self._history.append_string(text)
 
+    def redraw(self) -> None:
+        """Draw the line of what is in force anew; any thread may ask for it."""
+        self._session.app.invalidate()
+
     def read(self, *, default: str = "") -> str:
         """Return the next prompt.
 

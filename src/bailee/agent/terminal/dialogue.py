@@ -1,6 +1,7 @@
 """An interactive session: prompts, answers, questions, from the first line to the last."""
 
 import inspect
+import threading
 from collections.abc import Callable, Generator, Iterator
 
 from bailee.agent.conversations import say
@@ -81,8 +82,15 @@ class Dialogue:
             return
         self.play(self.work.answer(say(text)))
         self.tell_usage()
+        # What is consented to may change meanwhile; it shows in the indicator, and nobody waits for it.
+        threading.Thread(target=self.refresh_account, name="account", daemon=True).start()
         if self.survey.end_turn():
             self.screen.note(QUESTION, "cyan")
+
+    def refresh_account(self) -> None:
+        """Ask what is in force for the account now, and show it."""
+        self.work.refresh_account()
+        self._reader.redraw()
 
     def play(self, events: Generator[Event]) -> None:
         """Show events as they come; an interrupt goes to whoever makes them.
