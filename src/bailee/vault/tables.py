@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0004",
+    "0005",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -100,6 +100,8 @@ segments = sa.Table(
     sa.Column("trainable", sa.Boolean, nullable=False),
     # Its key is destroyed, and its rows are about to go.
     sa.Column("is_destroyed", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The flow it is of, whose terms bound it.
+    sa.Column("flow", sa.Text, nullable=False, server_default="messages"),
     # One per day and decision: terms that change during a day start another segment, for loosening applies to
     # what comes later. Not unique, for an erased segment's row may still be there when the next one begins.
     sa.Index("segments_by_session", "account", "session", "day"),
@@ -107,8 +109,8 @@ segments = sa.Table(
     sa.Index("segments_by_expiry", "is_destroyed", "expires_on", "number"),
 )
 
-# What tightened the terms of everything an account holds, and when. A request admitted before that, whose
-# segment is written after it, is tightened by its row here.
+# What tightened the terms of everything that an account holds of a flow, and when. A request admitted before
+# that, whose segment is written after it, is tightened by its row here.
 ceilings = sa.Table(
     "ceilings",
     vault,
@@ -116,6 +118,8 @@ ceilings = sa.Table(
     sa.Column("at_ms", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("retention", sa.Text, nullable=False),
     sa.Column("trainable", sa.Boolean, nullable=False),
+    # Of which flow; `ceilings.EVERY` for all.
+    sa.Column("flow", sa.Text, nullable=False, server_default="messages"),
     sqlite_with_rowid=False,
 )
 

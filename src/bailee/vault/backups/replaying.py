@@ -170,7 +170,7 @@ class Replay:
         account = self._persons.get(entry.subject)
         if account is not None:
             ceiling = Ceiling(Period.parse(entry.retention, where="ledger"), entry.trainable)
-            self.changes.tightened += lower(self._vault, account, ceiling, at_ms=entry.at_ms)
+            self.changes.tightened += lower(self._vault, account, entry.flow, ceiling, at_ms=entry.at_ms)
 
     def _hold(self, entry: told.HoldPlaced) -> None:
         account = self._persons.get(entry.subject)
