@@ -222,6 +222,7 @@ def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -
             "DROP INDEX exchanges_without_content",
             "DROP TABLE copied",
             "DROP TABLE copies",
+            "DROP TABLE triage",
             "ALTER TABLE segments DROP COLUMN flow",
             "ALTER TABLE ceilings DROP COLUMN flow",
             "UPDATE alembic_version SET version_num = '0002'",

@@ -11,7 +11,8 @@ import msgspec
 from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_SERVICE"
-SECONDS = 10.0
+SECONDS = 10.0  # without a byte
+MOST_ANSWERED = 1_000_000  # bytes
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -26,7 +27,18 @@ class Service(msgspec.Struct, frozen=True):
         Raises:
             OSError: the service cannot be reached.
         """
+        return self.exchange("POST", path, body, environment)[0]
+
+    def exchange(
+        self, method: str, path: str, body: bytes, environment: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send JSON, or nothing, and return the status and what was answered.
+
+        Raises:
+            OSError: the service cannot be reached.
+        """
         # 60 ms that are needed only where something is sent.
+        import http.client
         import urllib.error
         import urllib.request
 
@@ -44,18 +56,19 @@ class Service(msgspec.Struct, frozen=True):
             "Authorization": f"Bearer {self.key}",
         }
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            self.url.rstrip("/") + path, data=body, headers=headers
+            self.url.rstrip("/") + path, data=body or None, headers=headers, method=method
         )
         opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=make_tls_context(environment)), Unfollowed
         )
         try:
             with opener.open(request, timeout=SECONDS) as response:
-                status: int = response.status
-                return status
+                return response.status, response.read(MOST_ANSWERED)
         except urllib.error.HTTPError as fault:
             with fault:
-                return fault.code
+                return fault.code, fault.read(MOST_ANSWERED)
+        except http.client.HTTPException as fault:
+            raise OSError(f"no HTTP was answered: {type(fault).__name__}") from None
 
 
 def find_service(environment: Mapping[str, str]) -> Service | None:

@@ -19,6 +19,8 @@ from starlette.applications import Starlette
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.dumps import forbid_dumps
+from bailee.flows.feedback.receiver import FeedbackReceiver
+from bailee.flows.feedback.storage import erase_report, find_sent
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
@@ -107,6 +109,14 @@ async def _serve(
         vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
         stack.callback(vault.dispose)
         stack.callback(keystore.close)
+        feedback = FeedbackReceiver(
+            flow=manifest.flow("feedback"),
+            keys=keys,
+            provider=upstream.provider,
+            recording=recording,
+            find_sent=partial(find_sent, vault),
+            erase=partial(erase_report, configuration.home),
+        )
         has_work = watch_work(vault, keystore, open_directory(configuration.home).engine)
         sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
         stack.push_async_callback(_cancel, sweeping)
@@ -115,6 +125,7 @@ async def _serve(
                 *make_routes(gateway),
                 *metrics.make_routes(),
                 *survey.make_routes(),
+                *feedback.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

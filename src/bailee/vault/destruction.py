@@ -222,6 +222,24 @@ def forget_facts(engine: sa.Engine, *, before_ms: int, limit: int = 10 * BATCH) 
         return connection.execute(sa.delete(table).where(table.c.id.in_(old))).rowcount
 
 
+def forget_triage(engine: sa.Engine) -> int:
+    """Delete what was made of reports of which nothing is held any more; return how many those are."""
+    triage, exchanges = tables.triage, tables.exchanges
+    held = sa.select(sa.literal(1)).where(
+        exchanges.c.account == triage.c.account, exchanges.c.session == triage.c.report
+    )
+    gone = sa.select(triage.c.account, triage.c.report).where(~held.correlate(triage).exists())
+    with engine.connect() as connection:
+        rows = [{"of_account": row.account, "of_report": row.report} for row in connection.execute(gone)]
+    if not rows:
+        return 0
+    delete = sa.delete(triage).where(
+        triage.c.account == sa.bindparam("of_account"), triage.c.report == sa.bindparam("of_report")
+    )
+    with engine.begin() as connection:
+        return connection.execute(delete, rows).rowcount
+
+
 @contextlib.contextmanager
 def _claiming(
     engine: sa.Engine, which: sa.ColumnElement[bool], limit: int, *, skip_locked: bool, is_destroying: bool

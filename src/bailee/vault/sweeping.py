@@ -22,7 +22,14 @@ from bailee.policy.retention import Holding, retention_rule
 from bailee.vault import tables
 from bailee.vault.copies import registry
 from bailee.vault.custody import Custody
-from bailee.vault.destruction import destroy_due, forget_facts, is_due, mark_destroyed, reclaim_batch
+from bailee.vault.destruction import (
+    destroy_due,
+    forget_facts,
+    forget_triage,
+    is_due,
+    mark_destroyed,
+    reclaim_batch,
+)
 from bailee.vault.holds import is_held
 from bailee.vault.strays import mark_strays
 
@@ -130,6 +137,7 @@ def sweep(
         facts = 0
         while count := forget_facts(vault, before_ms=begin_of(facts_from(day))):
             facts += count
+        forget_triage(vault)
         given = 0
         while freed := give_back(vault, PAGES_AT_A_TIME):
             given += freed

@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0005",
+    "0006",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -137,6 +137,19 @@ holds = sa.Table(
     sa.Column("released_by", sa.Text, nullable=True),
     sa.Column("released_ms", sa.BigInteger, nullable=True),
     sa.Column("release_reason", sa.Text, nullable=True),
+    sqlite_with_rowid=False,
+)
+
+# What was made of reports (`flows.feedback`); a report without a row is open. It goes with the report.
+triage = sa.Table(
+    "triage",
+    vault,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("report", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -1,0 +1,249 @@
+"""Receives reports, holds each in a session of its own, and erases one that its sender takes back.
+
+A report is held under the account that sent it, sealed as conversations are, under the terms of its own flow:
+neither the consent to train nor the end of the conversation it tells of reaches it. Its path tells which
+session it was sent from.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from bailee.accounts.credentials import read_key
+from bailee.accounts.keys import KeyRing, Principal
+from bailee.flows.feedback.reports import (
+    MOST_BYTES,
+    PATH,
+    UNDO_SECONDS,
+    Offer,
+    Taken,
+    Withdrawn,
+    decode_report,
+    session_of,
+)
+from bailee.flows.feedback.storage import draw_id
+from bailee.policy.decisions import Decision, Effect, decide
+from bailee.policy.flows import Flow
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+from bailee.sizes import tell_size
+from bailee.vault.frames import Begin, Finish
+from bailee.vault.recording import RecorderGone, Recording, decided_of
+from bailee.vault.tables import State
+
+_NOTHING = (None, None, None, None, None, None, b"", b"")
+# Account, report and who asks; when it was sent in milliseconds, or None where there is none; the receipt.
+FindSent = Callable[[str, str], int | None]
+Erase = Callable[[str, str, str], bytes]
+
+
+class FeedbackReceiver:
+    """The `feedback` flow of a service.
+
+    Args:
+        provider: where model traffic of this service goes; reports are off by default for some.
+        find_sent: when a report of an account was sent; it reads the vault, and is called in a thread.
+        erase: erases a report and returns the receipt; in a thread as well.
+        wall_clock: seconds since 1970 UTC.
+        random: gives that many random bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        flow: Flow,
+        keys: KeyRing,
+        provider: Provider,
+        recording: Recording,
+        find_sent: FindSent,
+        erase: Erase,
+        wall_clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._flow = flow
+        self._keys = keys
+        self._provider = provider
+        self._recording = recording
+        self._find_sent = find_sent
+        self._erase = erase
+        self._wall_clock = wall_clock
+        self._random = random
+
+    def make_routes(self) -> list[Route]:
+        """Return the routes that tell what becomes of a report, take one, and take one back."""
+        return [
+            Route(PATH, self._offer, methods=["GET"]),
+            Route(PATH + "/{report}", self._withdraw, methods=["DELETE"]),
+            Route("/api/sessions/{session}/feedback", self._receive, methods=["POST"]),
+        ]
+
+    async def _offer(self, request: Request) -> Response:
+        principal = self._authenticate(request)
+        if isinstance(principal, Response):
+            return principal
+        decision = self._decide(principal)
+        rules = tell_stop(decision)
+        return _json(
+            200,
+            Offer(
+                allowed=not rules,
+                decided_by=next(iter(rules), decision.decided_by),
+                because=next(iter(rules.values()), decision.rules[0].text),
+                purpose=decision.terms.purpose,
+                retention=str(decision.terms.retention),
+            ),
+        )
+
+    async def _receive(self, request: Request) -> Response:
+        principal = self._authenticate(request)
+        if isinstance(principal, Response):
+            return principal
+        refused = self._refuse(principal, request, 0)
+        if refused is not None:
+            return refused
+        if session_of(request.url.path) is None:
+            return _tell(400, "the session's name is none", fix="send what the agent calls its session")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return _tell(
+                    413,
+                    f"a report has at most {tell_size(MOST_BYTES)}",
+                    fix="leave attachments out, or summarize the conversation first",
+                )
+        try:
+            decode_report(bytes(body))
+        except ValueError as fault:
+            return _tell(400, f"this is no report: {fault}", fix="send it with an agent of this version")
+        # An upload may take minutes, in which a key is revoked or zero data retention switched on.
+        again = self._authenticate(request)
+        if isinstance(again, Response):
+            return again
+        refused = self._refuse(again, request, len(body))
+        if refused is not None:
+            return refused
+        return await self._keep(again, self._decide(again), request.url.path, bytes(body))
+
+    async def _keep(self, principal: Principal, decision: Decision, path: str, body: bytes) -> Response:
+        started_ms = self._now_ms()
+        decided = decided_of(decision)
+        report = draw_id(self._random)
+        exchange = self._recording.new_exchange(started_ms)
+        begin = Begin(
+            exchange=exchange,
+            account=principal.account_id,
+            session=report,
+            key=principal.key_id,
+            decision=decided.digest,
+            flow=self._flow.id.value,
+            keep=True,
+            started_ms=started_ms,
+            upstream="bailee",
+            path=path,
+            request_bytes=len(body),
+            headers=b"",
+            body=body,
+        )
+        try:
+            if not self._recording.has_room:
+                raise RecorderGone
+            self._recording.begin(begin, decided)
+            await self._recording.finish(
+                Finish(exchange, State.COMPLETE.value, None, 201, None, 0, 0, *_NOTHING)
+            )
+        except RecorderGone:
+            return _tell(503, "the report cannot be kept now", fix="try again")
+        day = datetime.fromtimestamp(started_ms / 1000, UTC).date()
+        expiry = decision.terms.retention.expires_on(day)
+        return _json(201, Taken(report, expiry.isoformat() if expiry else None))
+
+    async def _withdraw(self, request: Request) -> Response:
+        principal = self._authenticate(request)
+        if isinstance(principal, Response):
+            return principal
+        report = request.path_params["report"]
+        sent_ms = await asyncio.to_thread(self._find_sent, principal.account_id, report)
+        if sent_ms is None:
+            return _tell(404, "there is no such report of this account, or it is erased already")
+        if self._now_ms() - sent_ms > UNDO_SECONDS * 1000:
+            return _tell(
+                409,
+                f"the report was sent more than {UNDO_SECONDS // 60} minutes ago",
+                where=report,
+                fix=f"where the service runs: bailee feedback withdraw {report}",
+            )
+        try:
+            receipt = await asyncio.to_thread(
+                self._erase, principal.account_id, report, principal.account_name
+            )
+        except Problem as problem:
+            return _tell(409, problem.what, where=problem.where, fix=problem.fix)
+        return _json(200, Withdrawn(report, receipt.decode()))
+
+    def _authenticate(self, request: Request) -> Principal | Response:
+        try:
+            principal = self._keys.authenticate(read_key(request.headers.raw))
+        except Problem as problem:
+            return _tell(503, problem.what, where=problem.where, fix=problem.fix)
+        if principal is None:
+            return _tell(401, "no valid key", fix="send one as Authorization: Bearer")
+        return principal
+
+    def _decide(self, principal: Principal) -> Decision:
+        return decide(self._flow, principal.to_context(self._provider))
+
+    def _refuse(self, principal: Principal, request: Request, size: int) -> Response | None:
+        """Refuse what the policy does not allow, which is on record; None if it does."""
+        decision = self._decide(principal)
+        rules = tell_stop(decision)
+        if not rules:
+            return None
+        rule, text = next(iter(rules.items()))
+        self._recording.note(
+            exchange=self._recording.new_exchange(self._now_ms()),
+            account=principal.account_id,
+            session=f"key-{principal.key_id}",
+            key=principal.key_id,
+            decided=decided_of(decision),
+            flow=self._flow.id.value,
+            started_ms=self._now_ms(),
+            upstream="bailee",
+            path=PATH,
+            state=State.REFUSED.value,
+            status=403,
+            reason=f"refused by {rule}",
+            request_bytes=size,
+        )
+        return _tell(403, f"refused by {rule}: {text}", where="the service")
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+
+def tell_stop(decision: Decision) -> Mapping[str, str]:
+    """Return the rules that let no report be held, each in words; nothing if it may be.
+
+    Where the terms are to hold nothing, by a limit that somebody asked for, there is nothing to send it to.
+    """
+    if not decision.allowed:
+        return {f"{rule.layer}/{rule.id}": rule.text for rule in decision.rules}
+    if decision.terms.retention.is_none:
+        limits = [rule for rule in decision.rules if rule.effect == Effect.RETAINS]
+        return {f"{rule.layer}/{rule.id}": rule.text for rule in reversed(limits)}
+    return {}
+
+
+def _tell(status: int, message: str, *, where: str = "", fix: str = "") -> Response:
+    return JSONResponse({"error": message, "where": where, "fix": fix}, status)
+
+
+def _json(status: int, value: object) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
