@@ -1,4 +1,4 @@
-"""Reports among conversations: found, triaged, and gone with all that was noted of them, in either database."""
+"""Reports among conversations: found, triaged, and gone with all that was noted of them; both databases."""
 
 from collections.abc import Iterator
 from datetime import date

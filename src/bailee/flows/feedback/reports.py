@@ -157,23 +157,23 @@ def tell_report(report: Report) -> Iterator[str]:
     """Give the lines of a report: all of it, nothing shortened, and nothing that a terminal would obey."""
     yield f"version {report.version}"
     yield "description"
-    yield from _indented(report.description)
+    yield from tell_text(report.description)
     for attachment in report.attachments:
         yield f"attachment: {attachment.name}"
-        yield from _indented(attachment.text)
+        yield from tell_text(attachment.text)
     yield f"conversation: {tell_count(len(report.conversation), 'message')}"
     for said in report.conversation:
         yield f"  {said.role}"
         for block in said.blocks:
             match block:
                 case Text(text):
-                    yield from _indented(text, 4)
+                    yield from tell_text(text, 4)
                 case Call(tool, input):
                     yield f"    calls {make_visible(tool)}"
-                    yield from _indented(msgspec.json.format(msgspec.json.encode(input)).decode(), 6)
+                    yield from tell_text(msgspec.json.format(msgspec.json.encode(input)).decode(), 6)
                 case Result(text, is_error):
                     yield "    which failed" if is_error else "    which gave"
-                    yield from _indented(text, 6)
+                    yield from tell_text(text, 6)
                 case LeftOut(kind):
                     yield f"    ({make_visible(kind)}: not sent)"
     yield tell_masked(report.masked)
@@ -188,6 +188,8 @@ def tell_masked(masked: dict[str, int]) -> str:
     return f"{tell_count(total, 'secret')} {'was' if total == 1 else 'were'} masked: {kinds}"
 
 
-def _indented(text: str, depth: int = 2) -> Iterator[str]:
-    for line in text.replace("\t", "    ").splitlines():
+def tell_text(text: str, depth: int = 2) -> Iterator[str]:
+    """Give the lines of a text, set in, all of it, and nothing that a terminal would obey."""
+    # Whatever else ends a line somewhere is shown as what it is.
+    for line in text.replace("\t", "    ").removesuffix("\n").split("\n"):
         yield " " * depth + make_visible(line)
