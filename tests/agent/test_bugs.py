@@ -40,11 +40,13 @@ from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault.reader import list_exchanges, read_session
 from bailee.vault.store import open_keys, open_vault
+from counterparts.github import serving_github
 from counterparts.holdings import find_bytes, make_key
 from counterparts.programs import run_program
 from counterparts.projects import make_project
 from counterparts.services import Service, serving
 from counterparts.terminals import opening
+from counterparts.waiting import wait_for
 
 TOKEN = "ghp_" + "i0VpEBOWfbZAVaBSo63bbH6xnAbnBEoonCrb"
 CANARY = "the grebe dives wrongly"
@@ -143,6 +145,62 @@ def test_a_report_is_shown_sent_and_taken_back(desk: Desk, service: Service) -> 
     assert [find for place in places for find in find_bytes(place, CANARY.encode(), TOKEN.encode())] == []
 
 
+def test_an_issue_is_typed_shown_and_asked_for_apart(tmp_path: Path, scanner_rules: Path) -> None:
+    """Where the operator has a repository: what is typed is all that is shown, and a word has it opened."""
+    folder = tmp_path / "service"
+    folder.mkdir()
+    home = folder / "home"
+    key = make_key(home)
+    with (
+        serving_github() as github,
+        serving(
+            home,
+            folder,
+            "--upstream",
+            "rehearsal",
+            environment={
+                "BAILEE_GITHUB_REPOSITORY": "octo/shop",
+                "BAILEE_GITHUB_TOKEN": "t",
+                "BAILEE_GITHUB_URL": github.url,
+            },
+            changes="import bailee.flows.feedback.queue as q, bailee.flows.feedback.receiver as r\n"
+            "q.POLL_SECONDS, r.UNDO_SECONDS = 0.1, 0\n",
+        ) as service,
+        opening(tmp_path) as terminal,
+    ):
+        desk = Desk(tmp_path, terminal, scanner_rules)
+        desk.start(**reach(service, key))
+        terminal.wait(READY)
+        terminal.type("/bug " + CANARY)
+        for count in (1, 2):
+            terminal.wait(ASKED, times=count)
+            terminal.type("no")
+        terminal.wait(SEND)
+        terminal.type(WORD)
+        terminal.wait("Open an issue too?")
+        terminal.type("yes")
+        terminal.wait("Title:")
+        terminal.type("The coot is silent")
+        terminal.wait("Text, a line at a time")
+        terminal.type(f"with {TOKEN}")
+        terminal.wait("Text, a line at a time", times=2)
+        terminal.type("")
+        shown = terminal.wait("to have it opened")
+        assert "1 secret was masked" in shown
+        ((id, body),) = held(home).items()
+        assert f"Sent with `/bug`, {id}." in shown
+        terminal.type(WORD)
+        terminal.wait("It will be opened in octo/shop")
+        wait_for("the issue", lambda: github.opened)
+        assert github.faults == []
+    (opened,) = github.opened
+    assert set(opened) == {"title", "body"}
+    assert opened["title"] == "The coot is silent"
+    assert TOKEN not in opened["body"]
+    assert CANARY not in json.dumps(opened)
+    assert CANARY in decode_report(body).description
+
+
 @pytest.mark.parametrize("answer", ["", "s", "y", "yes", "SEND", "send it", "C-c", "C-d"])
 def test_nothing_but_the_word_sends_it(desk: Desk, service: Service, answer: str) -> None:
     """A key, a yes and a bare Enter send nothing, and the session goes on."""
@@ -156,7 +214,7 @@ def test_nothing_but_the_word_sends_it(desk: Desk, service: Service, answer: str
     terminal.wait(SEND)
     if answer.startswith("C-"):
         terminal.press(answer)
-        terminal.wait("interrupted" if answer == "C-c" else "Nothing was sent.")
+        terminal.wait("interrupted" if answer == "C-c" else "Nothing more is sent.")
     else:
         terminal.type(answer)
         terminal.wait("Nothing was sent.")

@@ -223,6 +223,7 @@ def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -
             "DROP TABLE copied",
             "DROP TABLE copies",
             "DROP TABLE triage",
+            "DROP TABLE issues",
             "ALTER TABLE segments DROP COLUMN flow",
             "ALTER TABLE ceilings DROP COLUMN flow",
             "UPDATE alembic_version SET version_num = '0002'",

@@ -93,10 +93,10 @@ def test_control_where_nothing_looks_for_notes(keeping: Keeping, monkeypatch: py
     report(keeping, "ada", "report-1")
     close(keeping, listed(keeping, "ada")[0])
     keeping.go_to(date(2031, 5, 4))
-    monkeypatch.setattr(sweeping, "forget_triage", lambda engine: 0)
+    monkeypatch.setattr(sweeping, "forget_reports", lambda engine: 0)
     sweep(keeping.custody)
     assert triaged(keeping) == 1
-    assert destruction.forget_triage(keeping.custody.vault) == 1
+    assert destruction.forget_reports(keeping.custody.vault) == 1
 
 
 def test_a_note_on_what_is_held_stays(keeping: Keeping) -> None:

@@ -16,6 +16,7 @@ from bailee import __version__
 from bailee.agent.conversations import Message
 from bailee.agent.service import VARIABLE, Service
 from bailee.agent.work import Work
+from bailee.flows.feedback.issues import Issue, Queued
 from bailee.flows.feedback.reports import (
     MOST_ATTACHMENTS,
     Attachment,
@@ -29,7 +30,14 @@ from bailee.flows.feedback.reports import (
     Text,
     Withdrawn,
 )
-from bailee.flows.feedback.sender import Prepared, ask_offer, prepare_report, send_report, withdraw_report
+from bailee.flows.feedback.sender import (
+    Prepared,
+    ask_for_issue,
+    ask_offer,
+    prepare_report,
+    send_report,
+    withdraw_report,
+)
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 
@@ -135,6 +143,24 @@ class BugReporter:
     def send(self, prepared: Prepared) -> Taken:
         """Send what was shown; raises Problem where it is not taken."""
         return send_report(prepared, self._work.session, self._exchange)
+
+    def prepare_issue(self, title: str, body: str) -> tuple[Issue, dict[str, int]]:
+        """Return an issue of what was typed, without its secrets, and how many of each kind were masked.
+
+        Raises:
+            Problem: the title is long, or not one line; or secrets cannot be masked here.
+        """
+        try:
+            issue = msgspec.convert({"title": title, "body": body}, Issue)
+        except msgspec.ValidationError:
+            raise Problem(
+                "an issue has a title of up to 256 characters, and a text of up to 20,000", where="/bug"
+            ) from None
+        return self._mask(issue, Issue)
+
+    def ask_for_issue(self, issue: Issue, report: str) -> Queued:
+        """Have an issue opened that was shown; raises Problem where it will not be."""
+        return ask_for_issue(issue, report, self._exchange)
 
     def undo(self, id: str) -> Withdrawn:
         """Have a report erased; raises Problem where it is not."""

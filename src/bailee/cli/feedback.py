@@ -12,7 +12,7 @@ from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.proofs import claiming, write_proof
 from bailee.moments import tell_minute
 from bailee.policy.problems import Problem
-from bailee.sizes import tell_size
+from bailee.sizes import tell_count, tell_size
 
 if TYPE_CHECKING:
     from bailee.flows.feedback.storage import HeldReport
@@ -153,6 +153,8 @@ def withdraw(
         confirm_erasure(what, counted, yes=yes)
         erased, proof = custody.erase_session(found.account, found.id, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    if found.issue is not None and found.issue.url:
+        click.echo(f"Its issue is public, and stays where it is: {found.issue.url}", err=True)
     custody.close()
 
 
@@ -237,6 +239,10 @@ def _tell(report: "HeldReport", names: dict[str, str]) -> list[str]:
         + (f" since {tell_minute(report.changed_ms)}, by {report.changed_by}" if report.changed_ms else "")
         + (f": {report.note}" if report.note else "."),
     ]
+    if (issue := report.issue) is not None:
+        waits = f"waits until {tell_minute(issue.next_ms)} UTC" if issue.state == "waiting" else issue.state
+        fault = f" ({issue.fault}, {tell_count(issue.attempts, 'attempt')})" if issue.fault else ""
+        lines.append(f"Issue in {issue.repository}: {issue.url or waits}{fault}")
     return [make_visible(line) for line in lines if line]
 
 

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from starlette.applications import Starlette
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.dumps import forbid_dumps
+from bailee.flows.feedback.github import find_tracker
+from bailee.flows.feedback.queue import IssueQueue, enqueue
 from bailee.flows.feedback.receiver import FeedbackReceiver
 from bailee.flows.feedback.storage import erase_report, find_sent
 from bailee.flows.messages.connections import ConnectionPool
@@ -37,6 +40,7 @@ from bailee.service.runs import sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
 from bailee.vault.health import check_retention, watch_work
+from bailee.vault.reader import read_session
 from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
@@ -69,6 +73,7 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
 async def _serve(
     configuration: Configuration, environment: Mapping[str, str], announce: Callable[[str], None]
 ) -> None:
+    tracker = find_tracker(environment)
     listener = listen(configuration.host, configuration.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -116,7 +121,18 @@ async def _serve(
             recording=recording,
             find_sent=partial(find_sent, vault),
             erase=partial(erase_report, configuration.home),
+            enqueue=partial(enqueue, vault),
+            tracker=tracker,
         )
+        if tracker is not None:
+
+            def read(account: str, report: str, exchange: int) -> bytes | None:
+                today = datetime.now(UTC).date()
+                held = read_session(vault, keystore, account, report, today=today)
+                return next((one.request.reveal() for one in held if one.exchange == exchange), None)
+
+            issues = asyncio.create_task(IssueQueue(tracker, vault, read).run())
+            stack.push_async_callback(_cancel, issues)
         has_work = watch_work(vault, keystore, open_directory(configuration.home).engine)
         sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
         stack.push_async_callback(_cancel, sweeping)

@@ -25,7 +25,7 @@ from bailee.vault.custody import Custody
 from bailee.vault.destruction import (
     destroy_due,
     forget_facts,
-    forget_triage,
+    forget_reports,
     is_due,
     mark_destroyed,
     reclaim_batch,
@@ -137,7 +137,7 @@ def sweep(
         facts = 0
         while count := forget_facts(vault, before_ms=begin_of(facts_from(day))):
             facts += count
-        forget_triage(vault)
+        forget_reports(vault)
         given = 0
         while freed := give_back(vault, PAGES_AT_A_TIME):
             given += freed

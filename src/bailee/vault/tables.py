@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0006",
+    "0007",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -152,6 +152,27 @@ triage = sa.Table(
     sa.Column("changed_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Issues that people asked for beside their reports. What they say is sealed, in `exchange`.
+issues = sa.Table(
+    "issues",
+    vault,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("report", sa.Text, primary_key=True),
+    sa.Column("exchange", sa.BigInteger, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False),
+    # A `flows.feedback.queue.IssueState`; a node that has taken one puts `next_ms` off.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("next_ms", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("fault", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What is noted of reports beside their content, by account and report.
+OF_REPORTS = (triage, issues)
 
 vault_outbox = outbox_table(vault)
 

@@ -7,7 +7,9 @@ from rich.cells import chop_cells
 
 from bailee.agent.bugs import BugReporter, Masked
 from bailee.characters import make_visible
+from bailee.flows.feedback.issues import tell_issue
 from bailee.flows.feedback.reports import Offer, tell_masked, tell_report, tell_text
+from bailee.moments import tell_minute
 from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
@@ -33,7 +35,7 @@ def report_bug(dialogue: "Dialogue", rest: str) -> None:
     try:
         _report(dialogue, rest)
     except EOFError:
-        dialogue.screen.note(NOTHING, "yellow")
+        dialogue.screen.note("Nothing more is sent.", "yellow")
 
 
 def _report(dialogue: "Dialogue", description: str) -> None:
@@ -73,6 +75,42 @@ def _report(dialogue: "Dialogue", description: str) -> None:
     screen.note(
         f"For {minutes} minutes /bug undo takes it back, or in another terminal: "
         f"bailee feedback undo {make_visible(taken.id)}"
+    )
+    if offer.issues:
+        _ask_for_issue(dialogue, reporter, offer, taken.id)
+
+
+def _ask_for_issue(dialogue: "Dialogue", reporter: BugReporter, offer: Offer, report: str) -> None:
+    """Offer to have an issue opened: a title and a text that are typed here, and nothing of the report."""
+    screen, repository = dialogue.screen, make_visible(offer.issues)
+    screen.note("")
+    screen.note(
+        f"An issue can be opened in {repository} as well, for everybody to read. It holds a title and a text "
+        "that you type now, and nothing of the conversation."
+    )
+    if dialogue.ask("Open an issue too? yes or no: ").lower() != "yes":
+        return
+    title = dialogue.ask("Title: ")
+    if not title:
+        screen.note("No issue will be opened.", "yellow")
+        return
+    lines = []
+    while line := dialogue.ask("Text, a line at a time; an empty one ends it: "):
+        lines.append(line)
+    issue, masked = reporter.prepare_issue(title, "\n".join(lines))
+    screen.note("")
+    screen.note("This is all that everybody will read:", "bold")
+    for line in tell_issue(issue, report):
+        screen.note(line)
+    answer = dialogue.ask(f"{tell_masked(masked)}. Type {WORD} to have it opened; anything else does not: ")
+    if answer != WORD:
+        screen.note("No issue will be opened.", "yellow")
+        return
+    queued = reporter.ask_for_issue(issue, report)
+    screen.note(
+        f"It will be opened in {make_visible(queued.repository)} at {tell_minute(queued.opens_ms)} UTC, "
+        "unless you take the report back before.",
+        "bold",
     )
 
 

@@ -10,6 +10,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -18,6 +20,8 @@ from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing, Principal
+from bailee.flows.feedback.github import Tracker
+from bailee.flows.feedback.issues import Queued, decode_issue
 from bailee.flows.feedback.reports import (
     MOST_BYTES,
     PATH,
@@ -39,9 +43,19 @@ from bailee.vault.recording import RecorderGone, Recording, decided_of
 from bailee.vault.tables import State
 
 _NOTHING = (None, None, None, None, None, None, b"", b"")
-# Account, report and who asks; when it was sent in milliseconds, or None where there is none; the receipt.
+_LARGEST_ISSUE = 150_000  # bytes; its text alone may be 20,000 characters
+# Account and report; when it was sent in milliseconds, or None where there is none.
 FindSent = Callable[[str, str], int | None]
+# Account, report and who asks; the receipt.
 Erase = Callable[[str, str, str], bytes]
+
+
+class Enqueue(Protocol):
+    """Queues the issue of a report; False if it has one."""
+
+    def __call__(
+        self, account: str, report: str, exchange: int, repository: str, *, at_ms: int, due_ms: int
+    ) -> bool: ...
 
 
 class FeedbackReceiver:
@@ -51,6 +65,8 @@ class FeedbackReceiver:
         provider: where model traffic of this service goes; reports are off by default for some.
         find_sent: when a report of an account was sent; it reads the vault, and is called in a thread.
         erase: erases a report and returns the receipt; in a thread as well.
+        tracker: where issues are opened; None where nowhere.
+        enqueue: queues one; in a thread as well.
         wall_clock: seconds since 1970 UTC.
         random: gives that many random bytes.
     """
@@ -64,6 +80,8 @@ class FeedbackReceiver:
         recording: Recording,
         find_sent: FindSent,
         erase: Erase,
+        enqueue: Enqueue,
+        tracker: Tracker | None = None,
         wall_clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -73,6 +91,8 @@ class FeedbackReceiver:
         self._recording = recording
         self._find_sent = find_sent
         self._erase = erase
+        self._enqueue = enqueue
+        self._tracker = tracker
         self._wall_clock = wall_clock
         self._random = random
 
@@ -81,6 +101,7 @@ class FeedbackReceiver:
         return [
             Route(PATH, self._offer, methods=["GET"]),
             Route(PATH + "/{report}", self._withdraw, methods=["DELETE"]),
+            Route(PATH + "/{report}/issue", self._take_issue, methods=["POST"]),
             Route("/api/sessions/{session}/feedback", self._receive, methods=["POST"]),
         ]
 
@@ -98,6 +119,7 @@ class FeedbackReceiver:
                 because=next(iter(rules.values()), decision.rules[0].text),
                 purpose=decision.terms.purpose,
                 retention=str(decision.terms.retention),
+                issues=self._tracker.repository if self._tracker else "",
             ),
         )
 
@@ -110,17 +132,15 @@ class FeedbackReceiver:
             return refused
         if session_of(request.url.path) is None:
             return _tell(400, "the session's name is none", fix="send what the agent calls its session")
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                return _tell(
-                    413,
-                    f"a report has at most {tell_size(MOST_BYTES)}",
-                    fix="leave attachments out, or summarize the conversation first",
-                )
+        body = await _read_body(request, MOST_BYTES)
+        if body is None:
+            return _tell(
+                413,
+                f"a report has at most {tell_size(MOST_BYTES)}",
+                fix="leave attachments out, or summarize the conversation first",
+            )
         try:
-            decode_report(bytes(body))
+            decode_report(body)
         except ValueError as fault:
             return _tell(400, f"this is no report: {fault}", fix="send it with an agent of this version")
         # An upload may take minutes, in which a key is revoked or zero data retention switched on.
@@ -130,12 +150,57 @@ class FeedbackReceiver:
         refused = self._refuse(again, request, len(body))
         if refused is not None:
             return refused
-        return await self._keep(again, self._decide(again), request.url.path, bytes(body))
-
-    async def _keep(self, principal: Principal, decision: Decision, path: str, body: bytes) -> Response:
+        decision, report = self._decide(again), draw_id(self._random)
         started_ms = self._now_ms()
+        if await self._keep(again, decision, report, request.url.path, body, started_ms) is None:
+            return _tell(503, "the report cannot be kept now", fix="try again")
+        day = datetime.fromtimestamp(started_ms / 1000, UTC).date()
+        expiry = decision.terms.retention.expires_on(day)
+        return _json(201, Taken(report, expiry.isoformat() if expiry else None))
+
+    async def _take_issue(self, request: Request) -> Response:
+        """Queue an issue. What it says is held in the session of its report, and goes with it."""
+        principal = self._authenticate(request)
+        if isinstance(principal, Response):
+            return principal
+        if self._tracker is None:
+            return _tell(404, "this service opens no issues", where="BAILEE_GITHUB_REPOSITORY")
+        refused = self._refuse(principal, request, 0)
+        if refused is not None:
+            return refused
+        body = await _read_body(request, _LARGEST_ISSUE)
+        if body is None:
+            return _tell(413, f"an issue has at most {tell_size(_LARGEST_ISSUE)}", fix="shorten it")
+        try:
+            decode_issue(body)
+        except ValueError as fault:
+            return _tell(400, f"this is no issue: {fault}", fix="give a title of up to 256 characters")
+        account, report = principal.account_id, request.path_params["report"]
+        sent_ms = await asyncio.to_thread(self._find_sent, account, report)
+        if sent_ms is None:
+            return _tell(404, "there is no such report of this account, or it is erased already")
+        now_ms = self._now_ms()
+        exchange = await self._keep(
+            principal, self._decide(principal), report, request.url.path, body, now_ms
+        )
+        if exchange is None:
+            return _tell(503, "the issue cannot be kept now", fix="try again")
+        due_ms = max(now_ms, sent_ms + UNDO_SECONDS * 1000)
+        repository = self._tracker.repository
+        queue = partial(self._enqueue, account, report, exchange, repository, at_ms=now_ms, due_ms=due_ms)
+        if not await asyncio.to_thread(queue):
+            return _tell(409, "an issue was asked for with this report already", where=report)
+        if await asyncio.to_thread(self._find_sent, account, report) is None:
+            # Taken back meanwhile: what came after that goes as well.
+            await asyncio.to_thread(self._erase, account, report, principal.account_name)
+            return _tell(404, "the report was taken back meanwhile")
+        return _json(202, Queued(repository, due_ms))
+
+    async def _keep(
+        self, principal: Principal, decision: Decision, report: str, path: str, body: bytes, started_ms: int
+    ) -> int | None:
+        """Hold what came in the session of a report; return the exchange, or None where it cannot be held."""
         decided = decided_of(decision)
-        report = draw_id(self._random)
         exchange = self._recording.new_exchange(started_ms)
         begin = Begin(
             exchange=exchange,
@@ -160,10 +225,8 @@ class FeedbackReceiver:
                 Finish(exchange, State.COMPLETE.value, None, 201, None, 0, 0, *_NOTHING)
             )
         except RecorderGone:
-            return _tell(503, "the report cannot be kept now", fix="try again")
-        day = datetime.fromtimestamp(started_ms / 1000, UTC).date()
-        expiry = decision.terms.retention.expires_on(day)
-        return _json(201, Taken(report, expiry.isoformat() if expiry else None))
+            return None
+        return exchange
 
     async def _withdraw(self, request: Request) -> Response:
         principal = self._authenticate(request)
@@ -239,6 +302,16 @@ def tell_stop(decision: Decision) -> Mapping[str, str]:
         limits = [rule for rule in decision.rules if rule.effect == Effect.RETAINS]
         return {f"{rule.layer}/{rule.id}": rule.text for rule in reversed(limits)}
     return {}
+
+
+async def _read_body(request: Request, most: int) -> bytes | None:
+    """Return the body, or None where it is larger than so many bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return None
+    return bytes(body)
 
 
 def _tell(status: int, message: str, *, where: str = "", fix: str = "") -> Response:

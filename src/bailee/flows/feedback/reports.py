@@ -19,6 +19,7 @@ MOST_BYTES = 8_000_000
 MOST_ATTACHMENTS = 10
 UNDO_SECONDS = 600
 PATH = "/api/feedback"
+FROM_SESSIONS = "/api/sessions/"
 _FROM = re.compile(r"/api/sessions/([0-9A-Za-z][0-9A-Za-z._-]{0,127})/feedback")
 
 Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")]
@@ -89,6 +90,7 @@ class Offer(msgspec.Struct, frozen=True):
         decided_by, because: `layer/rule` that settled whether it is allowed, and that in words.
         retention: how long it is held, as a Period is written.
         undo_seconds: how long whoever sent it can have it erased by the service.
+        issues: the public repository in which an issue can be opened as well; empty for none.
     """
 
     allowed: bool
@@ -98,6 +100,7 @@ class Offer(msgspec.Struct, frozen=True):
     retention: str
     undo_seconds: int = UNDO_SECONDS
     most_bytes: int = MOST_BYTES
+    issues: str = ""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -116,7 +119,7 @@ class Withdrawn(msgspec.Struct, frozen=True):
 
 def path_from(session: str) -> str:
     """Return where a report on a session is sent to; the path is all that is held of where it came from."""
-    return f"/api/sessions/{session}/feedback"
+    return f"{FROM_SESSIONS}{session}/feedback"
 
 
 def session_of(path: str) -> str | None:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bailee.flows.feedback.issues import Issue, Queued, encode_issue
 from bailee.flows.feedback.reports import (
     PATH,
     Offer,
@@ -62,6 +63,15 @@ def send_report(prepared: Prepared, session: str, exchange: Exchange) -> Taken:
         Problem: it was not taken, and why.
     """
     return _read(_ask(exchange, "POST", path_from(session), prepared.body), 201, Taken)
+
+
+def ask_for_issue(issue: Issue, report: str, exchange: Exchange) -> Queued:
+    """Have an issue opened that names a report; it is given nothing of the report but the id.
+
+    Raises:
+        Problem: it will not be opened, and why.
+    """
+    return _read(_ask(exchange, "POST", f"{PATH}/{report}/issue", encode_issue(issue)), 202, Queued)
 
 
 def withdraw_report(id: str, exchange: Exchange) -> Withdrawn:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from bailee.flows.feedback.reports import Report, decode_report, session_of
+from bailee.flows.feedback.queue import HeldIssue, read_issues
+from bailee.flows.feedback.reports import FROM_SESSIONS, Report, decode_report, session_of
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault import tables
@@ -36,6 +37,7 @@ class HeldReport(msgspec.Struct, frozen=True):
         session: the session it was sent from, whether or not anything is held of that.
         expires_on: None where it is held without end.
         note, changed_by, changed_ms: of whoever triaged it last; empty, and 0, before that.
+        issue: the one that was asked for with it, if any.
     """
 
     id: str
@@ -49,6 +51,7 @@ class HeldReport(msgspec.Struct, frozen=True):
     note: str = ""
     changed_by: str = ""
     changed_ms: int = 0
+    issue: HeldIssue | None = None
 
 
 def draw_id(random: Callable[[int], bytes]) -> str:
@@ -172,6 +175,7 @@ def _list(connection: sa.Connection, account: str, today: date) -> list[HeldRepo
     triaged = {
         row.report: row for row in connection.execute(sa.select(triage).where(triage.c.account == account))
     }
+    asked = read_issues(connection, account)
     reports = []
     for row in connection.execute(query):
         report = HeldReport(
@@ -182,6 +186,7 @@ def _list(connection: sa.Connection, account: str, today: date) -> list[HeldRepo
             bytes=row.request_bytes,
             retention=row.retention,
             expires_on=row.expires_on,
+            issue=asked.get(row.session),
         )
         if (made := triaged.get(row.session)) is not None:
             report = msgspec.structs.replace(
@@ -198,6 +203,8 @@ def _list(connection: sa.Connection, account: str, today: date) -> list[HeldRepo
 def _is_report(account: str, id: str | None = None) -> sa.ColumnElement[bool]:
     c = tables.exchanges.c
     of_account = sa.and_(c.account == account, c.flow == FlowId.FEEDBACK.value, c.state == "complete")
+    # And no issue that was asked for with one, which is held in its session.
+    of_account = sa.and_(of_account, c.path.startswith(FROM_SESSIONS))
     if id is not None:
         return sa.and_(of_account, c.session == id)
     # A range and no pattern, which the index serves in either database: "." is what comes after "-".

@@ -337,7 +337,7 @@ class Replay:
             self._drop(segments.c.account == account, ERASED)
             self._delete_facts(exchanges.c.account == account)
             registry.call_in_account(self._vault, account, at_ms=at_ms)
-            for table in (tables.holds, tables.ceilings, tables.triage):
+            for table in (tables.holds, tables.ceilings, *tables.OF_REPORTS):
                 self._vault.execute(sa.delete(table).where(table.c.account == account))
         return self._known
 
