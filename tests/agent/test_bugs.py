@@ -34,7 +34,7 @@ from bailee.flows.feedback.reports import (
     encode_report,
     tell_report,
 )
-from bailee.flows.feedback.sender import prepare_report
+from bailee.flows.feedback.sender import prepare_report, send_report
 from bailee.flows.feedback.storage import list_reports
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
@@ -106,7 +106,7 @@ def test_a_report_is_shown_sent_and_taken_back(desk: Desk, service: Service) -> 
     terminal.type("/bug " + CANARY)
     shown = terminal.wait(ASKED)
     assert "a copy of this whole conversation, with the code" in shown
-    assert "kept for 5 years, encrypted, to improve products and services" in shown
+    assert "kept for 5 years, encrypted, and may be used to improve products and services" in shown
     terminal.type("y")  # settings and instructions are asked about apart; a letter is no yes
     terminal.wait(ASKED, times=2)
     terminal.type("no")
@@ -434,6 +434,27 @@ def test_attachments_name_no_person_and_no_folder(tmp_path: Path, scanner_rules:
     assert "maxTokens = 2000 (user)" in told
     assert str(tmp_path) not in told
     assert "project" not in told.replace("(project)", "")
+
+
+def test_what_nobody_knows_is_not_told_as_refused() -> None:
+    """A service that does not answer in time may hold the report: that is what is said."""
+
+    def hang(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        raise TimeoutError("timed out")
+
+    with pytest.raises(Problem, match="may hold the report"):
+        send_report(prepare_report(Report(version="1", description="x")), "session", hang)
+
+
+def test_a_service_paints_no_terminal() -> None:
+    """What a service answers is shown as what it is."""
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        return 403, json.dumps({"error": "no\x1b[2J", "where": "\x07", "fix": ""}).encode()
+
+    with pytest.raises(Problem) as refused:
+        send_report(prepare_report(Report(version="1", description="x")), "session", answer)
+    assert (refused.value.what, refused.value.where) == ("no\\x1b[2J", "\\x07")
 
 
 def test_too_large_a_report_is_refused_with_the_way_out() -> None:

@@ -73,8 +73,8 @@ def _report(dialogue: "Dialogue", description: str) -> None:
     minutes = offer.undo_seconds // 60
     screen.note(f"Sent: report {make_visible(taken.id)}, kept{until}.", "bold")
     screen.note(
-        f"For {minutes} minutes /bug undo takes it back, or in another terminal: "
-        f"bailee feedback undo {make_visible(taken.id)}"
+        f"For {minutes} minutes /bug undo takes it back; in another terminal, with a key of yours in "
+        f"BAILEE_KEY: bailee feedback undo {make_visible(taken.id)} --service {make_visible(reporter.place)}"
     )
     if offer.issues:
         _ask_for_issue(dialogue, reporter, offer, taken.id)
@@ -119,8 +119,8 @@ def introduce(offer: Offer, place: str) -> list[str]:
     return [
         "A report sends a copy of this whole conversation, with the code and the results of tools in it, to "
         f"{make_visible(place)}.",
-        f"It is kept {_tell_period(offer)}, encrypted, to {make_visible(offer.purpose)}; it may be used for "
-        "that, and trains no model.",
+        f"It is kept {_tell_period(offer)}, encrypted, and may be used to {make_visible(offer.purpose)}; it "
+        "trains no model.",
         "Secrets that are recognized are masked. You see all of it before anything is sent, and can take it "
         f"back for {offer.undo_seconds // 60} minutes.",
     ]

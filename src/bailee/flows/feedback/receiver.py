@@ -6,6 +6,7 @@ session it was sent from.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -33,8 +34,10 @@ from bailee.flows.feedback.reports import (
     session_of,
 )
 from bailee.flows.feedback.storage import draw_id
-from bailee.policy.decisions import Decision, Effect, decide
+from bailee.policy.contexts import Context
+from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow
+from bailee.policy.periods import NONE
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_size
@@ -109,14 +112,13 @@ class FeedbackReceiver:
         principal = self._authenticate(request)
         if isinstance(principal, Response):
             return principal
-        decision = self._decide(principal)
-        rules = tell_stop(decision)
+        decision, stop = self._decide(principal)
         return _json(
             200,
             Offer(
-                allowed=not rules,
-                decided_by=next(iter(rules), decision.decided_by),
-                because=next(iter(rules.values()), decision.rules[0].text),
+                allowed=not stop,
+                decided_by=next(iter(stop), decision.decided_by),
+                because=next(iter(stop.values()), decision.rules[0].text),
                 purpose=decision.terms.purpose,
                 retention=str(decision.terms.retention),
                 issues=self._tracker.repository if self._tracker else "",
@@ -124,35 +126,14 @@ class FeedbackReceiver:
         )
 
     async def _receive(self, request: Request) -> Response:
-        principal = self._authenticate(request)
-        if isinstance(principal, Response):
-            return principal
-        refused = self._refuse(principal, request, 0)
-        if refused is not None:
-            return refused
         if session_of(request.url.path) is None:
             return _tell(400, "the session's name is none", fix="send what the agent calls its session")
-        body = await _read_body(request, MOST_BYTES)
-        if body is None:
-            return _tell(
-                413,
-                f"a report has at most {tell_size(MOST_BYTES)}",
-                fix="leave attachments out, or summarize the conversation first",
-            )
-        try:
-            decode_report(body)
-        except ValueError as fault:
-            return _tell(400, f"this is no report: {fault}", fix="send it with an agent of this version")
-        # An upload may take minutes, in which a key is revoked or zero data retention switched on.
-        again = self._authenticate(request)
-        if isinstance(again, Response):
-            return again
-        refused = self._refuse(again, request, len(body))
-        if refused is not None:
-            return refused
-        decision, report = self._decide(again), draw_id(self._random)
-        started_ms = self._now_ms()
-        if await self._keep(again, decision, report, request.url.path, body, started_ms) is None:
+        admitted = await self._admit(request, MOST_BYTES, decode_report)
+        if isinstance(admitted, Response):
+            return admitted
+        principal, decision, body = admitted
+        report, started_ms = draw_id(self._random), self._now_ms()
+        if await self._keep(principal, decision, report, request.url.path, body, started_ms) is None:
             return _tell(503, "the report cannot be kept now", fix="try again")
         day = datetime.fromtimestamp(started_ms / 1000, UTC).date()
         expiry = decision.terms.retention.expires_on(day)
@@ -160,29 +141,18 @@ class FeedbackReceiver:
 
     async def _take_issue(self, request: Request) -> Response:
         """Queue an issue. What it says is held in the session of its report, and goes with it."""
-        principal = self._authenticate(request)
-        if isinstance(principal, Response):
-            return principal
         if self._tracker is None:
             return _tell(404, "this service opens no issues", where="BAILEE_GITHUB_REPOSITORY")
-        refused = self._refuse(principal, request, 0)
-        if refused is not None:
-            return refused
-        body = await _read_body(request, _LARGEST_ISSUE)
-        if body is None:
-            return _tell(413, f"an issue has at most {tell_size(_LARGEST_ISSUE)}", fix="shorten it")
-        try:
-            decode_issue(body)
-        except ValueError as fault:
-            return _tell(400, f"this is no issue: {fault}", fix="give a title of up to 256 characters")
+        admitted = await self._admit(request, _LARGEST_ISSUE, decode_issue)
+        if isinstance(admitted, Response):
+            return admitted
+        principal, decision, body = admitted
         account, report = principal.account_id, request.path_params["report"]
         sent_ms = await asyncio.to_thread(self._find_sent, account, report)
         if sent_ms is None:
             return _tell(404, "there is no such report of this account, or it is erased already")
         now_ms = self._now_ms()
-        exchange = await self._keep(
-            principal, self._decide(principal), report, request.url.path, body, now_ms
-        )
+        exchange = await self._keep(principal, decision, report, request.url.path, body, now_ms)
         if exchange is None:
             return _tell(503, "the issue cannot be kept now", fix="try again")
         due_ms = max(now_ms, sent_ms + UNDO_SECONDS * 1000)
@@ -192,9 +162,38 @@ class FeedbackReceiver:
             return _tell(409, "an issue was asked for with this report already", where=report)
         if await asyncio.to_thread(self._find_sent, account, report) is None:
             # Taken back meanwhile: what came after that goes as well.
-            await asyncio.to_thread(self._erase, account, report, principal.account_name)
+            with contextlib.suppress(Problem):  # a hold that somebody placed since keeps it
+                await asyncio.to_thread(self._erase, account, report, principal.account_name)
             return _tell(404, "the report was taken back meanwhile")
         return _json(202, Queued(repository, due_ms))
+
+    async def _admit(
+        self, request: Request, most: int, decode: Callable[[bytes], object]
+    ) -> tuple[Principal, Decision, bytes] | Response:
+        """Return who asks, what is decided, and the body; both are looked at again once that is whole.
+
+        An upload may take minutes, in which a key is revoked or zero data retention switched on.
+        """
+        looked = self._look(request, 0)
+        if isinstance(looked, Response):
+            return looked
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                return _tell(
+                    413,
+                    f"more than {tell_size(most)}",
+                    fix="leave attachments out, or summarize the conversation first",
+                )
+        try:
+            decode(bytes(body))
+        except ValueError as fault:
+            return _tell(
+                400, f"it cannot be understood: {fault}", fix="send it with an agent of this version"
+            )
+        looked = self._look(request, len(body))
+        return looked if isinstance(looked, Response) else (*looked, bytes(body))
 
     async def _keep(
         self, principal: Principal, decision: Decision, report: str, path: str, body: bytes, started_ms: int
@@ -260,16 +259,21 @@ class FeedbackReceiver:
             return _tell(401, "no valid key", fix="send one as Authorization: Bearer")
         return principal
 
-    def _decide(self, principal: Principal) -> Decision:
-        return decide(self._flow, principal.to_context(self._provider))
+    def _decide(self, principal: Principal) -> tuple[Decision, Mapping[str, str]]:
+        """Return what is decided on a report of theirs, and what forbids it."""
+        context = principal.to_context(self._provider)
+        decision = decide(self._flow, context)
+        return decision, tell_stop(decision, context)
 
-    def _refuse(self, principal: Principal, request: Request, size: int) -> Response | None:
-        """Refuse what the policy does not allow, which is on record; None if it does."""
-        decision = self._decide(principal)
-        rules = tell_stop(decision)
-        if not rules:
-            return None
-        rule, text = next(iter(rules.items()))
+    def _look(self, request: Request, size: int) -> tuple[Principal, Decision] | Response:
+        """Return who asks, and what is decided; what is not allowed is refused, and that is on record."""
+        principal = self._authenticate(request)
+        if isinstance(principal, Response):
+            return principal
+        decision, stop = self._decide(principal)
+        if not stop:
+            return principal, decision
+        rule, text = next(iter(stop.items()))
         self._recording.note(
             exchange=self._recording.new_exchange(self._now_ms()),
             account=principal.account_id,
@@ -291,27 +295,15 @@ class FeedbackReceiver:
         return int(self._wall_clock() * 1000)
 
 
-def tell_stop(decision: Decision) -> Mapping[str, str]:
+def tell_stop(decision: Decision, context: Context) -> Mapping[str, str]:
     """Return the rules that let no report be held, each in words; nothing if it may be.
 
-    Where the terms are to hold nothing, by a limit that somebody asked for, there is nothing to send it to.
+    Where somebody asked that nothing be held at all there is nothing to send one to.
     """
     if not decision.allowed:
         return {f"{rule.layer}/{rule.id}": rule.text for rule in decision.rules}
-    if decision.terms.retention.is_none:
-        limits = [rule for rule in decision.rules if rule.effect == Effect.RETAINS]
-        return {f"{rule.layer}/{rule.id}": rule.text for rule in reversed(limits)}
-    return {}
-
-
-async def _read_body(request: Request, most: int) -> bytes | None:
-    """Return the body, or None where it is larger than so many bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            return None
-    return bytes(body)
+    nothing = {f"limit.{layer.name}" for layer in context.every_layer() if layer.retention == NONE}
+    return {f"{rule.layer}/{rule.id}": rule.text for rule in decision.rules if rule.id in nothing}
 
 
 def _tell(status: int, message: str, *, where: str = "", fix: str = "") -> Response:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bailee.characters import make_visible
 from bailee.flows.feedback.issues import Issue, Queued, encode_issue
 from bailee.flows.feedback.reports import (
     PATH,
@@ -60,9 +61,19 @@ def send_report(prepared: Prepared, session: str, exchange: Exchange) -> Taken:
     """Send a report, once.
 
     Raises:
-        Problem: it was not taken, and why.
+        Problem: it was not taken, and why; or nobody knows whether it was.
     """
-    return _read(_ask(exchange, "POST", path_from(session), prepared.body), 201, Taken)
+    try:
+        answer = exchange("POST", path_from(session), prepared.body)
+    except TimeoutError:
+        raise Problem(
+            "the service did not answer in time, and may hold the report all the same",
+            where="BAILEE_SERVICE",
+            fix="where it runs: bailee feedback list",
+        ) from None
+    except OSError as fault:
+        raise _unreached(fault) from None
+    return _read(answer, 201, Taken)
 
 
 def ask_for_issue(issue: Issue, report: str, exchange: Exchange) -> Queued:
@@ -87,9 +98,12 @@ def _ask(exchange: Exchange, method: str, path: str, body: bytes = b"") -> tuple
     try:
         return exchange(method, path, body)
     except OSError as fault:
-        raise Problem(
-            f"the service cannot be reached: {fault}", where="BAILEE_SERVICE", fix="see that it runs"
-        ) from None
+        raise _unreached(fault) from None
+
+
+def _unreached(fault: OSError) -> Problem:
+    why = getattr(fault, "reason", fault)  # urllib wraps what it was
+    return Problem(f"the service cannot be reached: {why}", where="BAILEE_SERVICE", fix="see that it runs")
 
 
 def _read(answer: tuple[int, bytes], wanted: int, kind: type[_Answer]) -> _Answer:
@@ -106,4 +120,5 @@ def _read(answer: tuple[int, bytes], wanted: int, kind: type[_Answer]) -> _Answe
             where="BAILEE_SERVICE",
             fix="use one of this version",
         )
-    raise Problem(refusal.error, where=refusal.where, fix=refusal.fix)
+    error, where, fix = (make_visible(text) for text in (refusal.error, refusal.where, refusal.fix))
+    raise Problem(error, where=where, fix=fix)

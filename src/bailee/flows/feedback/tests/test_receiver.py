@@ -127,6 +127,16 @@ def limit_to_nothing(desk: Desk) -> str:
     return desk.keys["ada"]
 
 
+def limit_organization(desk: Desk) -> str:
+    """Let the organization hold nothing, whatever its member asked."""
+    directory = open_directory(desk.home)
+    directory.add("boss", Plan.TEAM, organization="acme", retention=Period.parse("7d"))
+    directory.limit_organization("acme", Period.parse("none"), by="boss")
+    key = create_key(directory, "boss")[1]
+    directory.close()
+    return key
+
+
 def switch_on_zero_retention(desk: Desk) -> str:
     directory = open_directory(desk.home)
     directory.add("zoe", Plan.ENTERPRISE, organization="zeros")
@@ -140,6 +150,7 @@ def switch_on_zero_retention(desk: Desk) -> str:
 REFUSALS: dict[str, tuple[Callable[[Desk], str], str]] = {
     "zdr": (switch_on_zero_retention, "account/zdr.feedback"),
     "limit": (limit_to_nothing, "account/limit.account"),
+    "organization": (limit_organization, "organization/limit.organization"),
 }
 
 
@@ -318,6 +329,7 @@ def test_a_session_goes_and_its_report_stays_and_is_told_of(desk: Desk) -> None:
 def test_an_account_is_exported_with_its_reports(desk: Desk) -> None:
     """Readable, with the terms that they are held under."""
     id = desk.sent()
+    desk.run("feedback", "close", id, "--note", "mended")
     out = desk.folder / "export"
     desk.run("accounts", "export", "ada", "--out", str(out), "--reason", "asked")
     content = [json.loads(line) for line in (out / "content.jsonl").read_text().splitlines()]
@@ -326,9 +338,12 @@ def test_an_account_is_exported_with_its_reports(desk: Desk) -> None:
     assert json.loads(said["request"])["description"] == CANARY
     (held,) = [one for one in exchanges if one["session"] == id]
     assert (held["flow"], held["terms"]["retention"]) == ("feedback", "5y")
+    (session,) = [json.loads(line) for line in (out / "sessions.jsonl").read_text().splitlines()]
+    assert (session["id"], session["triage"]["state"], session["triage"]["note"]) == (id, "closed", "mended")
     # Taken back, it leaves the export as well.
     desk.ask("DELETE", f"/api/feedback/{id}")
     assert CANARY not in (out / "content.jsonl").read_text()
+    assert "mended" not in (out / "sessions.jsonl").read_text()
 
 
 # --- Reading and triage ---
