@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -344,6 +345,25 @@ def test_an_account_is_exported_with_its_reports(desk: Desk) -> None:
     desk.ask("DELETE", f"/api/feedback/{id}")
     assert CANARY not in (out / "content.jsonl").read_text()
     assert "mended" not in (out / "sessions.jsonl").read_text()
+
+
+def test_a_run_tells_of_its_reports(desk: Desk) -> None:
+    """The receipt of the run has the flow with its terms, and how to withdraw the report."""
+    script = desk.folder / "send.py"
+    script.write_text(
+        "import os, urllib.request as r\n"
+        "url = os.environ['ANTHROPIC_BASE_URL'] + '/api/sessions/s/feedback'\n"
+        "key = {'Authorization': 'Bearer ' + os.environ['ANTHROPIC_AUTH_TOKEN']}\n"
+        "assert 'BAILEE_GITHUB_TOKEN' not in os.environ\n"
+        f"r.urlopen(r.Request(url, {REPORT!r}, key)).read()\n"
+    )
+    words = ("run", "--account", "ada", "--", sys.executable, str(script))
+    told = desk.run(*words, BAILEE_GITHUB_TOKEN="ghp_made_up").stderr
+    (id,) = desk.held()
+    assert "feedback -> bailee: 1 exchange (1 complete)" in told
+    assert "kept 5y (retention.feedback)" in told
+    assert f"erase: bailee feedback withdraw {id}" in told
+    assert "ghp_made_up" not in told
 
 
 # --- Reading and triage ---
