@@ -9,12 +9,12 @@ import pytest
 from bailee.accounts.directory import Account, Kind
 from bailee.ledger.entries import ConsentChanged, ConsentRefused, TermsTightened, decode_entry, encode_entry
 from bailee.policy.flows import FlowId
-from bailee.policy.periods import Period
+from bailee.policy.periods import NONE, Period
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import custody as keeping_custody
 from bailee.vault import writer as writing
-from bailee.vault.ceilings import Ceiling
+from bailee.vault.ceilings import HELD, Ceiling, end, lower, read_latest, read_latest_each
 from bailee.vault.sweeping import sweep
 from bailee.vault.terms import terms_of
 from counterparts.keeping import Keeping
@@ -249,10 +249,11 @@ def test_control_with_the_terms_of_conversations_for_all(
     assert keeping.terms("ada") == [THIRTY_DAYS]
 
 
+@pytest.mark.parametrize("flow", ["feedback", "metrics", "errors"])
 @pytest.mark.parametrize("whose", ["account", "organization"])
-def test_a_limit_reaches_reports(keeping: Keeping, whose: str) -> None:
-    """Seven days, asked by the holder or the organization, hold for reports as well."""
-    keeping.record("bob", "report-1", b"reported", flow="feedback")
+def test_a_limit_reaches_every_flow(keeping: Keeping, whose: str, flow: str) -> None:
+    """Seven days, asked by the holder or the organization, hold for reports and operational data as well."""
+    keeping.record("bob", "report-1", b"reported", flow=flow)
     directory = keeping.custody.directory
     if whose == "account":
         directory.limit_account("bob", Period.parse("7d"))
@@ -260,6 +261,14 @@ def test_a_limit_reaches_reports(keeping: Keeping, whose: str) -> None:
         directory.limit_organization("acme", Period.parse("7d"), by="boss")
     assert keeping.tighten("bob") == 1
     assert keeping.terms("bob") == [("7d", date(2026, 5, 11), False)]
+
+
+def test_consents_on_conversations_reach_no_operational_data(keeping: Keeping) -> None:
+    """Its thirty days do not rest on a consent to train."""
+    keeping.record("ada", "key-1", b"counted", flow="metrics")
+    keeping.custody.directory.consent("ada", given=False)
+    assert keeping.tighten("ada") == 0
+    assert keeping.terms("ada") == [THIRTY_DAYS]
 
 
 def test_zero_data_retention_empties_reports(keeping: Keeping) -> None:
@@ -325,8 +334,24 @@ def test_the_ledger_names_the_flow_of_what_is_no_conversation(keeping: Keeping) 
 
 def test_the_recorder_takes_no_content_whose_terms_nobody_would_tighten(keeping: Keeping) -> None:
     """A flow that is not among those that are tightened is refused, and nothing of it is written."""
-    decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said", "metrics")
+    decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said", "web")
     keeping.writer.take([decided])
     with pytest.raises(Problem, match="nobody would tighten"):
         keeping.writer.take([begin])
     assert keeping.terms("ada") == []
+
+
+def test_the_latest_ceiling_of_each_flow_is_found(keeping: Keeping) -> None:
+    """Also of one that was tightened long before the others were, many times; an erased account has one."""
+    account = keeping.custody.directory.get("ada").id
+    week = Ceiling(Period.parse("7d"), trainable=False)
+    with keeping.custody.vault.begin() as connection:
+        assert set(read_latest_each(connection, account).values()) == {None}
+        lower(connection, account, FlowId.FEEDBACK, week, at_ms=1)
+        for at_ms in range(2, 60):
+            lower(connection, account, FlowId.MESSAGES, Ceiling(Period.days(at_ms), False), at_ms=at_ms)
+        found = read_latest_each(connection, account)
+        assert found == {flow: read_latest(connection, account, flow) for flow in HELD}
+        assert (found[FlowId.FEEDBACK], found[FlowId.METRICS]) == (week, None)
+        end(connection, account)
+        assert set(read_latest_each(connection, account).values()) == {Ceiling(NONE, trainable=False)}

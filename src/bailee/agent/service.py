@@ -11,7 +11,7 @@ import msgspec
 from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_SERVICE"
-SECONDS = 10.0  # without a byte
+SECONDS = 10.0
 MOST_ANSWERED = 1_000_000  # bytes
 
 
@@ -21,18 +21,25 @@ class Service(msgspec.Struct, frozen=True):
     url: str
     key: str
 
-    def post(self, path: str, body: bytes, environment: Mapping[str, str]) -> int:
-        """Send JSON and return the status.
-
-        Raises:
-            OSError: the service cannot be reached.
-        """
-        return self.exchange("POST", path, body, environment)[0]
+    def post(
+        self, path: str, body: bytes, environment: Mapping[str, str], *, seconds: float = SECONDS
+    ) -> int:
+        """Send JSON and return the status; see `exchange`."""
+        return self.exchange("POST", path, body, environment, seconds=seconds)[0]
 
     def exchange(
-        self, method: str, path: str, body: bytes, environment: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        environment: Mapping[str, str],
+        *,
+        seconds: float = SECONDS,
     ) -> tuple[int, bytes]:
         """Send JSON, or nothing, and return the status and what was answered.
+
+        Args:
+            seconds: how long to wait for an answer.
 
         Raises:
             OSError: the service cannot be reached.
@@ -62,7 +69,7 @@ class Service(msgspec.Struct, frozen=True):
             urllib.request.HTTPSHandler(context=make_tls_context(environment)), Unfollowed
         )
         try:
-            with opener.open(request, timeout=SECONDS) as response:
+            with opener.open(request, timeout=seconds) as response:
                 return response.status, response.read(MOST_ANSWERED)
         except urllib.error.HTTPError as fault:
             with fault:

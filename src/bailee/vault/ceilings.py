@@ -19,9 +19,11 @@ from bailee.vault import tables
 _FOR_EVER_MS = 253_370_764_800_000
 # In place of a flow: all of them.
 EVERY = "*"
-# The flows of which content is held under an account, so that its terms can be tightened. Ratings are
-# nobody's, and of metrics nothing is held; the recorder takes content of an account in no other flow.
-HELD = (FlowId.MESSAGES, FlowId.FEEDBACK)
+# The flows of which something may be held under an account, so that its terms can be tightened. Ratings are
+# nobody's; the recorder takes content of an account in no other flow.
+HELD = (FlowId.MESSAGES, FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK)
+# More of the latest ceilings than one tightening of all flows makes.
+_LATEST = 4 * len(HELD)
 
 
 class Ceiling(msgspec.Struct, frozen=True):
@@ -120,6 +122,22 @@ def read_latest(connection: sa.Connection, account: str, flow: str) -> Ceiling |
     query = sa.select(table).where(_of(account, flow)).order_by(table.c.at_ms.desc()).limit(1)
     row = connection.execute(query).first()
     return None if row is None else Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
+
+
+def read_latest_each(connection: sa.Connection, account: str) -> dict[FlowId, Ceiling | None]:
+    """Return the ceiling set last for each flow of which something may be held, in one look as a rule."""
+    table = tables.ceilings
+    query = sa.select(table).where(table.c.account == account).order_by(table.c.at_ms.desc()).limit(_LATEST)
+    found: dict[FlowId, Ceiling | None] = {}
+    rows = connection.execute(query).all()
+    for row in rows:
+        for flow in HELD:
+            if flow not in found and row.flow in (flow, EVERY):
+                found[flow] = Ceiling(Period.parse(row.retention, where="vault.db"), row.trainable)
+    for flow in HELD:
+        if flow not in found:
+            found[flow] = read_latest(connection, account, flow) if len(rows) == _LATEST else None
+    return found
 
 
 def read_latest_ms(connection: sa.Connection, account: str, flow: str) -> int:

@@ -42,7 +42,7 @@ from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.anchors import check_anchor, keep_anchor
-from bailee.vault.ceilings import HELD, Ceiling, is_under, list_ended, lower, read_latest
+from bailee.vault.ceilings import HELD, Ceiling, is_under, list_ended, lower, read_latest_each
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_session, erase, mark_remnants, refuse_held
@@ -106,19 +106,22 @@ class Custody:
                 ones may have been in force in between: whoever loosened them was killed before it was noted.
         """
         ceilings = {flow: terms_of(account, flow) for flow in HELD}
-        if not is_thorough and all(self._latest(account, flow) == one for flow, one in ceilings.items()):
+        if not is_thorough and self._latest(account) == ceilings:
             return 0
         with self._alone("tightening"):
-            lowered = [self._lower(account, *one, is_thorough=is_thorough) for one in ceilings.items()]
-        return sum(lowered)
+            latest = self._latest(account)
+            # Where another process has just done it nothing is left to do.
+            return sum(
+                self._lower(account, flow, ceiling, latest[flow])
+                for flow, ceiling in ceilings.items()
+                if is_thorough or latest[flow] != ceiling
+            )
 
-    def _latest(self, account: Account, flow: FlowId) -> Ceiling | None:
+    def _latest(self, account: Account) -> dict[FlowId, Ceiling | None]:
         with self.vault.connect() as connection:
-            return read_latest(connection, account.id, flow)
+            return read_latest_each(connection, account.id)
 
-    def _lower(self, account: Account, flow: FlowId, ceiling: Ceiling, *, is_thorough: bool) -> int:
-        if (known := self._latest(account, flow)) == ceiling and not is_thorough:
-            return 0  # another process has just done it
+    def _lower(self, account: Account, flow: FlowId, ceiling: Ceiling, known: Ceiling | None) -> int:
         with self.vault.begin() as connection:
             changed = lower(connection, account.id, flow, ceiling, at_ms=self.now_ms())
             if changed or (known is not None and not is_under(ceiling, known)):
