@@ -223,6 +223,26 @@ def test_nothing_but_the_word_sends_it(desk: Desk, service: Service, answer: str
     assert held(service.home) == {}
 
 
+def test_control_where_another_word_sends_it(desk: Desk, service: Service) -> None:
+    """Control: with `yes` for the word, the same answer sends it."""
+    changes = desk.folder / "changes"
+    changes.mkdir()
+    (changes / "sitecustomize.py").write_text(
+        "import bailee.agent.terminal.reporting as reporting\nreporting.WORD = 'yes'\n"
+    )
+    terminal = desk.terminal
+    desk.start(**reach(service), PYTHONPATH=str(changes))
+    terminal.wait(READY)
+    terminal.type("/bug " + CANARY)
+    for count in (1, 2):
+        terminal.wait(ASKED, times=count)
+        terminal.type("no")
+    terminal.wait("Type yes to send it")
+    terminal.type("yes")
+    terminal.wait("Sent: report report-")
+    assert len(held(service.home)) == 1
+
+
 def test_a_long_report_is_shown_in_pages(desk: Desk, service: Service) -> None:
     """Every line of it comes by; `stop` sends nothing."""
     terminal = desk.terminal
@@ -497,10 +517,35 @@ def test_nothing_is_sent_that_was_not_shown(report: Report) -> None:
     prepared = prepare_report(report)
     assert prepared.report == report
     assert encode_report(prepared.report) == prepared.body
-    shown = "\n".join(tell_report(prepared.report))
-    for text in texts_of(report):
-        for line in text.split("\n"):
-            assert make_visible(line.replace("\t", "    ")) in shown
+    assert unshown(report, tell_report(prepared.report)) == []
+
+
+def test_control_what_is_not_shown_is_found() -> None:
+    """Control: where an attachment, or a block, is left out of what is shown, the same look finds it."""
+    whole = Report(
+        version="1.0",
+        description="a",
+        conversation=(Said("user", (Text("the ruff"), Call("bash", {"command": "the knot"}))),),
+        attachments=(Attachment("notes", "the stint"),),
+    )
+    assert unshown(whole, tell_report(whole)) == []
+    bare = msgspec.structs.replace(whole, attachments=(), conversation=())
+    assert [line.strip() for line in unshown(whole, tell_report(bare))] == [
+        "the stint",
+        "the ruff",
+        "{",
+        '"command": "the knot"',
+        "}",
+    ]
+
+
+def unshown(report: Report, lines: Iterator[str]) -> list[str]:
+    """Return the lines of a report's texts that are not among those that are shown."""
+    shown = "\n".join(lines)
+    told = [
+        make_visible(line.replace("\t", "    ")) for text in texts_of(report) for line in text.split("\n")
+    ]
+    return [line for line in told if line not in shown]
 
 
 def texts_of(report: Report) -> Iterator[str]:
