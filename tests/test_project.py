@@ -121,7 +121,7 @@ def test_libraries_are_locked_by_hash_and_without_addresses() -> None:
         blocks = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
         assert len(blocks) > 5
         for block in blocks:
-            assert re.match(r"[A-Za-z0-9_.-]+(\[[\w,]+\])?==\S+", block), block
+            assert re.match(r"[A-Za-z0-9_.-]+(\[[\w, -]+\])?==\S+", block), block
             assert "--hash=sha256:" in block, block
     lock = json.loads((ROOT / "package-lock.json").read_text())
     for name, package in lock["packages"].items():

@@ -14,6 +14,7 @@ from bailee.ledger.entries import Restored
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
+from bailee.policy.periods import Period
 from bailee.policy.plans import Plan
 from bailee.vault.copies import registry
 from bailee.vault.copies.registry import Maker, list_pending
@@ -259,6 +260,24 @@ def test_stricter_terms_reach_what_comes_back(archive: "Archive") -> None:
     assert set(archive.keeping.terms("ada")) == {("30d", date(2026, 6, 3), False)}
 
 
+def test_each_flow_comes_back_under_its_own_terms(archive: "Archive") -> None:
+    """Training switched off since leaves a report its years; a limit set since reaches it."""
+    custody = archive.keeping.custody
+    custody.directory.consent("ada", given=True)
+    archive.keeping.record("ada", "report-1", b"reported", flow="feedback")
+    archive.keeping.record("boss", "report-2", b"reported", flow="feedback")
+    archive.create()
+    custody.directory.consent("ada", given=False)
+    archive.keeping.tighten("ada")
+    custody.directory.limit_account("boss", Period.parse("7d"))
+    archive.keeping.tighten("boss")
+    archive.copy_ledger()
+    archive.lose_everything()
+    archive.restore_anew()
+    assert ("5y", date(2031, 5, 4), False) in archive.keeping.terms("ada")
+    assert {term[0] for term in archive.keeping.terms("boss")} == {"7d"}
+
+
 def test_zero_data_retention_switched_on_since(archive: "Archive") -> None:
     """What the organization held is gone, and nothing is kept of it from now on."""
     archive.create()
@@ -275,7 +294,6 @@ def test_zero_data_retention_switched_on_since(archive: "Archive") -> None:
 def test_limits_and_keys_of_agents(archive: "Archive") -> None:
     """A limit set and a key revoked after the backup hold; the keys of runs end with the lost machine."""
     from bailee.accounts.keys import create_key, list_keys, revoke_key
-    from bailee.policy.periods import Period
 
     directory = archive.keeping.custody.directory
     revoked, _ = create_key(directory, "ada", label="laptop")

@@ -59,17 +59,19 @@ class Keeping:
         """Let time pass until noon of a day."""
         self.now = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
 
-    def decided(self, account: Account) -> Decided:
-        """Return what the gateway decides on this account's traffic now."""
-        decision = decide(load_manifest("bailee").flow("messages"), account.to_context(Provider.ANTHROPIC))
+    def decided(self, account: Account, flow: str = "messages") -> Decided:
+        """Return what the service decides on this account's traffic now."""
+        decision = decide(load_manifest("bailee").flow(flow), account.to_context(Provider.ANTHROPIC))
         body = msgspec.json.encode(decision)
         return Decided(hashlib.sha256(body).digest(), body.decode(), decision.terms)
 
-    def admit(self, account: Account, session: str, body: bytes) -> tuple[Decided, Begin]:
+    def admit(
+        self, account: Account, session: str, body: bytes, flow: str = "messages"
+    ) -> tuple[Decided, Begin]:
         """Return the frames of a request that is admitted now; a recorder may get them later."""
         self._exchange += 1
         self.now += 0.01
-        decided = self.decided(account)
+        decided = self.decided(account, flow)
         started_ms = int(self.now * 1000)
         keep = not decided.terms.retention.is_none
         return decided, Begin(
@@ -78,7 +80,7 @@ class Keeping:
             session=session,
             key="key-1",
             decision=decided.digest,
-            flow="messages",
+            flow=flow,
             keep=keep,
             started_ms=started_ms,
             upstream="anthropic",
@@ -100,10 +102,15 @@ class Keeping:
         return begin.exchange
 
     def record(
-        self, name: str, session: str = "session-1", body: bytes = b"said", answer: bytes = b"answer"
+        self,
+        name: str,
+        session: str = "session-1",
+        body: bytes = b"said",
+        answer: bytes = b"answer",
+        flow: str = "messages",
     ) -> int:
         """Record an exchange of an account, as things stand."""
-        return self.write(self.admit(self.custody.directory.get(name), session, body), answer)
+        return self.write(self.admit(self.custody.directory.get(name), session, body, flow), answer)
 
     def read(self, name: str) -> set[int]:
         """Return the exchanges of an account whose content opens today."""

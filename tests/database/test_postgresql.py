@@ -211,7 +211,7 @@ def test_an_older_database_is_upgraded(tmp_path: Path, engine: sa.Engine) -> Non
 
 
 def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -> None:
-    """Revisions 0003 and 0004 lead from 0002 to what a new vault has: keys, indexes and tables."""
+    """Revisions from 0003 on lead from 0002 to what a new vault has: columns, keys, indexes and tables."""
     home = tmp_path / "home"
     engine = open_vault(home)
     before = _shape(engine)
@@ -222,6 +222,10 @@ def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -
             "DROP INDEX exchanges_without_content",
             "DROP TABLE copied",
             "DROP TABLE copies",
+            "DROP TABLE triage",
+            "DROP TABLE issues",
+            "ALTER TABLE segments DROP COLUMN flow",
+            "ALTER TABLE ceilings DROP COLUMN flow",
             "UPDATE alembic_version SET version_num = '0002'",
         ):
             connection.exec_driver_sql(statement)
@@ -232,14 +236,15 @@ def test_a_vault_of_the_revision_before_is_upgraded(tmp_path: Path, name: str) -
     engine.dispose()
 
 
-def _shape(engine: sa.Engine) -> list[tuple[list[object], list[object]]]:
+def _shape(engine: sa.Engine) -> list[tuple[list[object], ...]]:
     looking = sa.inspect(engine)
     return [
         (
             sorted(key["constrained_columns"] for key in looking.get_foreign_keys(table)),
             sorted(str(index["name"]) for index in looking.get_indexes(table)),
+            sorted(column["name"] for column in looking.get_columns(table)),
         )
-        for table in ("exchanges", "records", "segments")
+        for table in ("exchanges", "records", "segments", "ceilings")
     ]
 
 

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from bailee.accounts.directory import Kind
 from bailee.cli import dataset as command
 from bailee.flows.messages.conversations import read_messages
 from bailee.ledger.entries import ContentRead, DatasetBuilt
+from bailee.policy.flows import FlowId
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.sealing.masking import Masked, Masker, open_masker
@@ -129,6 +131,28 @@ def test_only_what_consent_is_in_force_for(
         why = Why.ZDR if zdr and not consumer else Why.NO_CONSENT
         assert manifest.counts.excluded == {why: 1}
         assert not any(isinstance(entry, ContentRead) for entry in keeping.entries())
+
+
+def test_reports_are_in_no_dataset(keeping: Keeping, tmp_path: Path) -> None:
+    """Sending a report is no consent to training: of an account that gave one, only conversations come."""
+    add(keeping)
+    keeping.record("ada", body=say("question"), answer=ANSWER)
+    keeping.record("ada", "report-1", body=say("reported"), answer=ANSWER, flow="feedback")
+    build(keeping, tmp_path / "out")
+    assert said(tmp_path / "out") == {"question"}
+
+
+def test_control_where_the_policy_let_reports_train(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: with reports looked at, and terms that let them train, the same build holds one."""
+    add(keeping)
+    keeping.record("ada", "report-1", body=say("reported"), answer=ANSWER, flow="feedback")
+    monkeypatch.setattr(building, "FlowId", SimpleNamespace(MESSAGES=FlowId.FEEDBACK))
+    with keeping.custody.vault.begin() as connection:
+        connection.execute(sa.update(tables.segments).values(trainable=True))
+    build(keeping, tmp_path / "out")
+    assert said(tmp_path / "out") == {"reported"}
 
 
 def expire(keeping: Keeping) -> None:

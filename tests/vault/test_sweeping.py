@@ -23,13 +23,15 @@ from bailee.ledger.entries import KeysDestroyed, Swept, commit_segment
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period, tighten
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import destruction, sweeping, tables
-from bailee.vault.custody import open_custody, terms_of
+from bailee.vault.custody import open_custody
 from bailee.vault.store import VAULT
 from bailee.vault.sweeping import preview, sweep
+from bailee.vault.terms import terms_of
 from counterparts.keeping import FIRST_DAY, Keeping
 
 DUE = date(2026, 6, 3)  # thirty days after the first
@@ -287,6 +289,7 @@ class Said:
     day: date
     retention: Period
     trainable: bool
+    flow: FlowId
 
     @property
     def due(self) -> date | None:
@@ -296,6 +299,7 @@ class Said:
 NAMES = ("consumer", "member")
 STEPS = st.one_of(
     st.tuples(st.just("say"), st.sampled_from(NAMES), st.sampled_from(["s1", "s2"])),
+    st.tuples(st.just("report"), st.sampled_from(NAMES), st.sampled_from(["r1", "s1"])),
     st.tuples(st.just("training"), st.booleans(), st.none()),
     st.tuples(st.just("dpp"), st.booleans(), st.none()),
     st.tuples(st.just("zdr"), st.booleans(), st.none()),
@@ -330,9 +334,9 @@ def _walk(keeping: Keeping, steps: list[tuple[str, Any, Any]]) -> None:
     def reach_back(name: str) -> None:
         keeping.now += 1
         custody.tighten(directory.get(name))
-        ceiling = terms_of(directory.get(name))
         for one in said.values():
             if one.account == name:
+                ceiling = terms_of(directory.get(name), one.flow)
                 one.retention = tighten(one.retention, ceiling.retention)
                 one.trainable = one.trainable and ceiling.trainable
 
@@ -350,11 +354,12 @@ def _walk(keeping: Keeping, steps: list[tuple[str, Any, Any]]) -> None:
 
     for step, what, more in steps:
         keeping.now += 1
-        if step == "say":
-            terms = terms_of(directory.get(what))
-            exchange = keeping.record(what, more, b"said")
+        if step in ("say", "report"):
+            flow = FlowId.MESSAGES if step == "say" else FlowId.FEEDBACK
+            terms = terms_of(directory.get(what), flow)
+            exchange = keeping.record(what, more, b"said", flow=flow)
             if not terms.retention.is_none:
-                said[exchange] = Said(what, more, keeping.today, terms.retention, terms.trainable)
+                said[exchange] = Said(what, more, keeping.today, terms.retention, terms.trainable, flow)
         elif step == "training":
             directory.consent("consumer", given=what)
             reach_back("consumer")

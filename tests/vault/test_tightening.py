@@ -6,17 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from bailee.accounts.directory import Kind
-from bailee.ledger.entries import ConsentChanged, ConsentRefused, TermsTightened
-from bailee.policy.periods import Period
+from bailee.accounts.directory import Account, Kind
+from bailee.ledger.entries import ConsentChanged, ConsentRefused, TermsTightened, decode_entry, encode_entry
+from bailee.policy.flows import FlowId
+from bailee.policy.periods import NONE, Period
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
+from bailee.vault import custody as keeping_custody
 from bailee.vault import writer as writing
+from bailee.vault.ceilings import HELD, Ceiling, end, lower, read_latest, read_latest_each
 from bailee.vault.sweeping import sweep
+from bailee.vault.terms import terms_of
 from counterparts.keeping import Keeping
 
 FIVE_YEARS = ("5y", date(2031, 5, 4), True)
 THIRTY_DAYS = ("30d", date(2026, 6, 3), False)
+REPORT = ("5y", date(2031, 5, 4), False)
 
 
 @pytest.fixture
@@ -214,3 +219,139 @@ def test_looser_terms_that_nobody_noted_are_reached_back_over(keeping: Keeping, 
     directory.consent("ada", given=False)
     assert custody.tighten(directory.get("ada"), is_thorough=is_thorough) == int(is_thorough)
     assert keeping.terms("ada") == [THIRTY_DAYS if is_thorough else FIVE_YEARS]
+
+
+# --- Each flow by rules of its own ---
+
+
+def test_training_switched_off_leaves_reports_their_years(keeping: Keeping) -> None:
+    """A report was sent to be kept five years; the consent to train is about conversations."""
+    keeping.record("ada", body=b"said")
+    keeping.record("ada", "report-1", b"reported", flow="feedback")
+    assert sorted(keeping.terms("ada")) == sorted([FIVE_YEARS, REPORT])
+    keeping.custody.directory.consent("ada", given=False)
+    assert keeping.tighten("ada") == 1
+    assert sorted(keeping.terms("ada")) == sorted([THIRTY_DAYS, REPORT])
+
+
+def test_control_with_the_terms_of_conversations_for_all(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: where every flow comes under the terms of conversations, the report has thirty days."""
+
+    def of_conversations(account: Account, flow: FlowId) -> Ceiling:
+        return terms_of(account, FlowId.MESSAGES)
+
+    keeping.record("ada", "report-1", b"reported", flow="feedback")
+    monkeypatch.setattr(keeping_custody, "terms_of", of_conversations)
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    assert keeping.terms("ada") == [THIRTY_DAYS]
+
+
+@pytest.mark.parametrize("flow", ["feedback", "metrics", "errors"])
+@pytest.mark.parametrize("whose", ["account", "organization"])
+def test_a_limit_reaches_every_flow(keeping: Keeping, whose: str, flow: str) -> None:
+    """Seven days, asked by the holder or the organization, hold for reports and operational data as well."""
+    keeping.record("bob", "report-1", b"reported", flow=flow)
+    directory = keeping.custody.directory
+    if whose == "account":
+        directory.limit_account("bob", Period.parse("7d"))
+    else:
+        directory.limit_organization("acme", Period.parse("7d"), by="boss")
+    assert keeping.tighten("bob") == 1
+    assert keeping.terms("bob") == [("7d", date(2026, 5, 11), False)]
+
+
+def test_consents_on_conversations_reach_no_operational_data(keeping: Keeping) -> None:
+    """Its thirty days do not rest on a consent to train."""
+    keeping.record("ada", "key-1", b"counted", flow="metrics")
+    keeping.custody.directory.consent("ada", given=False)
+    assert keeping.tighten("ada") == 0
+    assert keeping.terms("ada") == [THIRTY_DAYS]
+
+
+def test_zero_data_retention_empties_reports(keeping: Keeping) -> None:
+    """A report is a transcript: under zero data retention none is held, nor written if it comes late."""
+    keeping.record("bob", "report-1", b"reported", flow="feedback")
+    late = keeping.admit(keeping.custody.directory.get("bob"), "report-2", b"late", "feedback")
+    keeping.now += 1
+    keeping.custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    assert keeping.tighten("bob") == 1
+    keeping.write(late)
+    assert sweep(keeping.custody).keys_destroyed == 2
+    assert keeping.read("bob") == set()
+
+
+def test_a_late_report_comes_under_what_bounds_reports(keeping: Keeping) -> None:
+    """Written after training went off it keeps its years; after a limit it has the limit."""
+    report = keeping.admit(keeping.custody.directory.get("ada"), "report-1", b"one", "feedback")
+    keeping.now += 1
+    keeping.custody.directory.consent("ada", given=False)
+    keeping.tighten("ada")
+    keeping.write(report)
+    assert keeping.terms("ada") == [REPORT]
+    another = keeping.admit(keeping.custody.directory.get("ada"), "report-2", b"two", "feedback")
+    keeping.now += 1
+    keeping.custody.directory.limit_account("ada", Period.parse("7d"))
+    keeping.tighten("ada")
+    keeping.write(another)
+    assert keeping.terms("ada") == [("7d", date(2026, 5, 11), False)] * 2
+
+
+def test_an_erased_account_ends_every_flow(keeping: Keeping) -> None:
+    """What comes after its erasure goes, model traffic and reports."""
+    ada = keeping.custody.directory.get("ada")
+    late = [keeping.admit(ada, "report-1", b"one", "feedback"), keeping.admit(ada, "session-1", b"two")]
+    keeping.custody.erase_account(ada, by="ada")
+    for admitted in late:
+        keeping.write(admitted)
+    assert sweep(keeping.custody).keys_destroyed == 2
+    assert keeping.custody.keystore.count_held([]) == 0
+    assert sweep(keeping.custody).keys_destroyed == 0
+
+
+def test_the_ledger_names_the_flow_of_what_is_no_conversation(keeping: Keeping) -> None:
+    """An entry about conversations is what it was before flows had terms of their own, to the byte."""
+    keeping.record("bob", "report-1", b"reported", flow="feedback")
+    keeping.record("bob")
+    keeping.custody.directory.limit_account("bob", Period.parse("7d"))
+    assert keeping.tighten("bob") == 2
+    told = [one for one in keeping.entries() if isinstance(one, TermsTightened)]
+    assert sorted((one.flow, one.retention, one.segments) for one in told) == [
+        ("feedback", "7d", 1),
+        ("messages", "7d", 1),
+    ]
+    old = (
+        b'{"kind":"tightened","id":"%s","at_ms":1,"subject":"s","retention":"30d","trainable":false,"segments":2}'
+        % (b"0" * 32)
+    )
+    entry = decode_entry(old)
+    assert isinstance(entry, TermsTightened)
+    assert entry.flow == "messages"
+    assert encode_entry(entry) == old
+
+
+def test_the_recorder_takes_no_content_whose_terms_nobody_would_tighten(keeping: Keeping) -> None:
+    """A flow that is not among those that are tightened is refused, and nothing of it is written."""
+    decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said", "web")
+    keeping.writer.take([decided])
+    with pytest.raises(Problem, match="nobody would tighten"):
+        keeping.writer.take([begin])
+    assert keeping.terms("ada") == []
+
+
+def test_the_latest_ceiling_of_each_flow_is_found(keeping: Keeping) -> None:
+    """Also of one that was tightened long before the others were, many times; an erased account has one."""
+    account = keeping.custody.directory.get("ada").id
+    week = Ceiling(Period.parse("7d"), trainable=False)
+    with keeping.custody.vault.begin() as connection:
+        assert set(read_latest_each(connection, account).values()) == {None}
+        lower(connection, account, FlowId.FEEDBACK, week, at_ms=1)
+        for at_ms in range(2, 60):
+            lower(connection, account, FlowId.MESSAGES, Ceiling(Period.days(at_ms), False), at_ms=at_ms)
+        found = read_latest_each(connection, account)
+        assert found == {flow: read_latest(connection, account, flow) for flow in HELD}
+        assert (found[FlowId.FEEDBACK], found[FlowId.METRICS]) == (week, None)
+        end(connection, account)
+        assert set(read_latest_each(connection, account).values()) == {Ceiling(NONE, trainable=False)}

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("bailee.cli.doctor:doctor", "Say what is wrong with a home, and what to do about it."),
     "errors": ("bailee.cli.errors:errors", "What agents reported of their own faults, grouped."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
+    "feedback": ("bailee.cli.feedback:feedback", "Reports sent with /bug: read, triage, take back."),
     "holds": ("bailee.cli.holds:holds", "Keep what the law wants kept, until it is released."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
     "ledger": ("bailee.cli.ledger:ledger", "Show and verify the log of what was decided and erased."),

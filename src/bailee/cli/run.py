@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Its manifest leads any client that reads the official SDK's variables.
 FALLBACK_AGENT = "bailee"
 # Whatever the agent, and whoever it works for: these are the operator's.
-OWN_SECRETS = ("BAILEE_UPSTREAM_KEY",)
+OWN_SECRETS = ("BAILEE_UPSTREAM_KEY", "BAILEE_GITHUB_TOKEN", "BAILEE_GITHUB_APP_ID", "BAILEE_GITHUB_APP_KEY")
 # A shell's own words for a command that is not there, or cannot be run (POSIX, "Exit Status for Commands").
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

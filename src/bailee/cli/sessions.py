@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 from bailee.sizes import tell_size
 
 if TYPE_CHECKING:
+    from bailee.vault.custody import Custody
     from bailee.vault.reader import Session, Transcript
 
 
@@ -146,6 +147,7 @@ def show(
     click.echo(f"Session {session.id} of {names.get(session.account, '?')}")
     click.echo(_tell_keeping(session))
     from bailee.flows.messages.conversations import read_conversation
+    from bailee.policy.flows import FlowId
 
     for number, exchange in enumerate(exchanges, 1):
         tokens = f"{exchange.input_tokens or 0} in, {exchange.output_tokens or 0} out"
@@ -156,7 +158,9 @@ def show(
         )
         if exchange.reason:
             click.echo(f"   {exchange.reason}")
-        if exchange.id in transcripts:
+        if exchange.flow == FlowId.FEEDBACK:
+            click.echo(f"   a report, which is kept apart: bailee feedback show {session.id}")
+        elif exchange.id in transcripts:
             for line in read_conversation(transcripts[exchange.id]):
                 click.echo(f"   {line}")
         elif not facts:
@@ -196,12 +200,26 @@ def erase(
     what = f"session {session.id}"
     if dry_run:
         tell_count_of(what, counted, as_json=as_json)
+        _tell_reports(custody, session)
         return
     with claiming(receipt):
         confirm_erasure(what, counted, yes=yes)
         erased, proof = custody.erase_session(session.account, session.id, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    _tell_reports(custody, session)
     custody.close()
+
+
+def _tell_reports(custody: "Custody", session: "Session") -> None:
+    """Say which reports that were sent from a session stay when it goes, and how to let go of them."""
+    from bailee.flows.feedback.storage import list_sent_from
+
+    for report in list_sent_from(custody.vault, session.account, session.id, today=custody.today()):
+        click.echo(
+            f"The report that was sent from it stays, as it was sent to be kept: bailee feedback withdraw "
+            f"{report.id}",
+            err=True,
+        )
 
 
 def _find(

@@ -47,7 +47,8 @@ def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options:
 
     The only line on standard output is the URL, once requests are answered. Credentials for the upstream
     come from the environment: BAILEE_UPSTREAM_KEY or ANTHROPIC_API_KEY; AWS_REGION and the AWS credential
-    chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY hold.
+    chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY hold. With
+    BAILEE_GITHUB_REPOSITORY it opens the issues that people ask for with their reports.
 
     \b
     Examples:

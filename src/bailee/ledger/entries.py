@@ -53,13 +53,18 @@ class ConsentRefused(Entry, frozen=True, kw_only=True, tag="consent_refused", om
     subject: str = ""
 
 
-class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened"):
-    """What an account holds came under stricter terms; `segments` counts those that changed."""
+class TermsTightened(Entry, frozen=True, kw_only=True, tag="tightened", omit_defaults=True):
+    """What an account holds of a flow came under stricter terms; `segments` counts those that changed.
+
+    Attributes:
+        flow: left out where it is model traffic, as in all entries of earlier programs.
+    """
 
     subject: str
     retention: str
     trainable: bool
     segments: int
+    flow: str = "messages"
 
 
 class LimitChanged(Entry, frozen=True, kw_only=True, tag="limit", omit_defaults=True):

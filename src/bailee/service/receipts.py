@@ -105,6 +105,7 @@ def make_receipt(
     for text, decision in decided.items():
         flows.append(_flow(engine, decision, [one for one in exchanges if one.decision == text]))
     sessions = list(dict.fromkeys(exchange.session for exchange in exchanges))
+    reports = {one.session for one in exchanges if one.flow == FlowId.FEEDBACK and one.is_kept}
     passed = {flow.flow for flow in flows} | {FlowId.MESSAGES}  # model traffic passes here or nowhere we know
     others = []
     for flow in manifest.flows if manifest else ():
@@ -123,7 +124,10 @@ def make_receipt(
         flows=flows,
         other_flows=others,
         enforced=False,
-        erase=[f"bailee sessions erase {session}" for session in sessions],
+        erase=[
+            f"bailee {'feedback withdraw' if session in reports else 'sessions erase'} {session}"
+            for session in sessions
+        ],
     )
 
 

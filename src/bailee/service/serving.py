@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.dumps import forbid_dumps
 from bailee.flows.errors.receiver import ErrorsReceiver
+from bailee.flows.feedback.github import find_tracker
+from bailee.flows.feedback.queue import IssueQueue, enqueue
+from bailee.flows.feedback.receiver import FeedbackReceiver
+from bailee.flows.feedback.storage import erase_report, find_sent
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
@@ -38,6 +43,7 @@ from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
 from bailee.vault.health import check_retention, watch_work
 from bailee.vault.intake import Intake
+from bailee.vault.reader import read_session
 from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
@@ -70,6 +76,7 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
 async def _serve(
     configuration: Configuration, environment: Mapping[str, str], announce: Callable[[str], None]
 ) -> None:
+    tracker = find_tracker(environment)
     listener = listen(configuration.host, configuration.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -107,6 +114,25 @@ async def _serve(
         vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
         stack.callback(vault.dispose)
         stack.callback(keystore.close)
+        feedback = FeedbackReceiver(
+            flow=manifest.flow("feedback"),
+            keys=keys,
+            provider=upstream.provider,
+            recording=recording,
+            find_sent=partial(find_sent, vault),
+            erase=partial(erase_report, configuration.home),
+            enqueue=partial(enqueue, vault),
+            tracker=tracker,
+        )
+        if tracker is not None:
+
+            def read(account: str, report: str, exchange: int) -> bytes | None:
+                today = datetime.now(UTC).date()
+                held = read_session(vault, keystore, account, report, today=today)
+                return next((one.request.reveal() for one in held if one.exchange == exchange), None)
+
+            issues = asyncio.create_task(IssueQueue(tracker, vault, read).run())
+            stack.push_async_callback(_cancel, issues)
         directory = open_directory(configuration.home)
         stack.callback(directory.close)
         has_work = watch_work(vault, keystore, directory.engine)
@@ -121,6 +147,7 @@ async def _serve(
                 *errors.make_routes(),
                 *survey.make_routes(),
                 *logins.make_routes(),
+                *feedback.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

@@ -38,19 +38,18 @@ from bailee.ledger.origins import bind
 from bailee.ledger.outbox import move, put, read_latest_ids
 from bailee.ledger.pseudonyms import OPERATOR, Pseudonyms, find_gone, open_pseudonyms
 from bailee.ledger.receipts import find_entries, make_receipt
-from bailee.manifests import load_manifest
-from bailee.policy.decisions import decide
-from bailee.policy.plans import Provider
+from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault import tables
 from bailee.vault.anchors import check_anchor, keep_anchor
-from bailee.vault.ceilings import Ceiling, is_under, list_ended, lower, read_latest
+from bailee.vault.ceilings import HELD, Ceiling, is_under, list_ended, lower, read_latest_each
 from bailee.vault.copies import registry
 from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_session, erase, mark_remnants, refuse_held
 from bailee.vault.holds import Hold, PlacedHold, check_reason, count_gone, place_hold, release_hold
 from bailee.vault.keystore import Keystore
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
+from bailee.vault.terms import terms_of
 
 # What the ledger is called among the stores of a home.
 LEDGER = "ledger"
@@ -106,21 +105,25 @@ class Custody:
             is_thorough: look at all that is held, even if the terms are those that were applied last. Looser
                 ones may have been in force in between: whoever loosened them was killed before it was noted.
         """
-        ceiling = terms_of(account)
-        if not is_thorough and self._latest(account) == ceiling:
+        ceilings = {flow: terms_of(account, flow) for flow in HELD}
+        if not is_thorough and self._latest(account) == ceilings:
             return 0
         with self._alone("tightening"):
-            return self._lower(account, ceiling, is_thorough=is_thorough)
+            latest = self._latest(account)
+            # Where another process has just done it nothing is left to do.
+            return sum(
+                self._lower(account, flow, ceiling, latest[flow])
+                for flow, ceiling in ceilings.items()
+                if is_thorough or latest[flow] != ceiling
+            )
 
-    def _latest(self, account: Account) -> Ceiling | None:
+    def _latest(self, account: Account) -> dict[FlowId, Ceiling | None]:
         with self.vault.connect() as connection:
-            return read_latest(connection, account.id)
+            return read_latest_each(connection, account.id)
 
-    def _lower(self, account: Account, ceiling: Ceiling, *, is_thorough: bool) -> int:
-        if (known := self._latest(account)) == ceiling and not is_thorough:
-            return 0  # another process has just done it
+    def _lower(self, account: Account, flow: FlowId, ceiling: Ceiling, known: Ceiling | None) -> int:
         with self.vault.begin() as connection:
-            changed = lower(connection, account.id, ceiling, at_ms=self.now_ms())
+            changed = lower(connection, account.id, flow, ceiling, at_ms=self.now_ms())
             if changed or (known is not None and not is_under(ceiling, known)):
                 entry = TermsTightened(
                     id=self.draw(),
@@ -129,6 +132,7 @@ class Custody:
                     retention=str(ceiling.retention),
                     trainable=ceiling.trainable,
                     segments=changed,
+                    flow=flow.value,
                 )
                 put(connection, tables.vault_outbox, [entry])
         return changed
@@ -472,16 +476,6 @@ def open_custody(
         clock=clock,
         random=random,
     )
-
-
-def terms_of(account: Account) -> Ceiling:
-    """Return the loosest terms that conversations of an account may be held under as things stand.
-
-    The first-party API has the loosest of all providers, so that its terms bound those of the others.
-    """
-    flow = load_manifest("bailee").flow("messages")
-    terms = decide(flow, account.to_context(Provider.ANTHROPIC)).terms
-    return Ceiling(terms.retention, terms.trainable)
 
 
 @contextlib.contextmanager

@@ -233,6 +233,28 @@ def forget_facts(engine: sa.Engine, *, before_ms: int, limit: int = 10 * BATCH) 
         return connection.execute(sa.delete(table).where(table.c.id.in_(old))).rowcount
 
 
+def forget_reports(engine: sa.Engine) -> int:
+    """Delete what is noted of reports of which nothing is held any more; return how many notes those are."""
+    return sum(_forget_gone(engine, table) for table in tables.OF_REPORTS)
+
+
+def _forget_gone(engine: sa.Engine, table: sa.Table) -> int:
+    exchanges = tables.exchanges
+    held = sa.select(sa.literal(1)).where(
+        exchanges.c.account == table.c.account, exchanges.c.session == table.c.report
+    )
+    gone = sa.select(table.c.account, table.c.report).where(~held.correlate(table).exists())
+    with engine.connect() as connection:
+        rows = [{"of_account": row.account, "of_report": row.report} for row in connection.execute(gone)]
+    if not rows:
+        return 0
+    delete = sa.delete(table).where(
+        table.c.account == sa.bindparam("of_account"), table.c.report == sa.bindparam("of_report")
+    )
+    with engine.begin() as connection:
+        return connection.execute(delete, rows).rowcount
+
+
 @contextlib.contextmanager
 def _claiming(
     engine: sa.Engine, which: sa.ColumnElement[bool], limit: int, *, skip_locked: bool, is_destroying: bool

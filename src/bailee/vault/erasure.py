@@ -185,6 +185,9 @@ def _mark(
         # Released ones: they would keep the account's id, names and reasons.
         connection.execute(sa.delete(holds).where(holds.c.account == account))
     connection.execute(sa.delete(exchanges).where(facts))
+    for table in tables.OF_REPORTS:
+        of_report = sa.true() if session is None else table.c.report == session
+        connection.execute(sa.delete(table).where(table.c.account == account, of_report))
     call_in_sessions(connection, account, session, at_ms=at_ms)
     return msgspec.structs.replace(counted, segments=len(ids)), ids
 

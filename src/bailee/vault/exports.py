@@ -256,7 +256,8 @@ def _tell_session(
         if session.id == id:
             facts = msgspec.to_builtins(session)
             started, last = facts.pop("started_ms"), facts.pop("last_ms")
-            yield "sessions", {**facts, "started": tell_moment(started), "last": tell_moment(last)}
+            facts |= {"started": tell_moment(started), "last": tell_moment(last)}
+            yield "sessions", facts | _list_notes(custody, account.id, id)
     terms = _list_terms(custody, account.id, id)
     named = {number: commit_segment(segment) for number, segment in segments.items()}
     for exchange in list_exchanges(custody.vault, account=account.id, session=id):
@@ -286,6 +287,21 @@ def _tell_session(
 def _open(custody: Custody, account: str, session: str, segment: int) -> Iterator[Transcript]:
     vault, keystore = custody.vault, custody.keystore
     return read_session(vault, keystore, account, session, today=custody.today(), segment=segment)
+
+
+def _list_notes(custody: Custody, account: str, report: str) -> dict[str, object]:
+    """Return what is noted of a report: its triage, and its issue; nothing of what is none."""
+    notes: dict[str, object] = {}
+    with custody.vault.connect() as connection:
+        for table in tables.OF_REPORTS:
+            query = sa.select(table).where(table.c.account == account, table.c.report == report)
+            if (row := connection.execute(query).first()) is not None:
+                notes[table.name] = {
+                    name.replace("_ms", ""): tell_moment(value) if name.endswith("_ms") else value
+                    for name, value in row._mapping.items()
+                    if name not in ("account", "report", "exchange")
+                }
+    return notes
 
 
 def _list_terms(custody: Custody, account: str, session: str) -> dict[int, dict[str, object]]:

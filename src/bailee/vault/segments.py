@@ -25,11 +25,13 @@ class Segment:
 
     Attributes:
         is_durable: whether its row is committed.
+        flow: the flow it is of.
         admitted_ms: when the request that it was begun for was admitted, milliseconds since 1970 UTC.
     """
 
     def __init__(self, number: int, id: bytes, account: str, session: str, cipher: SegmentCipher) -> None:
         self.is_durable = True
+        self.flow = ""
         self.admitted_ms = 0
         self.number = number
         self.id = id

@@ -25,6 +25,7 @@ from bailee.vault.custody import Custody
 from bailee.vault.destruction import (
     destroy_due,
     forget_facts,
+    forget_reports,
     give_back_batch,
     is_due,
     mark_destroyed,
@@ -138,6 +139,7 @@ def sweep(
                 given += give_back_batch(vault)
             else:
                 break
+        forget_reports(vault)
         given += give_back(vault, LEFT_SECONDS)
     copies = custody.follow_copies()
     truncate_log(vault)

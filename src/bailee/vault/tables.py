@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0004",
+    "0007",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -100,6 +100,8 @@ segments = sa.Table(
     sa.Column("trainable", sa.Boolean, nullable=False),
     # Its key is destroyed, and its rows are about to go.
     sa.Column("is_destroyed", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The flow it is of, whose terms bound it.
+    sa.Column("flow", sa.Text, nullable=False, server_default="messages"),
     # One per day and decision: terms that change during a day start another segment, for loosening applies to
     # what comes later. Not unique, for an erased segment's row may still be there when the next one begins.
     sa.Index("segments_by_session", "account", "session", "day"),
@@ -107,8 +109,8 @@ segments = sa.Table(
     sa.Index("segments_by_expiry", "is_destroyed", "expires_on", "number"),
 )
 
-# What tightened the terms of everything an account holds, and when. A request admitted before that, whose
-# segment is written after it, is tightened by its row here.
+# What tightened the terms of everything that an account holds of a flow, and when. A request admitted before
+# that, whose segment is written after it, is tightened by its row here.
 ceilings = sa.Table(
     "ceilings",
     vault,
@@ -116,6 +118,8 @@ ceilings = sa.Table(
     sa.Column("at_ms", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("retention", sa.Text, nullable=False),
     sa.Column("trainable", sa.Boolean, nullable=False),
+    # Of which flow; `ceilings.EVERY` for all.
+    sa.Column("flow", sa.Text, nullable=False, server_default="messages"),
     sqlite_with_rowid=False,
 )
 
@@ -135,6 +139,40 @@ holds = sa.Table(
     sa.Column("release_reason", sa.Text, nullable=True),
     sqlite_with_rowid=False,
 )
+
+# What was made of reports (`flows.feedback`); a report without a row is open. It goes with the report.
+triage = sa.Table(
+    "triage",
+    vault,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("report", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Issues that people asked for beside their reports. What they say is sealed, in `exchange`.
+issues = sa.Table(
+    "issues",
+    vault,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("report", sa.Text, primary_key=True),
+    sa.Column("exchange", sa.BigInteger, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False),
+    # A `flows.feedback.queue.IssueState`; a node that has taken one puts `next_ms` off.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("next_ms", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("fault", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What is noted of reports beside their content, by account and report.
+OF_REPORTS = (triage, issues)
 
 vault_outbox = outbox_table(vault)
 

@@ -19,7 +19,7 @@ from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SegmentCipher
 from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
-from bailee.vault.ceilings import cover_late, read_latest_ms
+from bailee.vault.ceilings import HELD, cover_late, read_latest_ms
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
 from bailee.vault.frames import Again, Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
@@ -76,8 +76,8 @@ class VaultWriter:
         self._random = random
         self._decisions: dict[bytes, tuple[int, Terms]] = {}
         self._segments: OrderedDict[_Where, Segment] = OrderedDict()
-        # When the terms of accounts were tightened last, as far as was asked since others wrote.
-        self._ceilings: dict[str, int] = {}
+        # When the terms of accounts' flows were tightened last, as far as was asked since others wrote.
+        self._ceilings: dict[tuple[str, str], int] = {}
         # Segments that were let go of with something still to be written into them.
         self._let_go: list[Segment] = []
         self._open: dict[int, _OpenExchange] = {}
@@ -150,7 +150,7 @@ class VaultWriter:
             if self._new_segments:
                 connection.execute(sa.insert(tables.segments), [row for _, row in self._new_segments])
                 begun = [
-                    (segment.number, segment.account, segment.admitted_ms)
+                    (segment.number, segment.account, segment.flow, segment.admitted_ms)
                     for segment, _ in self._new_segments
                 ]
                 cover_late(connection, begun)
@@ -289,6 +289,8 @@ class VaultWriter:
     def _begin(self, frame: Begin) -> None:
         if frame.decision not in self._decisions:
             raise Problem("a record came without the decision that makes its terms", where="recorder")
+        if frame.keep and frame.account and frame.flow not in HELD:
+            raise Problem(f"nobody would tighten the terms of what {frame.flow} holds", where="recorder")
         decision, terms = self._decisions[frame.decision]
         segment = self._segment(frame, decision, terms) if frame.keep else None
         self._begun[frame.exchange] = {
@@ -372,7 +374,7 @@ class VaultWriter:
         place = (frame.account, frame.session, day, decision, late)
         segment = self._segments.get(place)
         if segment is None:
-            segment = self._segments[place] = self._find_segment(place, terms, frame.started_ms)
+            segment = self._segments[place] = self._find_segment(place, terms, frame)
         self._segments.move_to_end(place)
         return segment
 
@@ -382,12 +384,13 @@ class VaultWriter:
         It gets a segment of its own, which comes under what was in force in between (`cover_late`). The one
         that its session writes in now may have been begun after that was loosened again.
         """
-        latest = self._ceilings.get(frame.account)
+        flow = (frame.account, frame.flow)
+        latest = self._ceilings.get(flow)
         if latest is None:
-            latest = self._ceilings[frame.account] = read_latest_ms(self._reading, frame.account)
+            latest = self._ceilings[flow] = read_latest_ms(self._reading, *flow)
         return frame.started_ms <= latest
 
-    def _find_segment(self, place: _Where, terms: Terms, admitted_ms: int) -> Segment:
+    def _find_segment(self, place: _Where, terms: Terms, frame: Begin) -> Segment:
         account, session, day, decision, late = place
         wanted = {
             "account": account,
@@ -414,7 +417,7 @@ class VaultWriter:
         segment = Segment(number, id, account, session, SegmentCipher(key, self._random))
         segment.blocks = BlockWriter(self._random(32))
         segment.is_durable = False
-        segment.admitted_ms = admitted_ms
+        segment.flow, segment.admitted_ms = frame.flow, frame.started_ms
         row = {
             "number": segment.number,
             "id": id,
@@ -425,6 +428,7 @@ class VaultWriter:
             "retention": str(terms.retention),
             "expires_on": terms.retention.expires_on(day),
             "trainable": terms.trainable,
+            "flow": frame.flow,
         }
         self._new_segments.append((segment, row))
         return segment

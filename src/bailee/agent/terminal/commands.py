@@ -142,6 +142,12 @@ def _rate(dialogue: "Dialogue", rest: str) -> None:
         raise Problem(f"the survey is switched off: {decision.rules[0].text}", where=decision.decided_by)
 
 
+def _bug(dialogue: "Dialogue", rest: str) -> None:
+    from bailee.agent.terminal.reporting import report_bug
+
+    report_bug(dialogue, rest)
+
+
 def _tools(dialogue: "Dialogue", rest: str) -> None:
     words = {Reach.LOOK: "looks", Reach.CHANGE: "changes files", Reach.RUN: "runs commands"}
     for tool in TOOLS.values():
@@ -165,6 +171,8 @@ COMMANDS: Mapping[str, Command] = {
     "/name": Command("give this session a name", _name),
     "/pin": Command("keep this session past its time; /pin off", _pin),
     "/rate": Command("say how the session goes: 1, 2, 3, dismiss; never: not to be asked", _rate),
+    "/bug": Command("report a bug: shows all that would be sent, and asks; /bug undo takes it back", _bug),
+    "/feedback": Command("the same as /bug", _bug),
     "/tools": Command("what the model may call", _tools),
     "/quit": Command("end", _quit),
 }

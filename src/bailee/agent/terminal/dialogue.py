@@ -28,6 +28,9 @@ class Dialogue:
         self.work = work
         self.screen = screen
         self.survey = work.make_survey()
+        # Ids of the reports that were sent from here, and the problem that was shown last.
+        self.reports: list[str] = []
+        self.fault = ""
         self._reader = Reader(
             [(name, command.help) for name, command in COMMANDS.items()],
             lambda: tell_indicator(work),
@@ -68,7 +71,8 @@ class Dialogue:
             except KeyboardInterrupt:
                 self.screen.note("interrupted", "yellow")
             except Problem as problem:
-                self.screen.note(str(problem), "red")
+                self.fault = str(problem)
+                self.screen.note(self.fault, "red")
         self.part()
 
     def handle(self, text: str) -> None:

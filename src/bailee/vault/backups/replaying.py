@@ -170,7 +170,7 @@ class Replay:
         account = self._persons.get(entry.subject)
         if account is not None:
             ceiling = Ceiling(Period.parse(entry.retention, where="ledger"), entry.trainable)
-            self.changes.tightened += lower(self._vault, account, ceiling, at_ms=entry.at_ms)
+            self.changes.tightened += lower(self._vault, account, entry.flow, ceiling, at_ms=entry.at_ms)
 
     def _hold(self, entry: told.HoldPlaced) -> None:
         account = self._persons.get(entry.subject)
@@ -337,7 +337,7 @@ class Replay:
             self._drop(segments.c.account == account, ERASED)
             self._delete_facts(exchanges.c.account == account)
             registry.call_in_account(self._vault, account, at_ms=at_ms)
-            for table in (tables.holds, tables.ceilings):
+            for table in (tables.holds, tables.ceilings, *tables.OF_REPORTS):
                 self._vault.execute(sa.delete(table).where(table.c.account == account))
         return self._known
 

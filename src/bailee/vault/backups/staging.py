@@ -62,12 +62,12 @@ from bailee.vault.backups.sources import (
     look_over,
     open_key_copy,
 )
-from bailee.vault.ceilings import lower, read_latest
-from bailee.vault.custody import terms_of
+from bailee.vault.ceilings import lower, read_latest_each
 from bailee.vault.destruction import forget_facts
 from bailee.vault.holds import check_reason
 from bailee.vault.store import KEYSTORE
 from bailee.vault.sweeping import facts_from
+from bailee.vault.terms import terms_of
 
 STAGING = "restore"  # a folder in the home
 DUE = "due"
@@ -330,9 +330,10 @@ class _Stage:
     def _tighten(self, connection: sa.Connection, people: sa.Engine) -> None:
         """Bring what each account holds under the terms that are in force for it."""
         for account in Directory(people, _no_pseudonyms).all():
-            ceiling = terms_of(account)
-            if read_latest(connection, account.id) != ceiling:
-                self._changes.tightened += lower(connection, account.id, ceiling, at_ms=self._now_ms)
+            for flow, known in read_latest_each(connection, account.id).items():
+                if known != (ceiling := terms_of(account, flow)):
+                    changed = lower(connection, account.id, flow, ceiling, at_ms=self._now_ms)
+                    self._changes.tightened += changed
 
     def _list_present(self) -> Iterator[Sequence[bytes]]:
         """Give the segments whose keys there are."""

@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from bailee.accounts.consents import list_changes
 from bailee.accounts.directory import Account, Kind
 from bailee.ledger.entries import commit_segment
+from bailee.policy.flows import FlowId
 from bailee.policy.plans import is_consumer
 from bailee.vault import tables
-from bailee.vault.custody import Custody, terms_of
+from bailee.vault.custody import Custody
 from bailee.vault.holds import is_held
+from bailee.vault.terms import terms_of
 
 SEGMENTS_AT_A_TIME = 10_000
 
@@ -77,7 +79,7 @@ def read_standing(custody: Custody, account: Account) -> Standing:
     for change in list_changes(custody.directory, account):
         if change.kind is basis and change.given is not change.was:
             since = change.at_ms if change.given else 0
-    return Standing(basis, terms_of(account).trainable, account.zdr, since)
+    return Standing(basis, terms_of(account, FlowId.MESSAGES).trainable, account.zdr, since)
 
 
 def select_segments() -> "sa.Select[Any]":
