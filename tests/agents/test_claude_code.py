@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bailee.flows.messages.rehearsal.serving import rehearsing
+from bailee.policy.flows import FlowId
 from bailee.vault.reader import Exchange
 from counterparts import claude
 from counterparts.holdings import find_bytes, make_key, read_exchanges, read_transcripts
@@ -210,7 +211,7 @@ def test_it_works_in_the_formats_of_other_providers(tmp_path: Path, mode: str) -
 
 
 def test_its_telemetry_comes_to_the_service(tmp_path: Path) -> None:
-    """With OpenTelemetry switched on by its user, its exports arrive, are counted, and leave no content."""
+    """With OpenTelemetry switched on by its user, its exports arrive; of the prompt nothing is held."""
     home, project = tmp_path / "state", tmp_path / "project"
     key = make_key(home)
     project.mkdir()
@@ -232,6 +233,8 @@ def test_its_telemetry_comes_to_the_service(tmp_path: Path) -> None:
         wait_for("an export", lambda: [one for one in read_exchanges(home) if one.flow == "metrics"])
     exports = [one for one in read_exchanges(home) if one.flow == "metrics"]
     assert {one.state for one in exports} == {"complete"}
-    assert not any(one.is_kept for one in exports)
     assert json.loads(exports[0].decision)["flow"] == "metrics"
+    held = [one.request.reveal() for one in read_transcripts(home, FlowId.METRICS).values()]
+    assert any(b"claude_code.user_prompt" in one for one in held)
+    assert not any(b"rehearse greet" in one for one in held)
     assert find_bytes(home, b"rehearse greet") == []

@@ -135,6 +135,7 @@ def alone(home: Path, *, patience: float = PREDECESSOR_SECONDS) -> Iterator[None
     Raises:
         Problem: it has not ended after `patience` seconds.
     """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + patience
