@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bailee.agent.sessions.cache import Cache
+from bailee.agent.sessions.journals import Head
 from cli.test_holdings import Bailee
 from counterparts.holdings import copy_first_home
 
@@ -40,6 +42,46 @@ def test_an_empty_id_names_no_session(bailee: Bailee) -> None:
     for words in (("erase", "--yes"), ("erase", "--dry-run"), ("show", "--facts")):
         assert "empty" in bailee.refused("sessions", words[0], "", *words[1:])
     assert held(bailee) == ["first-session"]
+
+
+# --- The local copy ---
+
+
+def kept_locally(bailee: Bailee, *ids: str) -> Cache:
+    """Keep sessions of these ids on the machine, as the agent does."""
+    cache = Cache(bailee.folder / "agent", environment={})
+    for id in ids:
+        cache.begin(Head(str(bailee.folder), "m", "0"), now=1, id=id).close()
+    return cache
+
+
+def on_disk(cache: Cache) -> list[str]:
+    return [path.stem for path in cache.paths()]
+
+
+def test_the_local_copy_goes_if_asked(bailee: Bailee) -> None:
+    """An erasure takes what the agent keeps of the session when asked to, names it when not, and no other."""
+    cache = kept_locally(bailee, "first-session", "second-session", "elsewhere")
+    state = {"BAILEE_STATE": str(bailee.folder / "agent")}
+    dry = bailee("sessions", "erase", "first-session", "--dry-run", "--and-local", **state)
+    assert "Would delete what the agent keeps on this machine: 1 session" in dry.stderr
+    assert on_disk(cache) == ["elsewhere", "first-session", "second-session"]
+    done = bailee("sessions", "erase", "first-session", "--yes", "--and-local", **state)
+    assert "Deleted what the agent keeps on this machine: 1 session" in done.stderr
+    assert on_disk(cache) == ["elsewhere", "second-session"]
+    kept = bailee("accounts", "erase", "bob", "--dry-run", **state)
+    assert "bailee sessions --local delete second-session" in kept.stderr
+    assert bailee("accounts", "erase", "bob", "--yes", "--and-local", **state).returncode == 0
+    assert on_disk(cache) == ["elsewhere"]
+
+
+def test_the_local_copy_stays_if_not_asked(bailee: Bailee) -> None:
+    """The command says that it is there and how to delete it."""
+    cache = kept_locally(bailee, "first-session")
+    state = {"BAILEE_STATE": str(bailee.folder / "agent")}
+    done = bailee("sessions", "erase", "first-session", "--yes", **state)
+    assert "bailee sessions --local delete first-session" in done.stderr
+    assert on_disk(cache) == ["first-session"]
 
 
 # --- The receipt ---

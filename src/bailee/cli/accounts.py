@@ -6,7 +6,14 @@ from pathlib import Path
 import click
 
 from bailee.cli.accesses import admit, operator, this_operator, with_access
-from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
+from bailee.cli.erasures import (
+    confirm_erasure,
+    let_go_locally,
+    tell_count_of,
+    tell_erasure,
+    with_erasure,
+    with_local,
+)
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.progress import draw_progress
 from bailee.cli.proofs import claiming
@@ -104,29 +111,42 @@ def list_(home: Path, as_json: bool) -> None:
 
 @accounts.command()
 @click.argument("name")
+@with_local
 @with_erasure
 @with_home
 @with_json
-def erase(name: str, dry_run: bool, yes: bool, receipt: Path | None, home: Path, as_json: bool) -> None:
+def erase(
+    name: str,
+    dry_run: bool,
+    yes: bool,
+    and_local: bool,
+    receipt: Path | None,
+    home: Path,
+    as_json: bool,
+) -> None:
     """Erase an account: all that is held of it, its keys, its consents, and the account itself.
 
     With --json the receipt itself is printed: it proves the erasure offline (`bailee ledger verify RECEIPT`).
     """
     from bailee.vault.custody import open_custody
     from bailee.vault.erasure import count_account, refuse_held
+    from bailee.vault.reader import list_sessions
 
     custody = open_custody(home)
     account = custody.directory.get(name)
     refuse_held(custody.vault, account.id, None)
     counted = count_account(custody.vault, account.id)
     what = f"account {name}"
+    held = [session.id for session in list_sessions(custody.vault, account=account.id, flow=None)]
     if dry_run:
         tell_count_of(what, counted, as_json=as_json)
+        let_go_locally(held, is_asked=and_local, dry_run=True)
         return
     with claiming(receipt):
         confirm_erasure(what, counted, yes=yes)
         erased, proof = custody.erase_account(account, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    let_go_locally(held, is_asked=and_local)
     custody.close()
 
 

@@ -1,7 +1,7 @@
 """What the commands that erase have in common: a count, a question, a receipt."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,11 @@ def with_erasure(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+with_local = click.option(
+    "--and-local", is_flag=True, help="Delete what the agent keeps of it on this machine as well."
+)
 
 
 def confirm_erasure(what: str, counted: "Erasure", *, yes: bool) -> None:
@@ -97,6 +102,36 @@ def tell_erasure(what: str, erased: "Erasure", proof: bytes, receipt: Path | Non
             "PostgreSQL until its write-ahead log is recycled and the space is used again.",
             err=True,
         )
+
+
+def let_go_locally(sessions: Iterable[str], *, is_asked: bool, dry_run: bool = False) -> None:
+    """Delete what the agent keeps of sessions on this machine if that is asked for, else say that it does.
+
+    Raises:
+        Problem: a session cannot be deleted there.
+    """
+    from bailee.agent.sessions.cache import Cache
+    from bailee.agent.state import state_folder
+
+    cache = Cache(state_folder())
+    kept = {path.stem for path in cache.paths()}
+    # Compared with what is there: any agent names its sessions as it likes, and no path is made of a name.
+    found = [session for session in sessions if session in kept]
+    if not found:
+        return
+    what = tell_count(len(found), "session")
+    if not is_asked:
+        ids = " ".join(found[:5]) + (" ..." if len(found) > 5 else "")
+        click.echo(
+            f"The agent keeps {what} of it on this machine as well: bailee sessions --local delete {ids}",
+            err=True,
+        )
+        return
+    if not dry_run:
+        for session in found:
+            cache.delete(session)
+    verb = "Would delete" if dry_run else "Deleted"
+    click.echo(f"{verb} what the agent keeps on this machine: {what}", err=True)
 
 
 def _tell_holders(erased: "Erasure") -> None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from bailee.cli.accesses import admit, operator, with_access
-from bailee.cli.erasures import confirm_erasure, tell_count_of, tell_erasure, with_erasure
+from bailee.cli.erasures import (
+    confirm_erasure,
+    let_go_locally,
+    tell_count_of,
+    tell_erasure,
+    with_erasure,
+    with_local,
+)
 from bailee.cli.local_sessions import local
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.proofs import claiming
@@ -170,6 +177,7 @@ def show(
 @sessions.command()
 @click.argument("session_id")
 @click.option("--account", help="Whose session, where two accounts use the same id.")
+@with_local
 @with_erasure
 @with_home
 @with_json
@@ -178,6 +186,7 @@ def erase(
     account: str | None,
     dry_run: bool,
     yes: bool,
+    and_local: bool,
     receipt: Path | None,
     home: Path,
     as_json: bool,
@@ -200,6 +209,7 @@ def erase(
     what = f"session {session.id}"
     if dry_run:
         tell_count_of(what, counted, as_json=as_json)
+        let_go_locally([session.id], is_asked=and_local, dry_run=True)
         _tell_reports(custody, session)
         return
     with claiming(receipt):
@@ -207,6 +217,7 @@ def erase(
         erased, proof = custody.erase_session(session.account, session.id, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
     _tell_reports(custody, session)
+    let_go_locally([session.id], is_asked=and_local)
     custody.close()
 
 
