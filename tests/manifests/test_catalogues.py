@@ -98,13 +98,13 @@ def test_an_expired_entry_lets_nothing_through(tmp_path: Path) -> None:
 
 
 def test_an_event_is_cut_to_its_entry(tmp_path: Path) -> None:
-    """Fields that the entry does not name go, are told by name if that is plain, and others are not."""
+    """Fields that the entry does not name go, and whoever asks learns which those were."""
     catalogue = read_catalogue(write(tmp_path, COMPLETE))
     given = {"outcome": "done", "milliseconds": 12345, "user.email": "a@b.example", "/home/ada": 1}
     admitted = catalogue.admit("agent.turn", given, today=TODAY)
     assert admitted is not None
     assert admitted.fields == {"outcome": "done", "milliseconds": 1000.0}
-    assert admitted.dropped == ("(another name)", "user.email")
+    assert admitted.dropped == {"/home/ada", "user.email"}
     assert catalogue.admit("agent.turn", {"milliseconds": 5}, today=TODAY) is None
     assert catalogue.admit("agent.other", given, today=TODAY) is None
 

@@ -140,12 +140,12 @@ class Admitted(msgspec.Struct, frozen=True):
 
     Attributes:
         fields: what may be held.
-        dropped: the names of what may not, as far as they are plain identifiers.
+        dropped: the names of what may not, as they came: they may be anything.
     """
 
     name: str
     fields: dict[str, Kept]
-    dropped: tuple[str, ...]
+    dropped: frozenset[str]
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -169,7 +169,7 @@ class Catalogue(msgspec.Struct, frozen=True):
                 kept[field.name] = value
             elif field.required:
                 return None
-        return Admitted(name, kept, tuple(sorted(name_plainly(one) for one in fields.keys() - kept.keys())))
+        return Admitted(name, kept, frozenset(fields.keys() - kept.keys()))
 
     def expired(self, today: date) -> tuple[str, ...]:
         """Return the names of entries that have expired."""

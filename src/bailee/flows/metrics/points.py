@@ -79,7 +79,7 @@ def _tell(dropped: Counter[str], fields: Iterable[str], totals: int) -> str:
         parts.append(f"not in the catalogue: {_list(sorted(dropped))}")
     if totals:
         parts.append(f"running totals that began before this service did: {totals}")
-    if names := sorted(fields):
+    if names := sorted({name_plainly(one) for one in fields}):
         parts.append(f"fields dropped: {_list(names)}")
     return f"Bailee holds only what its catalogue names; {'; '.join(parts)}" if parts else ""
 

@@ -1,0 +1,1 @@
+"""How fast operational data is received and held, and at what cost."""
