@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bailee.accounts.directory import Directory, Kind, open_directory
+from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.names import check_name
+from bailee.accounts.people import Kind
 from bailee.accounts.tables import Role
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider, is_consumer

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from bailee.accounts import holders, logins, tables
 from bailee.accounts.choices import require_holder
-from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.holders import Operator, is_holder
 from bailee.accounts.keys import Key, create_key, find_key, list_keys, open_key_ring, revoke_key, revoke_keys
 from bailee.accounts.logins import (
@@ -33,6 +33,7 @@ from bailee.accounts.logins import (
     normalize_code,
     redeem_login,
 )
+from bailee.accounts.people import Account
 from bailee.accounts.tables import KeyOrigin
 from bailee.ledger.entries import AnyEntry, ConsentRefused, KeyCreated, decode_entry
 from bailee.policy.plans import Plan

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.test_terminal import READY, Desk
-from bailee.accounts.directory import Kind, open_directory
+from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
+from bailee.accounts.people import Kind
 from bailee.agent.bugs import BugReporter, tell_conversation
 from bailee.agent.conversations import result, say
 from bailee.agent.settings import read_settings

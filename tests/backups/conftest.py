@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Account
+from bailee.accounts.people import Account
 from bailee.accounts.tables import ACCOUNTS
 from bailee.database.engines import open_database
 from bailee.database.stores import Store

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bailee.accounts.directory import Kind
+from bailee.accounts.people import Kind
 from bailee.database.locations import VARIABLE
 from bailee.flows.messages.conversations import read_text
 from bailee.ledger.entries import Restored

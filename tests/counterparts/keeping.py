@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Account
+from bailee.accounts.people import Account
 from bailee.ledger.entries import AnyEntry, decode_entry
 from bailee.manifests import load_manifest
 from bailee.policy.decisions import decide

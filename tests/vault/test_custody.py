@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from bailee.accounts import holders
-from bailee.accounts.directory import Kind
 from bailee.accounts.holders import Operator
 from bailee.accounts.keys import create_key, list_keys, open_key_ring
+from bailee.accounts.people import Kind
 from bailee.accounts.tables import KeyOrigin
 from bailee.ledger.entries import (
     ContentRead,

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Kind
+from bailee.accounts.people import Kind
 from bailee.cli import dataset as command
 from bailee.flows.messages.conversations import read_messages
 from bailee.ledger.entries import ContentRead, DatasetBuilt

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Kind
+from bailee.accounts.people import Kind
 from bailee.database.locations import VARIABLE
 from bailee.ledger.entries import KeysDestroyed, TermsTightened
 from bailee.policy.plans import Plan

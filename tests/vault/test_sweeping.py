@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bailee.accounts.directory import Kind
+from bailee.accounts.people import Kind
 from bailee.ledger.entries import KeysDestroyed, Swept, commit_segment
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bailee.accounts.directory import Account, Kind
+from bailee.accounts.people import Account, Kind
 from bailee.ledger.entries import ConsentChanged, ConsentRefused, TermsTightened, decode_entry, encode_entry
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import NONE, Period

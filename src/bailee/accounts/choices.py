@@ -6,9 +6,11 @@ for an account holder; the ledger says who did. What is refused is ledgered (`Di
 
 from typing import NoReturn
 
-from bailee.accounts.directory import Account, Change, Directory, Kind
+from bailee.accounts.directory import Directory
 from bailee.accounts.holders import Operator, has_proof, is_holder
+from bailee.accounts.people import Account, Change, Kind
 from bailee.accounts.tables import KeyOrigin, Role
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import UNLIMITED, Period, is_within
 from bailee.policy.problems import Problem
 
@@ -30,6 +32,23 @@ def choose_training(directory: Directory, account: str, operator: Operator, *, g
     if given:
         _refuse(directory, holder, operator, Kind.TRAINING, "the account holder alone allows training")
     return directory.consent(account, given=given, by=operator.person)
+
+
+def choose_flow(
+    directory: Directory, account: str, operator: Operator, flow: FlowId, *, refused: bool
+) -> Change:
+    """Record that nothing of a flow is taken of an account: whatever the account holder says, or refused.
+
+    Raises:
+        Problem: somebody else would accept it, or there is no such account.
+    """
+    holder = directory.get(account)
+    if is_holder(directory.engine, holder.id, operator):
+        return directory.refuse(account, flow, given=refused)
+    if not refused:
+        what = f"the account holder alone lets {flow} be taken again"
+        _refuse(directory, holder, operator, Kind.refusing(flow), what, given=False)
+    return directory.refuse(account, flow, given=True, by=operator.person)
 
 
 def choose_retention(directory: Directory, account: str, operator: Operator, limit: Period) -> None:

@@ -3,7 +3,8 @@
 import sqlalchemy as sa
 
 from bailee.accounts import tables
-from bailee.accounts.directory import Account, Change, Directory, Kind
+from bailee.accounts.directory import Directory
+from bailee.accounts.people import Account, Change, Kind
 
 
 def list_changes(directory: Directory, account: Account) -> list[Change]:

@@ -4,101 +4,30 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
 from bailee.accounts.names import check_name
+from bailee.accounts.people import Access, Account, Change, Kind
 from bailee.accounts.removal import remove_account
 from bailee.accounts.tables import Role
 from bailee.database.engines import open_database, truncate_log
 from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead, LimitChanged
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
-from bailee.policy.consents import Consent, Grantor, require_available, require_grant
-from bailee.policy.contexts import Context
+from bailee.policy.consents import REFUSABLE, Consent, Grantor, require_available, require_grant
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider, is_consumer
 from bailee.policy.problems import Problem
 
 FILE_NAME = "accounts.db"
 DEFAULT_NAME = "me"
-
-
-class Kind(StrEnum):
-    """What a row of `consents` is about; zero data retention tightens, and is recorded the same way."""
-
-    TRAINING = "training"
-    DPP = "dpp"
-    ZDR = "zdr"
-
-
-class Account(msgspec.Struct, frozen=True):
-    """An account and what is in force for it.
-
-    Attributes:
-        organization: its organization's name; None for consumer plans.
-        retention, organization_retention: the longest time it, or its organization, lets records be held.
-    """
-
-    id: str
-    name: str
-    plan: Plan
-    organization: str | None
-    role: Role | None
-    retention: Period | None
-    organization_retention: Period | None
-    training: bool
-    dpp: bool
-    zdr: bool
-
-    def to_context(self, provider: Provider) -> Context:
-        """Return what the policy is asked about this account's traffic to a provider's own API."""
-        return Context(
-            plan=self.plan,
-            provider=provider,
-            training=self.training,
-            dpp=self.dpp,
-            zdr=self.zdr,
-            organization_limit=self.organization_retention,
-            account_limit=self.retention,
-        )
-
-
-class Change(msgspec.Struct, frozen=True):
-    """A consent as it was recorded.
-
-    Attributes:
-        subject: the id of the account or the name of the organization it holds for.
-        was: what was in force before.
-    """
-
-    subject: str
-    kind: Kind
-    given: bool
-    was: bool
-    granted_by: str
-    at_ms: int
-
-
-class Access(msgspec.Struct, frozen=True):
-    """That somebody read content of an account that is not theirs; `at_ms` in milliseconds since 1970 UTC.
-
-    Attributes:
-        session: the session they read; None where all of the account's were.
-    """
-
-    session: str | None
-    reader: str
-    purpose: str
-    reason: str
-    at_ms: int
 
 
 class Directory:
@@ -234,6 +163,20 @@ class Directory:
                 require_available(holder.plan, training=True)
         return self._record(holder.id, Kind.TRAINING, given, was=holder.training, granted_by=by or holder.id)
 
+    def refuse(self, account: str, flow: FlowId, *, given: bool, by: str = "") -> Change:
+        """Record that nothing of a flow is to be taken of an account, or is again.
+
+        Args:
+            given: whether it is refused.
+            by: another, who refuses it for them, as in `consent`.
+
+        Raises:
+            Problem: there is no such account.
+        """
+        holder = self.get(account)
+        was = flow in holder.refuses
+        return self._record(holder.id, Kind.refusing(flow), given, was=was, granted_by=by or holder.id)
+
     def decide_for_organization(
         self,
         organization: str,
@@ -243,7 +186,8 @@ class Directory:
         by: str,
         provider: Provider | None = Provider.ANTHROPIC,
     ) -> Change:
-        """Record an admin's choice for an organization: the partner program or zero data retention.
+        """Record an admin's choice for an organization: the partner program, zero data retention, or that
+        a flow is refused.
 
         Args:
             by: the name of the account that asks; `choices.require_admin` has them prove it.
@@ -269,12 +213,14 @@ class Directory:
                 grantor = Grantor.ORGANIZATION_ADMIN if is_admin else Grantor.ORGANIZATION_MEMBER
                 require_grant(Consent.DPP, person.plan, grantor)
             elif not is_admin:
+                what = "zero data retention" if kind is Kind.ZDR else "what is taken of its members"
                 raise Problem(
-                    "only an organization admin can switch zero data retention",
+                    f"only an organization admin can switch {what}",
                     where="--as",
                     fix=self._admin_fix(organization),
                 )
-        was = person.dpp if kind is Kind.DPP else person.zdr
+        refused = {Kind.refusing(flow): flow in person.organization_refuses for flow in REFUSABLE}
+        was = {Kind.DPP: person.dpp, Kind.ZDR: person.zdr, **refused}[kind]
         return self._record(organization, kind, given, was=was, granted_by=person.id)
 
     def limit_account(self, account: str, limit: Period, *, by: str = "") -> None:
@@ -462,6 +408,8 @@ class Directory:
                 training=given.get((row.id, Kind.TRAINING), False),
                 dpp=given.get((row.organization, Kind.DPP), False),
                 zdr=given.get((row.organization, Kind.ZDR), False),
+                refuses=_refused(given, row.id),
+                organization_refuses=_refused(given, row.organization),
             )
             for row in rows
         ]
@@ -493,6 +441,10 @@ def _require_member(person: Account, organization: str) -> None:
             where="--as",
             fix="name an admin of that organization",
         )
+
+
+def _refused(given: Mapping[tuple[str, str], bool], subject: str | None) -> tuple[FlowId, ...]:
+    return tuple(flow for flow in REFUSABLE if given.get((subject or "", Kind.refusing(flow))))
 
 
 def _period(text: str | None) -> Period | None:

@@ -18,14 +18,16 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
-from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.holders import PROVING, digest_secret
+from bailee.accounts.people import Account
 from bailee.accounts.tables import KeyOrigin
 from bailee.database.engines import watch_changes
 from bailee.ledger.entries import KeyCreated, KeyRevoked
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import OPERATOR
 from bailee.policy.contexts import Context
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider
 from bailee.policy.problems import Problem
@@ -68,6 +70,8 @@ class Principal(msgspec.Struct, frozen=True):
     account_limit: Period | None
     organization_limit: Period | None
     organization: str | None
+    account_refuses: tuple[FlowId, ...] = ()
+    organization_refuses: tuple[FlowId, ...] = ()
 
     def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
         """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
@@ -80,6 +84,8 @@ class Principal(msgspec.Struct, frozen=True):
             zdr=self.zdr,
             organization_limit=self.organization_limit,
             account_limit=self.account_limit,
+            account_refuses=self.account_refuses,
+            organization_refuses=self.organization_refuses,
         )
 
 
@@ -329,4 +335,6 @@ def _principal(key_id: str, account: Account) -> Principal:
         account.retention,
         account.organization_retention,
         account.organization,
+        account.refuses,
+        account.organization_refuses,
     )

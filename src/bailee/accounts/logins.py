@@ -16,9 +16,10 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts import tables
-from bailee.accounts.directory import Account, Directory
+from bailee.accounts.directory import Directory
 from bailee.accounts.holders import digest_secret
 from bailee.accounts.keys import Key, check_label, insert_key
+from bailee.accounts.people import Account
 from bailee.accounts.tables import KeyOrigin
 from bailee.policy.problems import Problem
 

@@ -16,6 +16,7 @@ from bailee.characters import make_visible
 from bailee.files import replace_file
 from bailee.moments import tell_minute
 from bailee.policy.contexts import Context
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider
 from bailee.policy.problems import Problem
@@ -48,6 +49,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     account_limit: str | None
     is_first_party: bool
     as_of: int
+    organization_refuses: tuple[FlowId, ...] = ()
+    account_refuses: tuple[FlowId, ...] = ()
 
     def context(self) -> Context:
         """Return what the policy decides in, but for the settings of this machine."""
@@ -59,6 +62,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
             zdr=self.zdr,
             organization_limit=Period.parse(self.organization_limit) if self.organization_limit else None,
             account_limit=Period.parse(self.account_limit) if self.account_limit else None,
+            organization_refuses=self.organization_refuses,
+            account_refuses=self.account_refuses,
         )
 
     def told(self) -> str:

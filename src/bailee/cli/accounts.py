@@ -195,7 +195,7 @@ def export(name: str, out: Path, reason: str | None, home: Path, as_json: bool) 
 
 
 def _describe(account: object) -> dict[str, object]:
-    from bailee.accounts.directory import Account
+    from bailee.accounts.people import Account
 
     assert isinstance(account, Account)
     return {

@@ -6,14 +6,21 @@ import click
 
 from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
-from bailee.cli.privacy import bring_into_force, confirm_shortening, tell_tightened
+from bailee.cli.privacy import (
+    bring_into_force,
+    confirm_shortening,
+    echo_flows,
+    select_flows,
+    tell_tightened,
+    with_flows,
+)
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 
 
 @click.group()
 def org() -> None:
-    """An organization's members, zero data retention, partner program.
+    """An organization's members, zero data retention, partner program, what is taken at all.
 
     Whoever decides proves to be that admin, as the user whose account it is or with a key in BAILEE_KEY that
     proves it (`bailee keys create`).
@@ -89,6 +96,57 @@ def retention(period: str, organization: str, admin: str, yes: bool, home: Path,
 
 
 @org.command()
+@with_flows
+@click.option("--org", "organization", required=True, help="The organization.")
+@click.option("--as", "admin", required=True, metavar="ADMIN", help="The admin who decides.")
+@with_home
+@with_json
+def refuse(flow: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
+    """Have nothing more of FLOW taken of any member, whatever their agents send.
+
+    What is held already goes on its day.
+    """
+    _choose_flows(flow, organization, admin, home, as_json, refused=True)
+
+
+@org.command()
+@with_flows
+@click.option("--org", "organization", required=True, help="The organization.")
+@click.option("--as", "admin", required=True, metavar="ADMIN", help="The admin who decides.")
+@with_home
+@with_json
+def accept(flow: str, organization: str, admin: str, home: Path, as_json: bool) -> None:
+    """Let FLOW be taken of the members again, as far as they and nothing else stop it."""
+    _choose_flows(flow, organization, admin, home, as_json, refused=False)
+
+
+def _choose_flows(
+    flow: str, organization: str, admin: str, home: Path, as_json: bool, *, refused: bool
+) -> None:
+    import msgspec
+
+    from bailee.accounts.choices import require_admin
+    from bailee.accounts.people import Kind
+    from bailee.vault.custody import open_custody
+
+    custody = open_custody(home)
+    changes = []
+    try:
+        for one in select_flows(flow):
+            kind = Kind.refusing(one)
+            require_admin(custody.directory, admin, this_operator(), kind, given=refused)
+            changes.append(
+                custody.directory.decide_for_organization(organization, kind, given=refused, by=admin)
+            )
+    finally:
+        custody.settle()
+    if as_json:
+        echo_json(msgspec.to_builtins(changes))
+    else:
+        echo_flows(changes, organization)
+
+
+@org.command()
 @click.argument("organization")
 @with_home
 @with_json
@@ -101,13 +159,21 @@ def show(organization: str, home: Path, as_json: bool) -> None:
     if as_json:
         people = [{"name": member.name, "plan": member.plan, "role": member.role} for member in members]
         limit = str(first.organization_retention) if first.organization_retention else None
-        facts = {"organization": organization, "zdr": first.zdr, "dpp": first.dpp, "retention": limit}
+        facts: dict[str, object] = {
+            "organization": organization,
+            "zdr": first.zdr,
+            "dpp": first.dpp,
+            "retention": limit,
+        }
+        facts["refuses"] = list(first.organization_refuses)
         echo_json({**facts, "members": people})
         return
     rows = [(member.name, member.plan.value, str(member.role)) for member in members]
     echo_table(("MEMBER", "PLAN", "ROLE"), rows, empty="")
     switched = {True: "on", False: "off"}
     click.echo(f"zero data retention {switched[first.zdr]}, partner program {switched[first.dpp]}")
+    if first.organization_refuses:
+        click.echo(f"Nothing is taken of: {', '.join(first.organization_refuses)}.")
     if first.organization_retention:
         click.echo(f"Records are held at most {first.organization_retention}.")
 
@@ -151,7 +217,7 @@ def _decide(kind: str, choice: str, organization: str, admin: str, home: Path, a
     import msgspec
 
     from bailee.accounts.choices import require_admin
-    from bailee.accounts.directory import Kind
+    from bailee.accounts.people import Kind
     from bailee.policy.plans import Provider
     from bailee.service.running import find_running
     from bailee.vault.custody import open_custody

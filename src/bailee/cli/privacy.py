@@ -11,17 +11,23 @@ from bailee.cli.erasures import require_confirmation
 from bailee.cli.keys import describe_key, tell_maker
 from bailee.cli.options import echo_json, with_home, with_json
 from bailee.moments import tell_minute
+from bailee.policy.consents import REFUSABLE
 from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
-    from bailee.accounts.directory import Account
+    from collections.abc import Iterable
+
+    from bailee.accounts.people import Account, Change
+    from bailee.policy.flows import FlowId
     from bailee.policy.periods import Period
     from bailee.vault.custody import Custody
+
+_TAKEN = {True: "taken", False: "refused"}
 
 
 @click.group()
 def privacy() -> None:
-    """An account holder's own choices: training, and how long records are held."""
+    """An account holder's own choices: training, what is taken at all, and how long records are held."""
 
 
 @privacy.command()
@@ -53,6 +59,69 @@ def training(choice: str, account: str, home: Path, as_json: bool) -> None:
     else:
         was = "on" if change.was else "off"
         click.echo(f"Training is {choice} for {account} (it was {was}).{tell_tightened(changed)}")
+
+
+with_flows = click.argument("flow", type=click.Choice([*(one.value for one in REFUSABLE), "all"]))
+
+
+@privacy.command()
+@with_flows
+@click.option("--account", required=True, help="The account holder.")
+@with_home
+@with_json
+def refuse(flow: str, account: str, home: Path, as_json: bool) -> None:
+    """Have nothing more of FLOW taken of an account, whatever an agent sends.
+
+    The service refuses it from the next request on, and our own agent does not send it. What is held already
+    goes on its day, or with `bailee sessions erase`. Whoever runs this may refuse for an account holder, and
+    the ledger says who did.
+    """
+    _choose_flows(flow, account, home, as_json, refused=True)
+
+
+@privacy.command()
+@with_flows
+@click.option("--account", required=True, help="The account holder.")
+@with_home
+@with_json
+def accept(flow: str, account: str, home: Path, as_json: bool) -> None:
+    """Let FLOW be taken again, as far as nothing else stops it.
+
+    Only the account holder, as the user whose account it is or with a key in BAILEE_KEY that proves it.
+    """
+    _choose_flows(flow, account, home, as_json, refused=False)
+
+
+def _choose_flows(flow: str, account: str, home: Path, as_json: bool, *, refused: bool) -> None:
+    import msgspec
+
+    from bailee.accounts.choices import choose_flow
+    from bailee.vault.custody import open_custody
+
+    custody = open_custody(home)
+    try:
+        changes = [
+            choose_flow(custody.directory, account, this_operator(), one, refused=refused)
+            for one in select_flows(flow)
+        ]
+    finally:
+        custody.settle()
+    if as_json:
+        echo_json(msgspec.to_builtins(changes))
+    else:
+        echo_flows(changes, account)
+
+
+def select_flows(flow: str) -> "tuple[FlowId, ...]":
+    """Return the flows that a word names: one, or `all`."""
+    return tuple(one for one in REFUSABLE if flow in (one, "all"))
+
+
+def echo_flows(changes: "Iterable[Change]", whose: str) -> None:
+    """Say which flows are refused or accepted now."""
+    for change in changes:
+        now, was = (_TAKEN[not refused] for refused in (change.given, change.was))
+        click.echo(f"{change.kind.removeprefix('no_')} of {whose}: {now} (it was {was}).")
 
 
 @privacy.command()
@@ -100,14 +169,20 @@ def show(account: str, home: Path, as_json: bool) -> None:
     accesses = directory.list_accesses(found.id)
     made = [key for key in list_keys(directory) if key.account == found.name]
     if as_json:
-        facts = {"account": found.name, "plan": found.plan, "training": found.training, "zdr": found.zdr}
+        facts: dict[str, object] = {"account": found.name, "plan": found.plan}
+        facts |= {"training": found.training, "zdr": found.zdr}
         limit = str(found.retention) if found.retention else None
         keys = [describe_key(key) for key in made]
+        facts |= {"refuses": found.refuses, "organization_refuses": found.organization_refuses}
         echo_json({**facts, "retention": limit, "keys": keys, "accesses": accesses})
         return
     click.echo(f"{found.name}, plan {found.plan}: training {'on' if found.training else 'off'}.")
     if found.retention:
         click.echo(f"Records are held at most {found.retention}.")
+    if found.refuses:
+        click.echo(f"Nothing is taken of: {', '.join(found.refuses)}.")
+    if found.organization_refuses:
+        click.echo(f"Its organization lets nothing be taken of: {', '.join(found.organization_refuses)}.")
     if found.organization:
         click.echo(f"Its organization decides the rest: bailee org show {found.organization}")
     ended = [key for key in made if key.origin == "run" and key.revoked_ms]

@@ -28,8 +28,10 @@ def telemetry() -> None:
 @with_json
 def status(as_json: bool) -> None:
     """Say what is in force in this folder, who decided it, and what was sent last."""
+    from bailee.agent.account import find_account
     from bailee.agent.metrics import is_counted
     from bailee.agent.service import find_service
+    from bailee.agent.state import state_folder
     from bailee.agent.telemetry import LOCAL
     from bailee.manifests import load_manifest
     from bailee.moments import tell_minute
@@ -37,7 +39,11 @@ def status(as_json: bool) -> None:
     from bailee.sizes import tell_count, tell_size
 
     settings, store = _read()
-    manifest, context = load_manifest("bailee"), settings.context()
+    manifest = load_manifest("bailee")
+    account = find_account(
+        state_folder(), {**settings.environment, **os.environ}, settings.context().provider
+    )
+    context = settings.context(account.context() if account else None)
     service = find_service({**settings.environment, **os.environ})
     told: dict[str, Any] = {}
     for name in _FLOWS:

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from bailee.policy.flows import FlowId
 from bailee.policy.plans import Plan, Provider, is_consumer, treated_as
 from bailee.policy.problems import Problem
 
@@ -24,6 +25,9 @@ class Grantor(StrEnum):
 # Specification: "We give you the choice ..." (the account holder's); "An organization admin can expressly
 # opt-in to the Development Partner Program for their organization".
 GRANTOR = {Consent.TRAINING: Grantor.ACCOUNT_HOLDER, Consent.DPP: Grantor.ORGANIZATION_ADMIN}
+
+# Flows of which an account or an organization may have nothing taken: none is needed to answer a prompt.
+REFUSABLE = (FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK, FlowId.SURVEY)
 
 DPP_PLANS = frozenset({Plan.TEAM, Plan.ENTERPRISE, Plan.API})
 

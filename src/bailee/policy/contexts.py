@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from bailee.policy.consents import require_available
+from bailee.policy.flows import FlowId
 from bailee.policy.layers import Layer, LayerName
 from bailee.policy.periods import Period
 from bailee.policy.plans import Location, Plan, Provider, treated_as
@@ -27,6 +28,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         zdr: whether zero data retention is in force.
         organization_limit: the longest time the organization lets records be held; None for no wish.
         account_limit: the longest time the account holder lets records be held; None for no wish.
+        organization_refuses, account_refuses: flows of which they let nothing be taken.
         layers: settings, in any order.
     """
 
@@ -39,6 +41,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     zdr: bool = False
     organization_limit: Period | None = None
     account_limit: Period | None = None
+    organization_refuses: tuple[FlowId, ...] = ()
+    account_refuses: tuple[FlowId, ...] = ()
     layers: tuple[Layer, ...] = ()
 
     def every_layer(self) -> tuple[Layer, ...]:

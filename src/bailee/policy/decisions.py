@@ -131,6 +131,14 @@ def _refusals(flow: Flow, context: Context) -> Iterator[Rule]:
             f"Off by default on {context.provider}: not needed to answer a prompt.",
             SOURCES["provider_default"],
         )
+    for layer_name, who, refused in (
+        (LayerName.ACCOUNT, "The account holder", context.account_refuses),
+        (LayerName.ORGANIZATION, "The organization", context.organization_refuses),
+    ):
+        if flow.id in refused:
+            yield Rule(
+                f"refused.{flow.id}", layer_name, Effect.REFUSES, f"{who} refuses it.", SOURCES["preferences"]
+            )
     for layer in context.layers:
         yield from _stops(flow, layer)
 

@@ -159,6 +159,8 @@ class Logins:
             "account_limit": str(account) if account else None,
             "organization_limit": str(organization) if organization else None,
             "is_first_party": self._is_first_party,
+            "account_refuses": principal.account_refuses,
+            "organization_refuses": principal.organization_refuses,
         }
 
 

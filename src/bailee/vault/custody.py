@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from bailee.accounts.directory import Account, Directory, open_directory
+from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.keys import revoke_keys
+from bailee.accounts.people import Account
 from bailee.accounts.tables import outbox as accounts_outbox
 from bailee.database.engines import is_shared
 from bailee.database.leases import Lease, holding, node_name

@@ -17,8 +17,8 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts.consents import list_changes
-from bailee.accounts.directory import Account
 from bailee.accounts.keys import list_keys
+from bailee.accounts.people import Account
 from bailee.files import replace_file
 from bailee.ledger.entries import commit_segment
 from bailee.moments import tell_moment

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts.consents import list_changes
-from bailee.accounts.directory import Account, Kind
+from bailee.accounts.people import Account, Kind
 from bailee.ledger.entries import commit_segment
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import is_consumer

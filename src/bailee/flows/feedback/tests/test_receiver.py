@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bailee.accounts.directory import Kind, open_directory
+from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
+from bailee.accounts.people import Kind
 from bailee.flows.feedback.reports import MOST_BYTES
 from bailee.flows.feedback.storage import find_sent
 from bailee.policy.periods import Period

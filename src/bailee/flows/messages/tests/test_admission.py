@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bailee.accounts.directory import Kind, open_directory
+from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key, revoke_key
+from bailee.accounts.people import Kind
 from bailee.flows.messages.wires import Wire, recognize_wire
 from bailee.policy.plans import Plan
 from bailee.vault.reader import list_sessions

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bailee.accounts.directory import Kind, open_directory
+from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
+from bailee.accounts.people import Kind
 from bailee.policy.plans import Plan
 from counterparts.agents import prompt
 from counterparts.answers import STREAM_HEAD, stream_end, stream_start, stream_text, whole_answer
