@@ -77,6 +77,11 @@ class Metrics:
         """Send nothing in this run: its user is only just told that something would be."""
         self._post = None
 
+    def stop(self) -> None:
+        """Count nothing, and forget what was counted: it turned out that the account refuses it."""
+        self._store = None
+        self._events = []
+
     def begin_session(self, *, is_resumed: bool) -> None:
         """Count another session from here on."""
         self._turns, self._began = 0, self._stopwatch()

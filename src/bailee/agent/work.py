@@ -194,6 +194,8 @@ class Work:
                 return
             self.account = ask_account(service, self.environment, now=_now())
             self.account_doubt = ""
+            if not self._is_counting:
+                self.metrics.stop()
             if not self.is_incognito:
                 write_account(self.state / file, self.account)
         except (OSError, Problem) as fault:
@@ -217,17 +219,21 @@ class Work:
         rate = self.settings["feedbackSurveyRate"]
         return Survey(self.state, rate, send if is_allowed else None, random=random.random)
 
+    @property
+    def _is_counting(self) -> bool:
+        flow = self.manifest.flow(FlowId.METRICS)
+        return is_counted(flow, self.context, self.settings["telemetry"]) and not self.is_incognito
+
     def _make_metrics(self) -> Metrics:
         """Return what counts: nothing where metrics are off, or nothing is to be written."""
-        flow, service, environment = self.manifest.flow(FlowId.METRICS), self.service, self.environment
-        is_on = is_counted(flow, self.context, self.settings["telemetry"]) and not self.is_incognito
+        service, environment = self.service, self.environment
 
         def post(path: str, body: bytes) -> int:
             assert service is not None
             return service.post(path, body, environment, seconds=METRICS_SECONDS)
 
         return Metrics(
-            Store(self.state) if is_on else None,
+            Store(self.state) if self._is_counting else None,
             post if service is not None else None,
             Wire(self.settings["telemetryWire"]),
             is_local=not self.decision(FlowId.METRICS).allowed,
