@@ -1,6 +1,7 @@
 """`bailee sessions --local`: the sessions that the agent keeps on this machine."""
 
 import os
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,18 @@ def local() -> None:
 @click.option("--here", is_flag=True, help="Only those of this folder.")
 @with_json
 def list_(here: bool, as_json: bool) -> None:
-    """List the sessions kept on this machine, the one used last first, and when each goes."""
+    """List the sessions kept on this machine, the one used last first, and when each goes.
+
+    Ends with 1 where some cannot be read.
+    """
     cache, limits = open_cache()
     found, problems = cache.list(folder=working_folder() if here else None)
-    for problem in problems:
-        click.echo(f"bailee: {problem}", err=True)
+    # One key opens all: where it is missing each session says the same.
+    for told in dict.fromkeys(map(str, problems)):
+        click.echo(f"bailee: {told}", err=True)
     if as_json:
         echo_json([describe(session, limits) for session in found])
-        return
+        sys.exit(1 if problems else 0)
     rows = [
         (
             session.id[:8],
@@ -47,7 +52,8 @@ def list_(here: bool, as_json: bool) -> None:
         for session in found
     ]
     heads = ("SESSION", "LAST USED (UTC)", "MESSAGES", "SIZE", "GOES ON", "NAME", "FOLDER")
-    echo_table(heads, rows, empty="No session is kept on this machine.")
+    echo_table(heads, rows, empty="" if problems else "No session is kept on this machine.")
+    sys.exit(1 if problems else 0)
 
 
 @local.command()

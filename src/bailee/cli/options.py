@@ -64,7 +64,8 @@ def echo_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, empty
     Characters in them that a terminal would obey are made visible.
     """
     if not rows:
-        click.echo(empty, err=True)
+        if empty:
+            click.echo(empty, err=True)
         return
     visible = [heads, *(tuple(make_visible(cell) for cell in row) for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*visible, strict=True)]
