@@ -40,6 +40,14 @@ from bailee.cli.options import with_home
     help="Declare that the upstream, by your agreement with it, retains nothing.",
 )
 @click.option(
+    "--otlp-grpc",
+    type=click.IntRange(0, 65535),
+    is_flag=False,
+    flag_value=4317,
+    metavar="[PORT]",
+    help="Take OpenTelemetry's metrics and logs over gRPC too, on its usual port 4317 if none is named.",
+)
+@click.option(
     "--while-used", is_flag=True, help="End once no `bailee run` uses it; so `bailee run` starts it."
 )
 def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
@@ -53,7 +61,7 @@ def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options:
     \b
     Examples:
       ANTHROPIC_API_KEY=... bailee up
-      bailee up --upstream rehearsal --port 0
+      bailee up --upstream rehearsal --port 0 --otlp-grpc
       bailee up --host 0.0.0.0 --tls-certificate chain.pem --tls-key key.pem
     """
     from bailee.service.configuration import Configuration
@@ -74,4 +82,4 @@ def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options:
             f"Bailee serves {kind} on {address}; state in {configuration.home}. Ctrl-C ends it.", err=True
         )
 
-    run(configuration, announce)
+    run(configuration, announce, lambda text: click.echo(f"bailee: {text}", err=True))

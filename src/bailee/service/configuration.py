@@ -23,6 +23,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         upstream_url: another address of the upstream; needed for `compatible`.
         upstream_credential: how a `compatible` upstream is given its key: x-api-key, bearer or none.
         zero_data_retention: the operator's declaration that the upstream, as configured, retains nothing.
+        otlp_grpc: the port for OTLP over gRPC, 0 for a free one; None to leave it out.
         while_used: end once no `bailee run` uses the service.
     """
 
@@ -38,6 +39,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     upstream_certificate: Path | None = None
     upstream_certificate_key: Path | None = None
     zero_data_retention: bool = False
+    otlp_grpc: int | None = None
     while_used: bool = False
 
 

@@ -52,11 +52,12 @@ GRACE_SECONDS = 10
 SWEEP_SECONDS = 1.0
 
 
-def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
+def run(configuration: Configuration, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Serve until interrupted.
 
     Args:
         announce: called once with the URL, when requests are answered.
+        tell: called with what else is worth knowing, before that.
 
     Raises:
         Problem: the configuration, the home or the address cannot be used.
@@ -70,11 +71,14 @@ def run(configuration: Configuration, announce: Callable[[str], None]) -> None:
             "the home is no folder", where=f"--home {configuration.home}", fix="name a folder"
         ) from None
     with lock_home(configuration.home):
-        uvloop.run(_serve(configuration, os.environ, announce))
+        uvloop.run(_serve(configuration, os.environ, announce, tell))
 
 
 async def _serve(
-    configuration: Configuration, environment: Mapping[str, str], announce: Callable[[str], None]
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    announce: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> None:
     tracker = find_tracker(environment)
     listener = listen(configuration.host, configuration.port)
@@ -151,6 +155,8 @@ async def _serve(
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )
+        if configuration.otlp_grpc is not None:
+            await stack.enter_async_context(_receive_by_grpc(metrics, configuration, tell))
         server = _Server(_settings(configuration, application, gateway))
         url = _url(configuration, listener)
         # What is left behind by a kill is told from a running service by its lock, not by this file.
@@ -163,6 +169,27 @@ async def _serve(
         sweeping = asyncio.create_task(_sweep(configuration, state, server))
         stack.callback(sweeping.cancel)
         await server.serve(sockets=[listener])
+
+
+@contextlib.asynccontextmanager
+async def _receive_by_grpc(
+    metrics: MetricsReceiver, configuration: Configuration, tell: Callable[[str], None]
+) -> AsyncIterator[None]:
+    try:
+        from bailee.flows.metrics.procedures import open_server  # 40 ms and 20 MB, for who asks for it
+    except ModuleNotFoundError:
+        raise Problem(
+            "grpcio is not installed", where="--otlp-grpc", fix="install it: pip install 'bailee[grpc]'"
+        ) from None
+    certificate, key = configuration.tls_certificate, configuration.tls_key
+    tls = (certificate, key) if certificate and key else None
+    assert configuration.otlp_grpc is not None
+    server, port = await open_server(metrics, configuration.host, configuration.otlp_grpc, tls=tls)
+    tell(f"OTLP over gRPC is taken on port {port}.")
+    try:
+        yield
+    finally:
+        await server.stop(GRACE_SECONDS)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -28,7 +28,7 @@ MOST_DECODED_BYTES = 20 * 1024 * 1024
 RETRY_SECONDS = 5
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 # google.rpc.Code, which OTLP's errors are told in.
-_CODES = {400: 3, 401: 16, 403: 7, 413: 8, 415: 3, 503: 14}
+CODES = {400: 3, 401: 16, 403: 7, 413: 8, 415: 3, 503: 14}
 
 
 class MetricsReceiver:
@@ -53,17 +53,34 @@ class MetricsReceiver:
 
     # --- OTLP ---
 
+    async def export(self, path: str, signal: Signal, key: bytes, body: bytes) -> bytes:
+        """Take an export in protobuf that came otherwise than over HTTP, and return the answer to it.
+
+        Args:
+            path: what it came by.
+
+        Raises:
+            Refused: it is not taken.
+        """
+        sender = self._intake.admit(key)
+        self._require_allowed(path, sender)
+        if len(body) > MOST_DECODED_BYTES:
+            raise self._refuse(path, sender, 413, f"an export is at most {MOST_DECODED_BYTES} bytes")
+        taken = await self._take(path, sender, body, lambda data: exports.read_protobuf(data, signal))
+        return exports.write_protobuf(signal, taken.rejected, taken.message)
+
     def _exporting(self, signal: Signal) -> Callable[[Request], Awaitable[Response]]:
         async def receive(request: Request) -> Response:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             is_protobuf = kind == PROTOBUF
+            path = _path(request)
             try:
                 sender = self._intake.admit(read_key(request.headers.raw))
                 if kind not in (PROTOBUF, JSON):
-                    raise self._refuse(request, sender, 415, f"send {PROTOBUF} or {JSON}")
+                    raise self._refuse(path, sender, 415, f"send {PROTOBUF} or {JSON}")
                 body = await self._read(request, sender)
                 read = exports.read_protobuf if is_protobuf else exports.read_json
-                taken = await self._take(request, sender, body, lambda data: read(data, signal))
+                taken = await self._take(path, sender, body, lambda data: read(data, signal))
             except Refused as refused:
                 return _tell_status(refused, is_protobuf=is_protobuf)
             write = exports.write_protobuf if is_protobuf else exports.write_json
@@ -87,7 +104,7 @@ class MetricsReceiver:
                 )
                 return statsig.read_events(uncovered)
 
-            await self._take(request, sender, body, read)
+            await self._take(_path(request), sender, body, read)
         except Refused as refused:
             return JSONResponse({"success": False, "message": f"Bailee: {refused}."}, refused.status)
         return JSONResponse(statsig.TAKEN, 202)
@@ -105,29 +122,33 @@ class MetricsReceiver:
     # --- both ---
 
     async def _read(self, request: Request, sender: Sender) -> bytes:
-        if not sender.decision.allowed:
-            raise self._refuse(request, sender, 403, f"refused by {sender.decision.decided_by}")
+        path = _path(request)
+        self._require_allowed(path, sender)
         coding = request.headers.get("content-encoding", "")
         try:
             return await read_body(request.stream(), coding, most=MOST_BYTES, most_decoded=MOST_DECODED_BYTES)
         except TooLong:
             text = f"a body is at most {MOST_BYTES} bytes, and {MOST_DECODED_BYTES} without its coding"
-            raise self._refuse(request, sender, 413, text) from None
+            raise self._refuse(path, sender, 413, text) from None
         except Undecodable:
-            raise self._refuse(request, sender, 400, f"the body is not {coding[:20]!r}") from None
+            raise self._refuse(path, sender, 400, f"the body is not {coding[:20]!r}") from None
         except ClientDisconnect:
-            raise self._refuse(request, sender, 400, "the body ended early") from None
+            raise self._refuse(path, sender, 400, "the body ended early") from None
+
+    def _require_allowed(self, path: str, sender: Sender) -> None:
+        if not sender.decision.allowed:
+            raise self._refuse(path, sender, 403, f"refused by {sender.decision.decided_by}")
 
     async def _take(
-        self, request: Request, sender: Sender, body: bytes, read: Callable[[bytes], list[Sample]]
+        self, path: str, sender: Sender, body: bytes, read: Callable[[bytes], list[Sample]]
     ) -> Taken:
         try:
             samples = read(body)
         except Malformed as fault:
-            raise self._refuse(request, sender, 400, str(fault)) from None
+            raise self._refuse(path, sender, 400, str(fault)) from None
         today = datetime.fromtimestamp(self._intake.wall_clock(), UTC).date()
         taken = take(samples, self._deltas, sender.principal.key_id, today=today)
-        path, size = _path(request), len(body)
+        size = len(body)
         if taken.points and not sender.decision.terms.retention.is_none:
             reason = f"{taken.rejected} dropped" if taken.rejected else None
             await self._intake.keep(sender, path, pack(taken.points), request_bytes=size, reason=reason)
@@ -138,8 +159,8 @@ class MetricsReceiver:
             )
         return taken
 
-    def _refuse(self, request: Request, sender: Sender, status: int, message: str) -> Refused:
-        self._intake.note(sender, _path(request), state=State.REFUSED, status=status, reason="refused")
+    def _refuse(self, path: str, sender: Sender, status: int, message: str) -> Refused:
+        self._intake.note(sender, path, state=State.REFUSED, status=status, reason="refused")
         return Refused(status, message)
 
 
@@ -163,7 +184,7 @@ def _find_statsig_key(request: Request) -> bytes:
 def _tell_status(refused: Refused, *, is_protobuf: bool) -> Response:
     """Answer with google.rpc.Status, in the request's type, as OTLP has it."""
     headers = {"Retry-After": str(RETRY_SECONDS)} if refused.status == 503 else {}
-    code, text = _CODES[refused.status], f"Bailee: {refused}."
+    code, text = CODES[refused.status], f"Bailee: {refused}."
     if is_protobuf:
         from google.rpc.status_pb2 import Status
 

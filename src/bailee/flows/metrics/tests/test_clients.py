@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bailee.flows.metrics.results import read_points
-from counterparts.holdings import find_bytes
+from counterparts.holdings import find_bytes, make_key
 from counterparts.services import clean_environment
 from counterparts.sinks import Seen, run_with_sink
 
@@ -59,7 +59,29 @@ def test_opentelemetrys_sdk(tmp_path: Path) -> None:
     assert not find_bytes(tmp_path / "state", CANARY, b"secret.project")
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+def run_by_grpc(folder: Path, *command: str, project: Path | None = None, **variables: str) -> Seen:
+    """Run a client beside a service that takes OTLP over gRPC, in a network namespace without a route."""
+    home = folder / "state"
+    key = make_key(home)
+    environment = clean_environment(folder, PYTHONPATH=str(ROOT / "tests"), **variables)
+    beside = [sys.executable, str(HERE / "exporting.py"), str(home), str(folder), key]
+    return run_with_sink([*beside, *command], project or folder, environment)
+
+
+def test_opentelemetrys_sdk_over_grpc(tmp_path: Path) -> None:
+    """Metrics and logs, gzip: the same is held as over HTTP, and what was dropped is told to the sender."""
+    client = [sys.executable, str(HERE / "clients.py"), "grpc"]
+    seen = run_by_grpc(tmp_path, *client, OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+    assert seen.status == 0, seen.stderr
+    assert held(tmp_path) == [
+        ("claude_code.commit.count", {"value": 3.0}),
+        ("claude_code.commit.count", {"value": 4.0}),
+        TURN,
+    ]
+    assert not find_bytes(tmp_path / "state", CANARY, b"secret.project")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json", "grpc"])
 def test_claude_code(tmp_path: Path, protocol: str) -> None:
     """Its own export of metrics and events is taken; nothing of prompt, path or account is held."""
     from counterparts.claude import BINARY, TOOLS
@@ -67,19 +89,21 @@ def test_claude_code(tmp_path: Path, protocol: str) -> None:
     project = tmp_path / "canary-project"
     project.mkdir()
     (project / "greet.py").write_text("def greet():\n    return 'canary-in-code'\n")
-    environment = clean_environment(
-        tmp_path,
-        BAILEE_HOME=str(tmp_path / "state"),
-        CLAUDE_CODE_ENABLE_TELEMETRY="1",
-        OTEL_METRICS_EXPORTER="otlp",
-        OTEL_LOGS_EXPORTER="otlp",
-        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-        OTEL_LOG_USER_PROMPTS="1",
-        OTEL_LOG_TOOL_DETAILS="1",
-    )
-    run = [sys.executable, "-m", "bailee", "run", "--upstream", "rehearsal", "--"]
+    variables = {
+        "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_LOGS_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_LOG_USER_PROMPTS": "1",
+        "OTEL_LOG_TOOL_DETAILS": "1",
+    }
     agent = [str(BINARY), "-p", "rehearse greet canary-in-a-prompt", "--allowedTools", TOOLS]
-    seen = run_with_sink([*run, *agent], project, environment)
+    if protocol == "grpc":
+        seen = run_by_grpc(tmp_path, *agent, project=project, **variables)
+    else:
+        run = [sys.executable, "-m", "bailee", "run", "--upstream", "rehearsal", "--"]
+        environment = clean_environment(tmp_path, BAILEE_HOME=str(tmp_path / "state"), **variables)
+        seen = run_with_sink([*run, *agent], project, environment)
     assert seen.status == 0, seen.stderr
     names = {name for name, _ in held(tmp_path)}
     assert {"claude_code.session.count", "claude_code.token.usage", "claude_code.api_request"} <= names
