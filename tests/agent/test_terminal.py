@@ -155,6 +155,10 @@ def test_the_survey_takes_no_key_that_was_meant_for_something_else(
         terminal.press("C-d")
         terminal.wait_until_ended()
         told = run_program(
-            "survey", "--json", environment={"HOME": str(tmp_path), "BAILEE_HOME": str(home)}, folder=tmp_path
+            "survey",
+            "days",
+            "--json",
+            environment={"HOME": str(tmp_path), "BAILEE_HOME": str(home)},
+            folder=tmp_path,
         )
         assert [(one["rating"], one["count"]) for one in json.loads(told.stdout)] == [("3", 1)]

@@ -11,7 +11,10 @@ import pytest
 
 from counterparts.programs import run_program
 
-FLOWS = ["messages", "metrics", "errors", "feedback", "survey", "update", "local_cache", "git", "web"]
+FLOWS = [
+    *("messages", "metrics", "errors", "feedback", "survey", "update", "local_cache", "git", "web"),
+    "forwarding",
+]
 KEYS = [
     "id",
     "allowed",

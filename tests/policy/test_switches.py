@@ -17,13 +17,17 @@ STOPS = {
     "CLAUDE_CODE_DISABLE_FEEDBACK_SURVEY": {"survey"},
     "DISABLE_AUTOUPDATER": {"update"},
     "CLAUDE_CODE_SKIP_PROMPT_HISTORY": {"local_cache"},
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": {"metrics", "errors", "feedback", "survey", "update"},
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": {
+        *("metrics", "errors", "feedback", "survey", "update", "forwarding")
+    },
+    "BAILEE_DISABLE_FORWARDING": {"forwarding"},
     "DO_NOT_TRACK": {"metrics", "errors", "survey"},
 }
 
 
 def stopped(*words: str, agent: str = "bailee") -> set[str]:
-    context = describe(words)
+    # With a next hop: without one nothing is forwarded anyway.
+    context = describe([*words, "forwarding=on"])
     return {str(flow.id) for flow in load_manifest(agent).flows if not decide(flow, context).allowed}
 
 

@@ -137,6 +137,8 @@ def test_a_walk_by_the_rfc(database: str, bailee: Bailee, client: Client) -> Non
         "account_limit": None,
         "organization_limit": None,
         "is_first_party": False,
+        "account_refuses": [],
+        "organization_refuses": [],
     }
     assert client.error(codes["device_code"]) == "invalid_grant"  # once
     form = {"client_id": CLIENT_ID, "token": token["access_token"], "token_type_hint": "refresh_token"}

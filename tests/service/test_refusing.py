@@ -12,7 +12,6 @@ from bailee.accounts.keys import create_key
 from bailee.agent.account import Account, ask_account
 from bailee.agent.service import Service as Place
 from bailee.manifests import load_manifest
-from bailee.policy.consents import REFUSABLE
 from bailee.policy.decisions import decide
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import Plan
@@ -70,7 +69,7 @@ def prove(desk: Desk, name: str) -> str:
     return str(desk.run("keys", "create", "--account", name, "--for-holder").stdout.strip())
 
 
-@pytest.mark.parametrize("flow", REFUSABLE)
+@pytest.mark.parametrize("flow", REQUESTS)
 def test_what_an_account_refuses_is_not_taken(desk: Desk, flow: FlowId) -> None:
     """It is refused by name and not held; others' is, and what was taken before stays."""
     taken = REQUESTS[flow][2]
@@ -100,9 +99,9 @@ def test_only_the_account_holder_accepts_again(desk: Desk) -> None:
     assert send(desk, FlowId.METRICS, "bob")[0] == 200
     assert send(desk, FlowId.ERRORS, "bob")[0] == 403
     shown = desk.json("privacy", "show", "--account", "bob")
-    assert shown["refuses"] == ["errors", "feedback", "survey"]
+    assert shown["refuses"] == ["errors", "feedback", "survey", "forwarding"]
     assert (
-        "Nothing is taken of: errors, feedback, survey."
+        "Nothing is taken of: errors, feedback, survey, forwarding."
         in desk.run("privacy", "show", "--account", "bob").stdout
     )
 

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     NO_ERRORS = "no_errors"
     NO_FEEDBACK = "no_feedback"
     NO_SURVEY = "no_survey"
+    NO_FORWARDING = "no_forwarding"
 
     @classmethod
     def refusing(cls, flow: FlowId) -> "Kind":

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "errors": ("bailee.cli.errors:errors", "What agents reported of their own faults, grouped."),
     "explain": ("bailee.cli.explain:explain", "Say what leaves this machine, why, and how to stop it."),
     "feedback": ("bailee.cli.feedback:feedback", "Reports sent with /bug: read, triage, take back."),
+    "forwarding": ("bailee.cli.forwarding:forwarding", "Where metrics and errors go on to, and how far."),
     "holds": ("bailee.cli.holds:holds", "Keep what the law wants kept, until it is released."),
     "keys": ("bailee.cli.keys:keys", "Create, list and revoke the keys agents present."),
     "ledger": ("bailee.cli.ledger:ledger", "Show and verify the log of what was decided and erased."),

@@ -9,6 +9,7 @@ import click
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
     from bailee.flows.metrics.results import Usage
@@ -20,9 +21,14 @@ _BARS = "▁▂▃▄▅▆▇█"
 @click.option(
     "--since", metavar="PERIOD", default="30d", show_default=True, help="How far to look back, such as 7d."
 )
+@click.option(
+    "--parquet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every point into this new file instead: hour, name, and a column for each field.",
+)
 @with_home
 @with_json
-def metrics(since: str, home: Path, as_json: bool) -> None:
+def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None:
     """Show latency, reliability and usage, by UTC day. Who sent what is not in it.
 
     What is held are the events of the catalogue (docs/operational-data.md), numbers rounded to two digits.
@@ -36,7 +42,18 @@ def metrics(since: str, home: Path, as_json: bool) -> None:
     if period.is_none or (until := period.expires_on(today)) is None:
         raise Problem(f"{since!r} is no time to look back", where="--since", fix="give one such as 7d or 30d")
     first = today - (until - today) + timedelta(days=1)
-    found = summarize(read_points(home, since=first))
+    points = read_points(home, since=first)
+    if parquet is not None:
+        from bailee.flows.metrics.tables import write_parquet
+
+        write_parquet(points, parquet)
+        told = {"rows": len(points), "out": str(parquet)}
+        if as_json:
+            echo_json(told)
+        else:
+            click.echo(f"Wrote {tell_count(len(points), 'point')} to {parquet}.", err=True)
+        return
+    found = summarize(points)
     if as_json:
         echo_json(msgspec.to_builtins(found))
         return

@@ -48,6 +48,12 @@ from bailee.cli.options import with_home
     help="Take OpenTelemetry's metrics and logs over gRPC too, on its usual port 4317 if none is named.",
 )
 @click.option(
+    "--forward",
+    multiple=True,
+    metavar="KIND[=URL]",
+    help="Where metrics or errors go on to: otlp=URL, statsig=URL, sentry. May be given for each.",
+)
+@click.option(
     "--while-used", is_flag=True, help="End once no `bailee run` uses it; so `bailee run` starts it."
 )
 def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
@@ -57,6 +63,10 @@ def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options:
     come from the environment: BAILEE_UPSTREAM_KEY or ANTHROPIC_API_KEY; AWS_REGION and the AWS credential
     chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY hold. With
     BAILEE_GITHUB_REPOSITORY it opens the issues that people ask for with their reports.
+
+    With --forward what is held of metrics and errors goes on to a next hop, without whoever sent it. Its
+    credentials are BAILEE_FORWARD_OTLP_HEADERS (name=value,...), BAILEE_FORWARD_STATSIG_KEY and
+    BAILEE_FORWARD_SENTRY_DSN. BAILEE_DISABLE_FORWARDING=1 stops it; see: bailee forwarding
 
     \b
     Examples:

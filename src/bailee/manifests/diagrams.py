@@ -89,6 +89,8 @@ def defaults(flow: Flow) -> str:
     if flow.is_required(Location.LOCAL):
         return "required"
     off = [provider.capitalize() for provider in Provider if not flow.default[provider]]
+    if not any(flow.default.values()):
+        return "off by default"
     words = "started by the user" if flow.initiated_by == "user" else "on by default"
     if flow.required:
         words += "; required in the cloud"

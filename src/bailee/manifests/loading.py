@@ -14,6 +14,7 @@ from bailee.policy.problems import Problem
 from bailee.policy.switches import SELECTORS
 
 FOLDER = Path(__file__).parent
+OWN = "bailee"  # the manifest of our own agent, and of the service
 EVERYTHING_OFF = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
 
 
@@ -165,8 +166,10 @@ def read_manifest(path: Path) -> Manifest:
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     declared = [flow.id for flow in manifest.flows]
     for name in FlowId:
-        if declared.count(name) != 1:
-            yield "flows", f"{name} is declared {declared.count(name)} times", "declare each flow once"
+        wanted = int(name is not FlowId.FORWARDING or manifest.agent == OWN)
+        if declared.count(name) != wanted:
+            fix = "declare each flow once" if wanted else "leave it out: it leaves the service, not an agent"
+            yield "flows", f"{name} is declared {declared.count(name)} times", fix
     for place, flow in enumerate(manifest.flows):
         for key, what, fix in _flow_contradictions(flow):
             yield f"flows[{place}].{key}", f"{flow.id}: {what}", fix

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from bailee.manifests.catalogues import find_catalogues
 from bailee.manifests.diagrams import draw
-from bailee.manifests.loading import agents, load_manifest
+from bailee.manifests.loading import OWN, agents, load_manifest
 from bailee.manifests.pages import catalogue_page, page
 
 OPERATIONAL = "operational-data.md"
-OWN = "bailee"  # this agent's page needs no suffix
 
 
 def published(agent: str) -> Mapping[str, str]:
     """Return the files of one agent's manifest: name to text."""
+    # Its page needs no suffix.
     stem = "data-usage" if agent == OWN else f"data-usage-{agent}"
     manifest = load_manifest(agent)
     return {f"{stem}.md": page(manifest, f"{stem}.svg"), f"{stem}.svg": draw(manifest)}

@@ -27,7 +27,7 @@ class Grantor(StrEnum):
 GRANTOR = {Consent.TRAINING: Grantor.ACCOUNT_HOLDER, Consent.DPP: Grantor.ORGANIZATION_ADMIN}
 
 # Flows of which an account or an organization may have nothing taken: none is needed to answer a prompt.
-REFUSABLE = (FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK, FlowId.SURVEY)
+REFUSABLE = (FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK, FlowId.SURVEY, FlowId.FORWARDING)
 
 DPP_PLANS = frozenset({Plan.TEAM, Plan.ENTERPRISE, Plan.API})
 

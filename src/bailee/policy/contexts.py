@@ -29,6 +29,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         organization_limit: the longest time the organization lets records be held; None for no wish.
         account_limit: the longest time the account holder lets records be held; None for no wish.
         organization_refuses, account_refuses: flows of which they let nothing be taken.
+        has_next_hop: whether the operator of the service named where metrics or errors are forwarded to.
         layers: settings, in any order.
     """
 
@@ -43,6 +44,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     account_limit: Period | None = None
     organization_refuses: tuple[FlowId, ...] = ()
     account_refuses: tuple[FlowId, ...] = ()
+    has_next_hop: bool = False
     layers: tuple[Layer, ...] = ()
 
     def every_layer(self) -> tuple[Layer, ...]:
@@ -114,7 +116,7 @@ def variable(layers: Sequence[Layer], name: str, *, with_repository: bool = Fals
     return "", ""
 
 
-KEYS = ("plan", "training", "provider", "dpp", "zdr", "location", "env.NAME")
+KEYS = ("plan", "training", "provider", "dpp", "zdr", "location", "forwarding", "env.NAME")
 _SWITCHED = {"on": True, "off": False}
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -122,7 +124,8 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 def describe(assignments: Sequence[str], *, where: str = "--as") -> Context:
     """Build a context from `key=value` words; what is not said is api, anthropic, local, everything off.
 
-    Keys: plan, training (on, off), provider, dpp (on, off), zdr (on, off), location, env.NAME.
+    Keys: plan, training (on, off), provider, dpp (on, off), zdr (on, off), location, forwarding (on, off: is
+    there a next hop), env.NAME.
 
     Raises:
         Problem: for a word without `=`, an unknown key or value, a key given twice, a provider that
@@ -164,6 +167,7 @@ def describe(assignments: Sequence[str], *, where: str = "--as") -> Context:
             training=_switched(said.get("training", "off"), "training", where),
             dpp=_switched(said.get("dpp", "off"), "dpp", where),
             zdr=_switched(said.get("zdr", "off"), "zdr", where),
+            has_next_hop=_switched(said.get("forwarding", "off"), "forwarding", where),
             layers=layers,
         )
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from bailee.policy.consents import offers_dpp, offers_training
 from bailee.policy.contexts import Context
-from bailee.policy.flows import Flow
+from bailee.policy.flows import Flow, FlowId
 from bailee.policy.layers import OWNER, RANK, Layer, LayerName
 from bailee.policy.periods import NONE, Period, tighten, tightest
 from bailee.policy.retention import Holding, retention_rule
@@ -123,7 +123,16 @@ def _refusals(flow: Flow, context: Context) -> Iterator[Rule]:
             "Zero data retention: a report would be a transcript held for 5 years.",
             SOURCES["zdr"],
         )
-    if not flow.default[context.provider]:
+    if flow.id == FlowId.FORWARDING:
+        if not context.has_next_hop:
+            yield Rule(
+                "default.service",
+                LayerName.SERVICE,
+                Effect.REFUSES,
+                "Off by default: the operator of the service named no next hop.",
+                flow.source,
+            )
+    elif not flow.default[context.provider]:
         yield Rule(
             f"default.{context.provider}",
             LayerName.PROVIDER,
@@ -180,6 +189,9 @@ def _admission(flow: Flow, context: Context, required: bool) -> Rule:
             "Required: the agent cannot work without it.",
             flow.source,
         )
+    if flow.id == FlowId.FORWARDING:
+        text = "The operator of the service named a next hop; nothing switches it off."
+        return Rule("next_hop", LayerName.SERVICE, Effect.ALLOWS, text, flow.source)
     return Rule(
         f"default.{context.provider}",
         LayerName.PROVIDER,

@@ -21,6 +21,8 @@ class FlowId(StrEnum):
     LOCAL_CACHE = "local_cache"
     GIT = "git"
     WEB = "web"
+    # Leaves the service, where all others leave the agent: Bailee's own manifest alone declares it.
+    FORWARDING = "forwarding"
 
 
 class Flow(

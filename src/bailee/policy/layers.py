@@ -15,10 +15,13 @@ from bailee.policy.periods import Period
 
 
 class LayerName(StrEnum):
-    """Where a rule comes from: the specification, the provider's default, or a layer that tightens them."""
+    """Where a rule comes from: the specification, the provider's default, what the operator of the service
+    configured, or a layer that tightens them.
+    """
 
     SPECIFICATION = "specification"
     PROVIDER = "provider"
+    SERVICE = "service"
     ACCOUNT = "account"
     ORGANIZATION = "organization"
     MANAGED = "managed"

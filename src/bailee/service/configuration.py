@@ -24,6 +24,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         upstream_credential: how a `compatible` upstream is given its key: x-api-key, bearer or none.
         zero_data_retention: the operator's declaration that the upstream, as configured, retains nothing.
         otlp_grpc: the port for OTLP over gRPC, 0 for a free one; None to leave it out.
+        forward: next hops, see `flows.forwarding.hops.read_hops`.
         while_used: end once no `bailee run` uses the service.
     """
 
@@ -40,6 +41,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     upstream_certificate_key: Path | None = None
     zero_data_retention: bool = False
     otlp_grpc: int | None = None
+    forward: tuple[str, ...] = ()
     while_used: bool = False
 
 

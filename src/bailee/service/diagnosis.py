@@ -8,6 +8,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts.tables import outbox as accounts_outbox
+from bailee.flows.feedback.queue import IssueState
+from bailee.flows.forwarding.progress import list_progress
 from bailee.ledger.log import FOLDER
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
@@ -20,6 +22,9 @@ from bailee.vault.backups.creation import list_key_copies
 from bailee.vault.custody import Custody, open_custody
 from bailee.vault.health import check_retention
 from bailee.vault.holds import list_holds
+
+# With longer and longer pauses, some minutes of trying.
+_ATTEMPTS_TO_TELL = 5
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -88,6 +93,8 @@ def _look(custody: Custody) -> Iterator[Finding]:
         "the next sweep moves them" if waiting else "",
     )
     yield from _look_at_key_copies(custody)
+    yield from _look_at_issues(custody)
+    yield from _look_at_next_hops(custody)
     with custody.vault.connect() as connection:
         holds = list_holds(connection, tables.holds.c.released_ms.is_(None))
     yield Finding("legal holds", True, f"{tell_count(len(holds), 'hold')} in force")
@@ -108,6 +115,33 @@ def _look_at_key_copies(custody: Custody) -> Iterator[Finding]:
         told = f"the one made with backup {one.backup[:8]} should have been deleted {days:.1f} days ago"
         yield Finding(
             "copies of keys", False, told, f"delete it, then: bailee backup forget {one.backup[:8]}"
+        )
+
+
+def _look_at_issues(custody: Custody) -> Iterator[Finding]:
+    table = tables.issues
+    query = sa.select(table.c.report, table.c.fault).where(table.c.state == IssueState.FAILED.value)
+    with custody.vault.connect() as connection:
+        for report, fault in connection.execute(query):
+            told = f"the issue of {report} was not opened: {fault}"
+            yield Finding("issues", False, told, f"open it by hand, then: bailee feedback close {report}")
+
+
+def _look_at_next_hops(custody: Custody) -> Iterator[Finding]:
+    """Tell of next hops that were tried in vain several times, or passed something over or by."""
+    for one in list_progress(custody.vault):
+        lost = (
+            f"{one.refused} refused, {one.overdue} passed over after days"
+            if one.refused + one.overdue
+            else ""
+        )
+        is_down = one.attempts >= _ATTEMPTS_TO_TELL
+        told = "; ".join(filter(None, (f"{one.fault}, {one.attempts} times" if is_down else "", lost)))
+        yield Finding(
+            f"forwarding to {one.target}",
+            not is_down,
+            told or f"{one.sent} sent",
+            "see: bailee forwarding" if told else "",
         )
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from bailee.flows.feedback.github import find_tracker
 from bailee.flows.feedback.queue import IssueQueue, enqueue
 from bailee.flows.feedback.receiver import FeedbackReceiver
 from bailee.flows.feedback.storage import erase_report, find_sent
+from bailee.flows.forwarding.hops import read_hops
 from bailee.flows.messages.connections import ConnectionPool
 from bailee.flows.messages.gateway import Gateway
 from bailee.flows.messages.models import make_routes
@@ -33,9 +34,11 @@ from bailee.flows.messages.upstreams import Origin
 from bailee.flows.metrics.receiver import MetricsReceiver
 from bailee.flows.survey.receiver import SurveyReceiver
 from bailee.manifests import load_manifest
+from bailee.policy.contexts import Context
 from bailee.policy.problems import Problem
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
+from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
 from bailee.service.running import FILE_NAME, Running, lock_home
 from bailee.service.runs import sweep, withdraw
@@ -81,6 +84,7 @@ async def _serve(
     tell: Callable[[str], None],
 ) -> None:
     tracker = find_tracker(environment)
+    read_hops(configuration.forward, environment)  # what cannot be used is told before anything starts
     listener = listen(configuration.host, configuration.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -142,6 +146,21 @@ async def _serve(
         has_work = watch_work(vault, keystore, directory.engine)
         sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
         stack.push_async_callback(_cancel, sweeping)
+        if hops := read_hops(configuration.forward, environment):
+
+            def open_segment(account: str, session: str, segment: int) -> Iterator[tuple[int, bytes]]:
+                today = datetime.now(UTC).date()
+                held = read_session(vault, keystore, account, session, today=today, segment=segment)
+                return ((one.exchange, one.request.reveal()) for one in held)
+
+            forwarder = make_forwarder(
+                hops, vault, open_segment, directory, provider=upstream.provider, environment=environment
+            )
+            general = decide_forwarding(Context(provider=upstream.provider), environment)
+            told = "on" if general.allowed else f"switched off by {general.decided_by}"
+            tell(f"Forwarding to {', '.join(hop.target for hop in hops)} is {told}.")
+            forwarder.begin()
+            stack.push_async_callback(_cancel, asyncio.create_task(forwarder.run()))
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(

@@ -27,7 +27,7 @@ VAULT = Store(
     "vault",
     vault,
     _REVISIONS / "vault",
-    "0007",
+    "0009",
     can_shrink=True,
     file="vault/vault.db",
     # What tightens or erases; every segment that begins would tell all recorders to look again.
@@ -168,6 +168,46 @@ issues = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("fault", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What was decided of a group of errors; one without a row is open. The group is told by a digest.
+error_groups = sa.Table(
+    "error_groups",
+    vault,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Where metrics and errors are forwarded to, and how far that has come; what waits is what is held.
+next_hops = sa.Table(
+    "next_hops",
+    vault,
+    sa.Column("name", sa.Text, primary_key=True),
+    # Scheme, host and port; never a credential.
+    sa.Column("target", sa.Text, nullable=False),
+    # The id of the latest exchange that is done with.
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("sent", sa.BigInteger, nullable=False),
+    sa.Column("refused", sa.BigInteger, nullable=False),
+    sa.Column("overdue", sa.BigInteger, nullable=False),
+    # A node that has taken one puts `next_ms` off.
+    sa.Column("next_ms", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("succeeded_ms", sa.BigInteger, nullable=True),
+    sa.Column("fault", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Exchanges that are done with, as long as one that began earlier may still come.
+forwarded = sa.Table(
+    "forwarded",
+    vault,
+    sa.Column("hop", sa.Text, sa.ForeignKey("next_hops.name"), primary_key=True),
+    sa.Column("exchange", sa.BigInteger, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
 

@@ -94,8 +94,8 @@ def _for_statsig(events: Iterable[Event]) -> dict[str, object]:
     rows = [
         {
             "eventName": event.name,
-            "value": None,
-            "metadata": {key: str(value) for key, value in event.fields.items()},
+            "value": event.fields.get("value"),
+            "metadata": {key: str(value) for key, value in event.fields.items() if key != "value"},
             "user": {"userID": ""},
             "time": event.hour_ms,
         }

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import msgspec
 
-from bailee.flows.survey.ratings import Answer
+from bailee.flows.survey.ratings import Answer, Rating
 from bailee.vault.reader import Exchange, Transcript
 
 
@@ -17,6 +17,34 @@ class Count(msgspec.Struct, frozen=True):
     version: str
     rating: str
     count: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """All ratings of a version.
+
+    Attributes:
+        counts: by rating.
+        mean: of those who gave a number, from 1 to 3; None where nobody did.
+    """
+
+    version: str
+    counts: dict[str, int]
+    mean: float | None
+
+
+def summarize(counts: Iterable[Count]) -> list[Summary]:
+    """Add counts up by version."""
+    by_version: dict[str, Counter[str]] = {}
+    for count in counts:
+        by_version.setdefault(count.version, Counter())[count.rating] += count.count
+    found = []
+    for version, counted in sorted(by_version.items()):
+        rated = {int(rating): count for rating, count in counted.items() if rating != Rating.DISMISS}
+        given = sum(rated.values())
+        mean = sum(rating * count for rating, count in rated.items()) / given if given else None
+        counts_of = {rating.value: counted.get(rating.value, 0) for rating in Rating}
+        found.append(Summary(version, counts_of, round(mean, 2) if mean is not None else None))
+    return found
 
 
 def count_ratings(exchanges: Iterable[Exchange], transcripts: Iterable[Transcript]) -> list[Count]:

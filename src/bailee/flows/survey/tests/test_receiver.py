@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
 from bailee.flows.survey.ratings import Rating
 from bailee.flows.survey.receiver import NOBODY, SESSION
-from bailee.flows.survey.results import count_ratings
+from bailee.flows.survey.results import Count, count_ratings, summarize
 from bailee.policy.plans import Plan
 from bailee.vault import tables
 from bailee.vault.reader import list_exchanges, read_session
@@ -73,7 +73,7 @@ def test_each_rating_is_counted_and_dismissing_is_one(service: Service, key: str
     expected = {("1.2", "1"): 1, ("1.2", "2"): 1, ("1.2", "3"): 1, ("1.2", "dismiss"): 2}
     assert {one: number for one, number in count(service.home).items() if one[0] == "1.2"} == expected
     environment = clean_environment(service.home.parent, BAILEE_HOME=str(service.home))
-    told = run_program("survey", "--json", environment=environment, folder=service.home.parent)
+    told = run_program("survey", "days", "--json", environment=environment, folder=service.home.parent)
     assert sum(one["count"] for one in json.loads(told.stdout) if one["version"] == "1.2") == 5
 
 
@@ -133,3 +133,22 @@ def test_a_rating_goes_on_its_day(service: Service, key: str) -> None:
     assert post(service, b'{"rating":"2","version":"30"}', key)[0] == 204
     assert count(service.home, days=29)
     assert count(service.home, days=30) == {}
+
+
+def test_a_summary_counts_dismissals_apart() -> None:
+    """By version; the mean is of those who gave a number, and none where nobody did."""
+    day = date(2026, 11, 26)
+    counts = [
+        Count(day, "1.0.0", "1", 1),
+        Count(day, "1.0.0", "3", 2),
+        Count(day + timedelta(days=1), "1.0.0", "3", 1),
+        Count(day, "1.0.0", "dismiss", 9),
+        Count(day, "2.0.0", "dismiss", 1),
+    ]
+    first, second = summarize(counts)
+    assert (first.version, first.counts, first.mean) == (
+        "1.0.0",
+        {"1": 1, "2": 0, "3": 3, "dismiss": 9},
+        2.5,
+    )
+    assert (second.counts["dismiss"], second.mean) == (1, None)
