@@ -150,7 +150,7 @@ def start_litellm(place: Path, upstream: int) -> Running:
     return Running("litellm", about, read_peer_version("litellm"), port, process, _key(LITELLM_KEY))
 
 
-def start_bailee(place: Path, upstream: int) -> Running:
+def start_bailee(place: Path, upstream: int, *options: str) -> Running:
     """Bailee as it ships: authentication, policy, everything recorded, sealed and committed."""
     port = find_port()
     home = place / "home"
@@ -162,7 +162,7 @@ def start_bailee(place: Path, upstream: int) -> Running:
     version = _run([*bailee, "--version"], place, environment).split()[-1]
     address = f"compatible=http://127.0.0.1:{upstream}"
     command = [*bailee, "up", "--host", "127.0.0.1", "--port", str(port), "--upstream", address]
-    command += ["--upstream-credential", "none"]
+    command += ["--upstream-credential", "none", *options]
     process = _start(command, place, environment, port, 30)
     about = "authentication, policy, full encrypted recording; all its processes on the one core"
     return Running("bailee", about, version, port, process, _key(key), home)

@@ -40,7 +40,7 @@ class Receiver:
 
 def start_service(place: Path) -> Receiver:
     """Bailee as it ships: key, policy, allow-list, sealed, committed to the disk before the answer."""
-    running = start_bailee(place, find_port())
+    running = start_bailee(place, find_port(), "--intake-rate", "1000000")
     key = dict(running.headers)["x-api-key"]
     assert running.process is not None
     assert running.home is not None

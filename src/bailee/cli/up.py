@@ -54,6 +54,13 @@ from bailee.cli.options import with_home
     help="Where metrics or errors go on to: otlp=URL, statsig=URL, sentry. May be given for each.",
 )
 @click.option(
+    "--intake-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="How many requests of metrics a second a key may send, and as many of errors.",
+)
+@click.option(
     "--while-used", is_flag=True, help="End once no `bailee run` uses it; so `bailee run` starts it."
 )
 def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:

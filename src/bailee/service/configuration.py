@@ -25,6 +25,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         zero_data_retention: the operator's declaration that the upstream, as configured, retains nothing.
         otlp_grpc: the port for OTLP over gRPC, 0 for a free one; None to leave it out.
         forward: next hops, see `flows.forwarding.hops.read_hops`.
+        intake_rate: how many requests a second a key may send of metrics, and as many of errors.
         while_used: end once no `bailee run` uses the service.
     """
 
@@ -42,6 +43,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     zero_data_retention: bool = False
     otlp_grpc: int | None = None
     forward: tuple[str, ...] = ()
+    intake_rate: float = 100.0
     while_used: bool = False
 
 

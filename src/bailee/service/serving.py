@@ -36,6 +36,7 @@ from bailee.flows.survey.receiver import SurveyReceiver
 from bailee.manifests import load_manifest
 from bailee.policy.contexts import Context
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.forwarding import decide_forwarding, make_forwarder
@@ -51,6 +52,10 @@ from bailee.vault.recording import Recording
 from bailee.vault.store import open_keys, open_vault
 
 GRACE_SECONDS = 10
+# What a key may send at once of metrics or errors, in seconds of its rate.
+BURST_SECONDS = 20
+# Of reports and of ratings, which people make by hand: how many a second, and at once.
+REPORTS, RATINGS = (20 / 3600, 20), (60 / 3600, 60)
 # How long the key of a `bailee run` that was killed stays in force, and its service up.
 SWEEP_SECONDS = 1.0
 
@@ -111,13 +116,15 @@ async def _serve(
         watch = asyncio.create_task(gateway.watch())
         stack.callback(watch.cancel)
         intake = partial(Intake, keys=keys, provider=upstream.provider, recording=recording)
-        metrics = MetricsReceiver(intake(flow=manifest.flow("metrics")))
-        errors = ErrorsReceiver(intake(flow=manifest.flow("errors")))
+        often = partial(Rates, configuration.intake_rate, configuration.intake_rate * BURST_SECONDS)
+        metrics = MetricsReceiver(intake(flow=manifest.flow("metrics"), rates=often()))
+        errors = ErrorsReceiver(intake(flow=manifest.flow("errors"), rates=often()))
         survey = SurveyReceiver(
             flow=manifest.flow("survey"),
             keys=keys,
             provider=upstream.provider,
             recording=recording,
+            rates=Rates(*RATINGS),
         )
         vault, keystore = open_vault(configuration.home), open_keys(configuration.home)
         stack.callback(vault.dispose)
@@ -127,6 +134,7 @@ async def _serve(
             keys=keys,
             provider=upstream.provider,
             recording=recording,
+            rates=Rates(*REPORTS),
             find_sent=partial(find_sent, vault),
             erase=partial(erase_report, configuration.home),
             enqueue=partial(enqueue, vault),

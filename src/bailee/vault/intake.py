@@ -5,6 +5,7 @@ A flow's receiver reads its own wire and decides what of it may be held; it has 
 and records.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.vault.frames import Begin, Finish
 from bailee.vault.recording import RecorderGone, Recording, decided_of
 from bailee.vault.tables import State
@@ -22,11 +24,17 @@ _NOTHING = (None, None, None, None, None, None, b"", b"")
 
 
 class Refused(Exception):
-    """A request is not taken; `status` is HTTP's."""
+    """A request is not taken.
 
-    def __init__(self, status: int, message: str) -> None:
+    Attributes:
+        status: HTTP's.
+        seconds: when to come again; 0 where that would change nothing.
+    """
+
+    def __init__(self, status: int, message: str, *, seconds: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        self.seconds = seconds
 
 
 class Sender(NamedTuple):
@@ -41,6 +49,7 @@ class Intake:
 
     Args:
         provider: where model traffic of this service goes; telemetry is off by default for some.
+        rates: how often a key may come.
         wall_clock: seconds since 1970 UTC.
     """
 
@@ -51,8 +60,10 @@ class Intake:
         keys: KeyRing,
         provider: Provider,
         recording: Recording,
+        rates: Rates,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._rates = rates
         self._flow = flow
         self._keys = keys
         self._provider = provider
@@ -63,7 +74,7 @@ class Intake:
         """Tell who presents a key, and what the policy says.
 
         Raises:
-            Refused: nobody knows the key, or the accounts cannot be read.
+            Refused: nobody knows the key, it comes too often, or the accounts cannot be read.
         """
         try:
             principal = self._keys.authenticate(key)
@@ -71,6 +82,10 @@ class Intake:
             raise Refused(503, problem.what) from None
         if principal is None:
             raise Refused(401, "no valid key: see bailee keys create")
+        # Not noted in the vault, where a flood of refusals would be one of records.
+        if wait := self._rates.take(principal.key_id):
+            seconds = math.ceil(wait)
+            raise Refused(429, f"this key comes too often; come again in {seconds} s", seconds=seconds)
         return Sender(principal, decide(self._flow, principal.to_context(self._provider)))
 
     async def keep(

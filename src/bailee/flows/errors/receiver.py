@@ -16,15 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
-from bailee.bodies import TooLong, read_body
+from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.codings import Undecodable
 from bailee.flows.errors.envelopes import Envelope, Item, Malformed, read_envelope, read_event
 from bailee.flows.errors.faults import Fault, admit_event, pack
 from bailee.vault.intake import Intake, Refused, Sender
 from bailee.vault.tables import State
 
-# Sentry takes 100 MB and events of 1 MB; what is held of one is a few kilobytes.
-MOST_BYTES, MOST_DECODED_BYTES = 20 * 1024 * 1024, 50 * 1024 * 1024
+# Sentry takes 100 MB and events of 1 MB; what is held of one is a few kilobytes, and no attachment.
+MOST_BYTES = MOST_DECODED_BYTES = 20 * 1024 * 1024
 MOST_EVENT_BYTES = 1024 * 1024
 RETRY_SECONDS, REFUSED_SECONDS = 60, 3600
 EVENT = "event"
@@ -95,6 +95,8 @@ class ErrorsReceiver:
             raise Refused(
                 413, f"an envelope is at most {most[0]} bytes, {most[1]} without its coding"
             ) from None
+        except TooSlow:
+            raise Refused(408, "the body did not come in time") from None
         except Undecodable:
             raise Refused(400, f"the body is not {coding[:20]!r}") from None
         except ClientDisconnect:
@@ -169,6 +171,9 @@ def _tell(refused: Refused) -> Response:
     if refused.status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
         headers["X-Sentry-Rate-Limits"] = f"{RETRY_SECONDS}::key:busy"
+    elif refused.status == 429:
+        headers["Retry-After"] = str(refused.seconds)
+        headers["X-Sentry-Rate-Limits"] = f"{refused.seconds}::key:flood"
     elif refused.status in (401, 403):
         headers["X-Sentry-Rate-Limits"] = f"{REFUSED_SECONDS}::key:refused"
     return JSONResponse({"detail": f"Bailee: {refused}."}, refused.status, headers)

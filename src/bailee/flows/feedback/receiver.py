@@ -7,6 +7,7 @@ session it was sent from.
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +16,13 @@ from functools import partial
 from typing import Protocol
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing, Principal
+from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.flows.feedback.github import Tracker
 from bailee.flows.feedback.issues import Queued, decode_issue
 from bailee.flows.feedback.reports import (
@@ -40,6 +42,7 @@ from bailee.policy.flows import Flow
 from bailee.policy.periods import NONE
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.sizes import tell_size
 from bailee.vault.frames import Begin, Finish
 from bailee.vault.recording import RecorderGone, Recording, decided_of
@@ -61,11 +64,16 @@ class Enqueue(Protocol):
     ) -> bool: ...
 
 
+# A long conversation over a slow line; an upload that fails is made again by hand.
+UPLOAD_SECONDS = 900.0
+
+
 class FeedbackReceiver:
     """The `feedback` flow of a service.
 
     Args:
         provider: where model traffic of this service goes; reports are off by default for some.
+        rates: how often a key may send a report, or ask for an issue.
         find_sent: when a report of an account was sent; it reads the vault, and is called in a thread.
         erase: erases a report and returns the receipt; in a thread as well.
         tracker: where issues are opened; None where nowhere.
@@ -81,6 +89,7 @@ class FeedbackReceiver:
         keys: KeyRing,
         provider: Provider,
         recording: Recording,
+        rates: Rates,
         find_sent: FindSent,
         erase: Erase,
         enqueue: Enqueue,
@@ -92,6 +101,7 @@ class FeedbackReceiver:
         self._keys = keys
         self._provider = provider
         self._recording = recording
+        self._rates = rates
         self._find_sent = find_sent
         self._erase = erase
         self._enqueue = enqueue
@@ -177,23 +187,29 @@ class FeedbackReceiver:
         looked = self._look(request, 0)
         if isinstance(looked, Response):
             return looked
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                return _tell(
-                    413,
-                    f"more than {tell_size(most)}",
-                    fix="leave attachments out, or summarize the conversation first",
-                )
+        if wait := self._rates.take(looked[0].key_id):
+            seconds = math.ceil(wait)
+            told = _tell(429, "this key sent too many reports", fix=f"send it again in {seconds} s")
+            told.headers["Retry-After"] = str(seconds)
+            return told
         try:
-            decode(bytes(body))
+            body = await read_body(request.stream(), "", most=most, most_decoded=most, seconds=UPLOAD_SECONDS)
+        except TooLong:
+            return _tell(
+                413,
+                f"more than {tell_size(most)}",
+                fix="leave attachments out, or summarize the conversation first",
+            )
+        except (TooSlow, ClientDisconnect):
+            return _tell(408, "it did not come in time", fix="send it again")
+        try:
+            decode(body)
         except ValueError as fault:
             return _tell(
                 400, f"it cannot be understood: {fault}", fix="send it with an agent of this version"
             )
         looked = self._look(request, len(body))
-        return looked if isinstance(looked, Response) else (*looked, bytes(body))
+        return looked if isinstance(looked, Response) else (*looked, body)
 
     async def _keep(
         self, principal: Principal, decision: Decision, report: str, path: str, body: bytes, started_ms: int

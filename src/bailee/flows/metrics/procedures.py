@@ -68,12 +68,30 @@ def _handle(receiver: MetricsReceiver, signal: Signal) -> grpc.GenericRpcHandler
         try:
             return await receiver.export(path, signal, read_key(_headers(context)), body)
         except Refused as refused:
-            await context.abort(_STATUSES[CODES[refused.status]], f"Bailee: {refused}.")
+            code, text = _STATUSES[CODES[refused.status]], f"Bailee: {refused}."
+            await context.abort(code, text, trailing_metadata=_tell_pause(refused, code, text))
             raise  # abort has raised
 
     # Bytes in, bytes out: whoever has no key is refused before anything is read.
     handler = grpc.unary_unary_rpc_method_handler(export)
     return grpc.method_handlers_generic_handler(service, {"Export": handler})
+
+
+def _tell_pause(refused: Refused, code: grpc.StatusCode, text: str) -> tuple[tuple[str, bytes], ...]:
+    """Return the details by which an exporter knows that it may come again, and when.
+
+    Source: OTLP/gRPC, "Throttling": RESOURCE_EXHAUSTED is tried again only with RetryInfo.
+    """
+    from google.rpc.error_details_pb2 import RetryInfo
+    from google.rpc.status_pb2 import Status
+
+    if not refused.seconds:
+        return ()
+    status = Status(code=code.value[0], message=text)
+    info = RetryInfo()
+    info.retry_delay.seconds = refused.seconds
+    status.details.add().Pack(info)
+    return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 def _headers(context: "grpc.aio.ServicerContext[bytes, bytes]") -> Iterable[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
-from bailee.bodies import TooLong, read_body
+from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.codings import Undecodable
 from bailee.flows.metrics import exports, statsig
 from bailee.flows.metrics.deltas import Deltas
@@ -28,7 +28,7 @@ MOST_DECODED_BYTES = 20 * 1024 * 1024
 RETRY_SECONDS = 5
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 # google.rpc.Code, which OTLP's errors are told in.
-CODES = {400: 3, 401: 16, 403: 7, 413: 8, 415: 3, 503: 14}
+CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 429: 8, 503: 14}
 
 
 class MetricsReceiver:
@@ -106,7 +106,7 @@ class MetricsReceiver:
 
             await self._take(_path(request), sender, body, read)
         except Refused as refused:
-            return JSONResponse({"success": False, "message": f"Bailee: {refused}."}, refused.status)
+            return _tell_failure(refused)
         return JSONResponse(statsig.TAKEN, 202)
 
     def _answering(self, answer: dict[str, object]) -> Callable[[Request], Awaitable[Response]]:
@@ -114,7 +114,7 @@ class MetricsReceiver:
             try:
                 self._intake.admit(_find_statsig_key(request))
             except Refused as refused:
-                return JSONResponse({"success": False, "message": f"Bailee: {refused}."}, refused.status)
+                return _tell_failure(refused)
             return JSONResponse(answer)
 
         return tell
@@ -130,6 +130,8 @@ class MetricsReceiver:
         except TooLong:
             text = f"a body is at most {MOST_BYTES} bytes, and {MOST_DECODED_BYTES} without its coding"
             raise self._refuse(path, sender, 413, text) from None
+        except TooSlow:
+            raise self._refuse(path, sender, 408, "the body did not come in time") from None
         except Undecodable:
             raise self._refuse(path, sender, 400, f"the body is not {coding[:20]!r}") from None
         except ClientDisconnect:
@@ -181,9 +183,20 @@ def _find_statsig_key(request: Request) -> bytes:
     return statsig.read_key(given.encode("latin-1", "replace"))
 
 
+def tell_pause(refused: Refused) -> dict[str, str]:
+    """Return the header that says when to come again."""
+    seconds = refused.seconds or (RETRY_SECONDS if refused.status == 503 else 0)
+    return {"Retry-After": str(seconds)} if seconds else {}
+
+
+def _tell_failure(refused: Refused) -> Response:
+    body = {"success": False, "message": f"Bailee: {refused}."}
+    return JSONResponse(body, refused.status, tell_pause(refused))
+
+
 def _tell_status(refused: Refused, *, is_protobuf: bool) -> Response:
     """Answer with google.rpc.Status, in the request's type, as OTLP has it."""
-    headers = {"Retry-After": str(RETRY_SECONDS)} if refused.status == 503 else {}
+    headers = tell_pause(refused)
     code, text = CODES[refused.status], f"Bailee: {refused}."
     if is_protobuf:
         from google.rpc.status_pb2 import Status

@@ -5,18 +5,20 @@ are looked at to let the request in, and are in no column of what is written: al
 one segment that is nobody's, under the terms that hold for everybody; ids are drawn from the whole day.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing
+from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.flows.survey.ratings import PATH, Answer
 from bailee.moments import begin_of
 from bailee.policy.contexts import Context
@@ -24,6 +26,7 @@ from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.vault.frames import Begin, Finish
 from bailee.vault.recording import RecorderGone, Recording, decided_of
 from bailee.vault.tables import State
@@ -39,6 +42,7 @@ class SurveyReceiver:
 
     Args:
         provider: where model traffic of this service goes; surveys are off by default for some.
+        rates: how often a key may come.
         wall_clock: seconds since 1970 UTC.
     """
 
@@ -49,6 +53,7 @@ class SurveyReceiver:
         keys: KeyRing,
         provider: Provider,
         recording: Recording,
+        rates: Rates,
         wall_clock: Callable[[], float] = time.time,
         random_below: Callable[[int], int] = secrets.randbelow,
     ) -> None:
@@ -56,6 +61,7 @@ class SurveyReceiver:
         self._keys = keys
         self._provider = provider
         self._recording = recording
+        self._rates = rates
         self._wall_clock = wall_clock
         self._random_below = random_below
 
@@ -70,16 +76,19 @@ class SurveyReceiver:
             return _refuse(503, problem.what)
         if principal is None:
             return _refuse(401, "no valid key: send one as Authorization: Bearer")
+        if wait := self._rates.take(principal.key_id):
+            return _refuse(429, "this key comes too often", {"Retry-After": str(math.ceil(wait))})
         decision = decide(self._flow, principal.to_context(self._provider))
         if not decision.allowed:
             return _refuse(403, f"refused by {decision.decided_by}")
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST:
-                return _refuse(413, f"a rating has at most {LARGEST} bytes")
         try:
-            answer = msgspec.json.decode(bytes(body), type=Answer)
+            body = await read_body(request.stream(), "", most=LARGEST, most_decoded=LARGEST)
+        except TooLong:
+            return _refuse(413, f"a rating has at most {LARGEST} bytes")
+        except (TooSlow, ClientDisconnect):
+            return _refuse(408, "the rating did not come in time")
+        try:
+            answer = msgspec.json.decode(body, type=Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
             return _refuse(400, f"this is no rating: {fault}")
         return await self._keep(answer)
@@ -116,5 +125,5 @@ class SurveyReceiver:
         return Response(status_code=204)
 
 
-def _refuse(status: int, message: str) -> Response:
-    return JSONResponse({"error": f"Bailee: {message}."}, status)
+def _refuse(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": f"Bailee: {message}."}, status, headers)
