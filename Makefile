@@ -1,6 +1,6 @@
 # Each target does its own set-up: a fresh clone needs no other command first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check bench lock clean
+.PHONY: help setup demo test soak fuzz check bench lock clean
 
 BIN := .venv/bin
 
@@ -20,6 +20,9 @@ test: .venv/ready ## Run all tests
 
 soak: .venv/ready ## Kill processes at random, 200 times on each database (about 30 minutes); SEED=... repeats one
 	PYTHONPATH=tests $(BIN)/python -m soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
+
+fuzz: .venv/ready ## Send what no client sends to every endpoint of a service: make fuzz SECONDS=3600 SEED=1
+	PYTHONPATH=tests $(BIN)/python -m service.fuzzing $(or $(SECONDS),600) $(SEED)
 
 check: .venv/ready ## Lint, check types and the direction of imports
 	$(BIN)/ruff check .
