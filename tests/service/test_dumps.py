@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,14 @@ from counterparts.services import Service, clean_environment
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 # Negative control: the protection taken out, in the service and in its recorder.
 DUMPABLE = "from bailee import dumps\ndumps.forbid_dumps = lambda: None\n"
+
+
+@pytest.fixture(autouse=True)
+def _quit_is_obeyed() -> Iterator[None]:
+    """Have children end by SIGQUIT also where tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGQUIT, before)
 
 
 def start_service(folder: Path, changes: str) -> "subprocess.Popen[bytes]":
