@@ -2,6 +2,7 @@
 provider; nothing when all is off."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +68,11 @@ def name(provider: str, switch: str, what: str) -> str:
     return f"{provider} {switch} {what}"
 
 
-def make_runs(folder: Path, provider: str, switch: str) -> Iterator[Run]:
+def make_runs(folder: Path, rules: Path, provider: str, switch: str) -> Iterator[Run]:
     """Give the runs of one case: an answer of the model, a fault, and a look at the index."""
     place = folder / f"{provider}-{switch or 'none'}"
     (state := place / "state").mkdir(parents=True, mode=0o700)
+    shutil.copytree(rules, state / "cache")
     (place / "project").mkdir()
     # The run in which the user is told sends nothing yet.
     (state / FILE).write_bytes(msgspec.json.encode(Told(True, "")))
@@ -98,10 +100,10 @@ def make_runs(folder: Path, provider: str, switch: str) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tried]:
+def tried(tmp_path_factory: pytest.TempPathFactory, scanner_rules: Path) -> dict[str, Tried]:
     """Give what each run of each case tried."""
     folder = tmp_path_factory.mktemp("connections")
-    cases = [list(make_runs(folder, provider, switch)) for provider, switch in CASES]
+    cases = [list(make_runs(folder, scanner_rules, provider, switch)) for provider, switch in CASES]
     # Most of the time goes into waiting until an SDK tries again.
     with ThreadPoolExecutor(6) as pool:
         return {name: one for found in pool.map(run_alone, cases) for name, one in found.items()}

@@ -66,11 +66,10 @@ def test_control_without_the_rebuilding(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("switch", ["", "DISABLE_ERROR_REPORTING", "DO_NOT_TRACK", "first"])
-def test_from_the_fault_to_the_table(tmp_path: Path, switch: str) -> None:
+def test_from_the_fault_to_the_table(tmp_path: Path, state: Path, switch: str) -> None:
     """It is told in a line without its text, and at the service it stands by class and place; or is off."""
-    home, state = tmp_path / "home", tmp_path / "state"
+    home = tmp_path / "home"
     key = make_key(home)
-    state.mkdir(mode=0o700)
     if switch != "first":
         (state / FILE).write_bytes(msgspec.json.encode(Told(True, "")))
     (tmp_path / "project").mkdir()

@@ -273,6 +273,7 @@ AGENT = (
 )
 
 
+@pytest.mark.usefixtures("state")
 def test_from_the_agent_to_the_table(tmp_path: Path) -> None:
     """The first run tells and sends nothing, the second sends both, and `bailee metrics` adds them up."""
     first = start(tmp_path, *AGENT)
@@ -298,21 +299,19 @@ def test_from_the_agent_to_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switch", ["DISABLE_TELEMETRY", "DO_NOT_TRACK", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"]
 )
-def test_each_switch_stops_counting(tmp_path: Path, switch: str) -> None:
+def test_each_switch_stops_counting(tmp_path: Path, state: Path, switch: str) -> None:
     """No file of it is written, and the service gets none."""
     for _ in range(2):
         assert start(tmp_path, *AGENT, **{switch: "1"}).returncode == 0
-    assert not (tmp_path / "state" / "telemetry").exists()
+    assert not (state / "telemetry").exists()
     assert read_points(tmp_path / "home") == []
 
 
 @pytest.mark.parametrize("switch", ["", "DISABLE_TELEMETRY"])
-def test_on_the_wire(tmp_path: Path, switch: str) -> None:
+def test_on_the_wire(tmp_path: Path, state: Path, switch: str) -> None:
     """In a network of its own, a sink for a service gets the events; with the switch set, not a byte."""
     from bailee.agent.announcements import FILE, Told
 
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
     (state / FILE).write_bytes(msgspec.json.encode(Told(True, "")))
     environment = {
         "PATH": os.environ["PATH"],
@@ -331,7 +330,7 @@ def test_on_the_wire(tmp_path: Path, switch: str) -> None:
     assert bool(seen.received) is not bool(switch)
 
 
-def test_of_a_session_full_of_secrets_nothing_is_sent(tmp_path: Path) -> None:
+def test_of_a_session_full_of_secrets_nothing_is_sent(tmp_path: Path, state: Path) -> None:
     """Paths, code, secrets, addresses, emoji and huge lines in prompt, files, folder and errors: the bytes
     that reach the service hold none of it."""
     from bailee.agent.announcements import FILE, Told
@@ -343,7 +342,6 @@ def test_of_a_session_full_of_secrets_nothing_is_sent(tmp_path: Path) -> None:
     for path in project.glob("*.py"):
         path.write_text(path.read_text() + f"# {' '.join(pieces)} {'heron ' * 5000}\n")
     git(project, "commit", "-qam", "heron")
-    (state := tmp_path / "state").mkdir(mode=0o700)
     (state / FILE).write_bytes(msgspec.json.encode(Told(True, "")))
     environment = {
         "PATH": os.environ["PATH"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service.fuzzing import MODEL, fuzz, open_service
 
-SECONDS = 20.0
+SECONDS = 12.0
 
 
 def test_nothing_sent_makes_a_fault(tmp_path: Path) -> None:

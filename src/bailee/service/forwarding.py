@@ -1,6 +1,8 @@
 """Puts the forwarder together: what waits, how it is written for each next hop, and whose may go."""
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -68,16 +70,17 @@ def _write_metrics(records: Sequence[Record], wire: MetricsWire) -> Sequence[Req
     return [Request(one.path, _JSON, one.body) for one in metrics.write_held(held, wire)]
 
 
-def _write_errors(records: Sequence[Record]) -> Sequence[Request]:
+def _write_errors(records: Sequence[Record], secret: bytes) -> Sequence[Request]:
     return [
         Request(errors.PATH, errors.TYPE, envelope)
         for record in records
-        for envelope in errors.write_held(record.exchange, record.hour_ms, record.body)
+        for envelope in errors.write_held(record.exchange, record.hour_ms, record.body, secret=secret)
     ]
 
 
 _WRITERS: Mapping[Wire, Write] = {
-    Wire.OTLP: lambda records: _write_metrics(records, MetricsWire.OTLP),
-    Wire.STATSIG: lambda records: _write_metrics(records, MetricsWire.STATSIG),
-    Wire.SENTRY: _write_errors,
+    Wire.OTLP: partial(_write_metrics, wire=MetricsWire.OTLP),
+    Wire.STATSIG: partial(_write_metrics, wire=MetricsWire.STATSIG),
+    # Drawn when the service starts: an event that is sent again after a kill is another one there.
+    Wire.SENTRY: partial(_write_errors, secret=secrets.token_bytes(32)),
 }

@@ -32,8 +32,8 @@ from bailee.flows.forwarding.progress import (
 from bailee.policy.problems import Problem
 
 POLL_SECONDS = 5.0
-# Reading takes at most this share of the time, however much there is.
-_SHARE = 0.05
+# Opening and sending take at most this share of the time, however much there is, and so long at a stretch.
+_SHARE, _STRETCH_SECONDS = 0.2, 10.0
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 5_000, 600_000
 _AT_A_TIME = 500
 _SECONDS = 20.0
@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     """What is held of an exchange.
 
     Attributes:
-        exchange: its id, which nobody else knows and nothing can be read from but its time.
+        exchange: its id; from it the time can be read to the millisecond, so that it does not leave.
         hour_ms: the beginning of the hour in which it came, milliseconds since 1970 UTC.
     """
 
@@ -140,10 +140,14 @@ class Forwarder:
     def _serve(self, hop: NextHop, write: Write, progress: Progress) -> int:
         began = time.monotonic()
         progress = pass_over(self._vault, progress, hop.flow, now_ms=self._now_ms())
-        waiting = list_waiting(self._vault, progress, hop.flow, _AT_A_TIME)
-        sent = 0
+        sent, is_full = 0, True
         try:
-            sent = self._send(hop, write, waiting)
+            while is_full and time.monotonic() - began < _STRETCH_SECONDS:
+                waiting = list_waiting(self._vault, progress, hop.flow, _AT_A_TIME)
+                sent += self._send(hop, write, waiting)
+                is_full = len(waiting) == _AT_A_TIME
+                latest = max((one.id for one in waiting), default=progress.cursor)
+                progress = msgspec.structs.replace(progress, cursor=max(progress.cursor, latest))
         except _NotTaken as fault:
             pause = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS << min(progress.attempts, 20))
             # Spread, so that many services do not come back at the same moment.
@@ -151,12 +155,7 @@ class Forwarder:
             put_off(self._vault, hop.name, next_ms=self._now_ms() + pause, fault=str(fault))
             return sent
         spent = time.monotonic() - began
-        is_full = len(waiting) == _AT_A_TIME
-        pause = (
-            int(spent / _SHARE * 1000)
-            if is_full
-            else max(int(POLL_SECONDS * 1000), int(spent / _SHARE * 1000))
-        )
+        pause = max(0 if is_full else int(POLL_SECONDS * 1000), int(spent / _SHARE * 1000))
         put_off(self._vault, hop.name, next_ms=self._now_ms() + pause)
         return sent
 

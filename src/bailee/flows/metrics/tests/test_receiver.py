@@ -11,8 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from bailee.flows.metrics.exports import Malformed, Signal, read_json, read_protobuf
 from bailee.flows.metrics.results import read_points
@@ -133,10 +136,65 @@ def opened(home: Path) -> bytes:
     return b"".join(one.request.reveal() for one in read_transcripts(home, FlowId.METRICS).values())
 
 
+def hostile_points(text: str) -> dict[str, object]:
+    """Return an export of points with a text in every place that there is for one."""
+    attributes = [{"key": key, "value": {"stringValue": text}} for key in (*NAMES, text)]
+    exemplar = {"filteredAttributes": attributes, "asDouble": 1.0}
+    point = {"attributes": attributes, "asDouble": 5.0, "exemplars": [exemplar]}
+    of_name = [
+        {
+            "name": name,
+            "description": text,
+            "unit": text,
+            "sum": {"aggregationTemporality": 1, "dataPoints": [point]},
+        }
+        for name in ("claude_code.commit.count", text)
+    ]
+    scope = {"scope": {"name": text, "version": text, "attributes": attributes}, "metrics": of_name}
+    resource = {"attributes": attributes}
+    return {"resourceMetrics": [{"resource": resource, "scopeMetrics": [scope], "schemaUrl": text}]}
+
+
+def hostile_statsig(text: str) -> dict[str, object]:
+    """Return events of Statsig's wire with a text in every place that there is for one."""
+    user = {
+        "userID": text,
+        "email": text,
+        "ip": text,
+        "custom": {text: text},
+        "privateAttributes": {text: text},
+    }
+    fields = {**dict.fromkeys(NAMES, text), text: text, "version": "1.2.3", "outcome": "done"}
+    events = [
+        {
+            "eventName": name,
+            "value": text,
+            "metadata": fields,
+            "user": user,
+            "secondaryExposures": [{"gate": text}],
+        }
+        for name in ("bailee.turn", text)
+    ]
+    return {"events": events, "statsigMetadata": {"sdkType": text, "stableID": text}}
+
+
 def send_hostile(service: Service, bearer: str) -> None:
+    """Send each text in every place, over each wire."""
     for text in HOSTILE:
-        body = json.dumps(hostile_events(text)).encode()
-        assert export(service, "logs", body, Authorization=bearer)[0] == 200
+        logs, points = hostile_events(text), hostile_points(text)
+        for signal, told, kind in (
+            ("logs", logs, ExportLogsServiceRequest),
+            ("metrics", points, ExportMetricsServiceRequest),
+        ):
+            assert export(service, signal, json.dumps(told).encode(), Authorization=bearer)[0] == 200
+            body = ParseDict(told, kind()).SerializeToString()
+            headers = {"Authorization": bearer, "Content-Type": "application/x-protobuf"}
+            request = urllib.request.Request(f"{service.url}/v1/{signal}", body, headers)
+            urllib.request.urlopen(request, timeout=10).close()
+        body = json.dumps(hostile_statsig(text)).encode()
+        headers = {"Authorization": bearer, "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{service.url}/v1/log_event", body, headers)
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 def test_of_hostile_events_nothing_is_held(tmp_path: Path) -> None:
@@ -146,8 +204,10 @@ def test_of_hostile_events_nothing_is_held(tmp_path: Path) -> None:
     with serving(home, tmp_path, "--upstream", "rehearsal") as service:
         send_hostile(service, bearer)
     points = [(one.name, one.fields) for one in read_points(home)]
-    assert points.count(("bailee.turn", {"version": "1.2.3", "outcome": "done"})) == 2 * len(HOSTILE)
-    rest = [fields for name, fields in points if name != "bailee.turn"]
+    # Two by each form of OpenTelemetry's, and one by Statsig's.
+    assert points.count(("bailee.turn", {"version": "1.2.3", "outcome": "done"})) == 5 * len(HOSTILE)
+    assert points.count(("claude_code.commit.count", {"value": 5.0})) == 2 * len(HOSTILE)
+    rest = [fields for name, fields in points if name not in ("bailee.turn", "claude_code.commit.count")]
     assert all(fields in ({"model": "other"}, {"model": "claude-opus"}) for fields in rest)
     assert b"merger" not in opened(home)
     assert not find_bytes(home, b"merger", b"ada@example", b"plan.txt")
