@@ -198,7 +198,7 @@ def test_a_token_is_in_its_own_file_and_nowhere_else(place: Place) -> None:
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):  # it has ended meanwhile
                     seen.add(process.read_bytes())
-            time.sleep(0.05)
+            time.sleep(0.25)
         place.operate("ledger", "show")
     file = place.state / "login"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
