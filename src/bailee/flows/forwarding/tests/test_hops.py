@@ -73,13 +73,3 @@ def test_what_waits_for_days_is_passed_over(tmp_path: Path) -> None:
     progress.begin(vault, "otlp", "https://other.example", now_ms=later)
     assert progress.list_progress(vault)[0].cursor == passed.cursor
     vault.dispose()
-
-
-def test_a_next_hop_is_one_nodes_at_a_time(tmp_path: Path) -> None:
-    """Whoever takes it first has it; after a kill another takes it over."""
-    vault = open_vault(tmp_path)
-    progress.begin(vault, "otlp", "https://collector.example", now_ms=1000)
-    assert progress.claim(vault, "otlp", now_ms=1000)
-    assert progress.claim(vault, "otlp", now_ms=1001) is None
-    assert progress.claim(vault, "otlp", now_ms=1000 + progress.CLAIM_MS)
-    vault.dispose()
