@@ -103,6 +103,26 @@ def test_limits_told_are_the_limits() -> None:
         assert told in text
 
 
+def test_limits_of_telemetry_told_are_the_limits() -> None:
+    """The figures of `docs/telemetry.md` are the constants of the code."""
+    from bailee import bodies
+    from bailee.flows.errors import envelopes
+    from bailee.flows.errors import receiver as errors
+    from bailee.flows.feedback import receiver as feedback
+    from bailee.flows.feedback import reports
+    from bailee.flows.metrics import receiver as metrics
+
+    text = (ROOT / "docs" / "telemetry.md").read_text()
+    for told in (
+        f"| {metrics.MOST_BYTES // 2**20} MiB, {metrics.MOST_DECODED_BYTES // 2**20} MiB without its coding |",
+        f"| {errors.MOST_BYTES // 2**20} MiB, with or without its coding; "
+        f"an event {errors.MOST_EVENT_BYTES // 2**20} MiB, an envelope {envelopes.MOST_ITEMS:,} items |",
+        f"| a report | {reports.MOST_BYTES // 10**6} MB |",
+        f"| {bodies.SECONDS:g} s; a report's {feedback.UPLOAD_SECONDS / 60:g} minutes |",
+    ):
+        assert told in text
+
+
 def test_every_decision_is_in_the_index() -> None:
     """Each ADR is listed in the index by its number and title."""
     index = (ROOT / "docs" / "adr" / "README.md").read_text()
