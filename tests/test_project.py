@@ -114,7 +114,8 @@ def test_limits_of_telemetry_told_are_the_limits() -> None:
 
     text = (ROOT / "docs" / "telemetry.md").read_text()
     for told in (
-        f"| {metrics.MOST_BYTES // 2**20} MiB, {metrics.MOST_DECODED_BYTES // 2**20} MiB without its coding |",
+        f"| {metrics.MOST_BYTES // 2**20} MiB, "
+        f"{metrics.MOST_DECODED_BYTES // 2**20} MiB without its coding |",
         f"| {errors.MOST_BYTES // 2**20} MiB, with or without its coding; "
         f"an event {errors.MOST_EVENT_BYTES // 2**20} MiB, an envelope {envelopes.MOST_ITEMS:,} items |",
         f"| a report | {reports.MOST_BYTES // 10**6} MB |",

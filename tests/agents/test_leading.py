@@ -1,7 +1,8 @@
 """A repository's files do not take the real Claude Code past Bailee: it is not started.
 
-Each way was found with the real agent, and each control shows it: with the check taken out the same file
-brings the prompt to a sink that Bailee knows nothing of. All in a network namespace with loopback only.
+Each way was found with the real agent, and each control shows it: with the check and the boundary taken out
+the same file brings the prompt to a sink that Bailee knows nothing of; the boundary alone holds it. All in a
+network namespace with loopback only.
 """
 
 import json
@@ -19,7 +20,8 @@ FOUNDRY = {
     "ANTHROPIC_FOUNDRY_BASE_URL": URL,
     "ANTHROPIC_FOUNDRY_API_KEY": "none",
 }
-PROXY = {"HTTP_PROXY": URL, "http_proxy": URL, "NO_PROXY": "x", "no_proxy": "x"}
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+PROXY = {**dict.fromkeys(PROXIES, URL), "NO_PROXY": "x", "no_proxy": "x"}
 PLATFORM = {
     "CLAUDE_CODE_USE_ANTHROPIC_AWS": "1",
     "ANTHROPIC_AWS_BASE_URL": URL,
@@ -41,17 +43,20 @@ WAYS = {
 UNCHECKED = "import bailee.cli.run\nbailee.cli.run.check_layers = lambda *_, **__: ()\n"
 
 
-def start(folder: Path, *options: str, changes: str = "", wrapper: tuple[str, ...] = ()) -> Seen:
+def start(
+    folder: Path, *options: str, changes: str = "", wrapper: tuple[str, ...] = (), unenforced: bool = False
+) -> Seen:
     """Let `bailee run` start Claude Code in the project, a sink beside it."""
     project = folder / "project"
     project.mkdir(exist_ok=True)
     environment = claude.make_environment(folder / "user", CLAUDE_CODE_MAX_RETRIES="0")
     del environment["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"]
     if changes:
-        (folder / "changes").mkdir()
+        (folder / "changes").mkdir(exist_ok=True)
         (folder / "changes" / "sitecustomize.py").write_text(changes)
         environment["PYTHONPATH"] = str(folder / "changes")
     run = [sys.executable, "-m", "bailee", "run", "--home", str(folder / "state"), "--upstream", "rehearsal"]
+    run += ["--unenforced"] if unenforced else []
     return run_with_sink([*run, "--", *wrapper, *claude.command(PROMPT, *options)], project, environment)
 
 
@@ -75,9 +80,18 @@ def test_a_file_that_leads_elsewhere_is_refused(tmp_path: Path, way: str) -> Non
 
 @pytest.mark.parametrize("way", WAYS)
 def test_unchecked_it_brings_the_prompt_there(tmp_path: Path, way: str) -> None:
-    """Control: with the check taken out the same file takes the conversation past Bailee."""
+    """Control: with check and boundary taken out the same file takes the conversation past Bailee."""
     write(tmp_path, way)
-    assert "SECRET-PROMPT" in start(tmp_path, changes=UNCHECKED).received
+    assert "SECRET-PROMPT" in start(tmp_path, changes=UNCHECKED, unenforced=True).received
+
+
+@pytest.mark.parametrize("way", ["another base URL", "a proxy"])
+def test_the_boundary_holds_what_the_check_lets_through(tmp_path: Path, way: str) -> None:
+    """With the check taken out and the boundary in place nothing comes to the sink."""
+    write(tmp_path, way)
+    seen = start(tmp_path, changes=UNCHECKED)
+    assert seen.received == ""
+    assert "enforced: the only way out was the proxy" in seen.stderr
 
 
 GIVEN = json.dumps({"env": {"ANTHROPIC_BASE_URL": URL}})
@@ -93,7 +107,7 @@ def test_settings_among_its_arguments_are_refused_too(tmp_path: Path, options: t
     seen = start(tmp_path, *options)
     assert (seen.status, seen.received) == (2, "")
     assert "take ANTHROPIC_BASE_URL out" in seen.stderr
-    assert "SECRET-PROMPT" in start(tmp_path, *options, changes=UNCHECKED).received
+    assert "SECRET-PROMPT" in start(tmp_path, *options, changes=UNCHECKED, unenforced=True).received
 
 
 def test_inside_a_shell_its_files_are_checked_as_well(tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_inside_a_shell_its_files_are_checked_as_well(tmp_path: Path) -> None:
     seen = start(tmp_path, wrapper=shell)
     assert (seen.status, seen.received) == (2, "")
     assert "--agent" in seen.stderr
-    assert "SECRET-PROMPT" in start(tmp_path, wrapper=shell, changes=UNCHECKED).received
+    assert "SECRET-PROMPT" in start(tmp_path, wrapper=shell, changes=UNCHECKED, unenforced=True).received
 
 
 def test_harmless_settings_do_not_stop_it(tmp_path: Path) -> None:

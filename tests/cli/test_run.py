@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def test_a_program_with_the_official_sdk_runs_through_it(run: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello. I am the rehearsal model")
     told = run.told
-    (flow,) = told["flows"]
+    flow, log = told["flows"]
+    assert (log["flow"], log["retention"]) == ("web", "30d")
     assert (flow["flow"], flow["destination"], flow["exchanges"]) == ("messages", "rehearsal", 1)
     assert flow["outcomes"] == {"complete": 1}
     assert (flow["retention"], flow["trainable"]) == ("30d", False)
@@ -81,7 +83,7 @@ def test_a_program_with_the_official_sdk_runs_through_it(run: Run) -> None:
     assert flow["stored_bytes"] > 0
     (erase,) = told["erase"]
     assert erase in done.stderr
-    assert "not enforced" in done.stderr
+    assert "the kernel's count agrees" in done.stderr
     erased = subprocess.run(
         [sys.executable, "-m", *erase.split(), "--yes"],
         env=clean_environment(run.folder, BAILEE_HOME=str(run.home)),
@@ -146,11 +148,17 @@ def test_the_environment_leads_to_the_service(run: Run) -> None:
     assert "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC" not in left
 
 
-def test_the_key_is_on_no_command_line_and_ends_with_the_run(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("options", "parent", "started_by"),
+    [(("--confine",), "1", "init.py"), (("--unenforced",), "$PPID", "bailee run")],
+)
+def test_the_key_is_on_no_command_line_and_ends_with_the_run(
+    run: Run, options: tuple[str, ...], parent: str, started_by: str
+) -> None:
     """The key is in the environment only, is revoked afterwards, and is on disk as a digest."""
-    look = "tr '\\0' ' ' < /proc/$PPID/cmdline; echo; echo $ANTHROPIC_AUTH_TOKEN"
+    look = f"tr '\\0' ' ' < /proc/{parent}/cmdline; echo; echo $ANTHROPIC_AUTH_TOKEN"
     started = subprocess.run(
-        run.command("sh", "-c", look),
+        run.command("sh", "-c", look, options=options),
         cwd=run.folder,
         env=clean_environment(run.folder),
         capture_output=True,
@@ -159,7 +167,7 @@ def test_the_key_is_on_no_command_line_and_ends_with_the_run(run: Run) -> None:
         check=False,
     )
     line, key = started.stdout.splitlines()
-    assert "bailee run" in line
+    assert started_by in line
     assert key not in line
     directory = open_directory(run.home)
     assert [one.revoked_ms is not None for one in list_keys(directory)] == [True]
@@ -314,7 +322,8 @@ def test_many_runs_begin_a_home_at_once(run: Run) -> None:
         answer, errors = one.communicate("\n", timeout=60)
         assert one.returncode == 0, errors
         assert answer.startswith("Hello")
-    assert len(read_exchanges(run.home)) == 4
+    # Each had one exchange with the model, and a log of its connections.
+    assert Counter(one.flow for one in read_exchanges(run.home)) == {"messages": 4, "web": 4}
     assert find_running(run.home) is None
 
 
@@ -488,7 +497,7 @@ def test_the_receipt_of_a_command_that_nothing_declares(run: Run) -> None:
 def test_the_receipt_names_the_rules_in_short_lines(run: Run) -> None:
     """What decided retention and training is named, for a person and for a program, in lines that fit."""
     done = run(sys.executable, "-c", SDK, "rehearse greet", options=("--agent", "claude-code"))
-    (flow,) = run.told["flows"]
+    flow, _ = run.told["flows"]
     assert flow["retention_rules"] == ["retention.commercial"]
     assert flow["training_rules"] == ["training.commercial"]
     assert "kept 30d (retention.commercial), until " in done.stderr

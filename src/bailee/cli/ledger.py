@@ -106,11 +106,14 @@ def verify(
 
 def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> None:
     from bailee.ledger.receipts import ReceiptRefused, verify_receipt
+    from bailee.service.receipts import verify_run
 
     data = file.read(MAX_RECEIPT_BYTES + 1)
     try:
         if len(data) > MAX_RECEIPT_BYTES:
             raise ReceiptRefused("it is too long for a receipt")
+        if (run := verify_run(data, verifier)) is not None:
+            data = run.proof.encode()
         proven = verify_receipt(data, verifier)
     except ReceiptRefused as refused:
         if as_json:

@@ -1,10 +1,8 @@
 """`bailee run`: an agent under custody, from its first request to its receipt."""
 
 import os
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
 FALLBACK_AGENT = "bailee"
 # Whatever the agent, and whoever it works for: these are the operator's.
 OWN_SECRETS = ("BAILEE_UPSTREAM_KEY", "BAILEE_GITHUB_TOKEN", "BAILEE_GITHUB_APP_ID", "BAILEE_GITHUB_APP_KEY")
-# A shell's own words for a command that is not there, or cannot be run (POSIX, "Exit Status for Commands").
-EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
-FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -43,6 +37,18 @@ FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
     is_flag=True,
     help="Leave the agent's telemetry, error reports and updates as they are, past the service.",
 )
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Let the command reach this host as well; http:// or tcp:// before it for what is not TLS.",
+)
+@click.option("--confine", is_flag=True, help="Let it write to the project alone, and see no secrets.")
+@click.option(
+    "--unenforced",
+    is_flag=True,
+    help="Lead the command to the proxy and hold it nowhere; the receipt says so.",
+)
 @click.option("--receipt", type=click.Path(path_type=Path), help="Write the receipt to this file, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON, on standard error.")
 @with_home
@@ -52,12 +58,19 @@ def run(
     account: str | None,
     upstream: str | None,
     nonessential: bool,
+    allow: tuple[str, ...],
+    confine: bool,
+    unenforced: bool,
     receipt: Path | None,
     as_json: bool,
     home: Path,
     command: tuple[str, ...],
 ) -> None:
     """Run a coding agent through Bailee and print its receipt.
+
+    The command runs inside a boundary: its network ends at the security proxy, which lets through what the
+    agent's manifest declares and is switched on, and what --allow or boundary.toml in the home add; all else
+    is refused and told.
 
     The command gets an environment that points at the service, with a key made for this run and revoked
     after it; your own credentials are taken out. It does not start an agent whose settings files would lead
@@ -74,10 +87,17 @@ def run(
     from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import create_key, revoke_key
     from bailee.accounts.tables import KeyOrigin
+    from bailee.boundary.declarations import make_rules
+    from bailee.boundary.means import find_means
+    from bailee.policy.contexts import Context
+    from bailee.service.boundaries import Surroundings
     from bailee.service.launching import running_service
-    from bailee.vault.store import open_vault
+    from bailee.vault.store import open_keys, open_vault
 
     manifests = find_manifests(agent, command[0])
+    if confine and unenforced:
+        raise click.UsageError("--confine needs the boundary that --unenforced goes without")
+    means = None if unenforced else find_means()
     if receipt is not None:
         check_receipt(receipt)
     directory = open_directory(home)
@@ -117,27 +137,50 @@ def run(
                     manifest, environment, command[1:], nonessential=nonessential, hint=hint
                 )
             ]
-            status = run_command(command, environment)
+            context = Context(plan=holder.plan, provider=provider, layers=tuple(layers))
+            keys = open_keys(home)
+            surroundings = Surroundings(
+                home,
+                this.name,
+                service_url=service.url,
+                make_rules=lambda file: make_rules(
+                    manifests, context, environment=environment, allow=allow, file=file
+                ),
+                means=means,
+                is_confined=confine,
+                account=holder.id,
+                key_id=key.id,
+                wrapper=keys.wrapper,
+                environment=os.environ,
+            )
+            keys.close()
+            enclosed = surroundings.run_unenforced if unenforced else surroundings.run
+            ended = enclosed(command, environment, working_folder())
+            if ended.fault:
+                click.echo(f"bailee: {command[0]}: {ended.fault}", err=True)
+            status = ended.status
         finally:
             with suppress(Problem):  # somebody revoked it meanwhile
                 revoke_key(directory, key.id)
-        wait_until_ended(home, key.id)
-    from bailee.policy.contexts import Context
-    from bailee.service.receipts import make_receipt, tell_receipt
+        seen = surroundings.tell(ended)
+        wait_until_ended(home, key.id, this.name)
+    from bailee.service.receipts import anchor, make_receipt, tell_receipt
 
     made = make_receipt(
         open_vault(home),
         key_id=key.id,
         command=Path(command[0]).name,
         manifest=manifests[0] if len(manifests) == 1 else None,
-        context=Context(plan=holder.plan, provider=provider, layers=tuple(layers)),
+        context=context,
         account=holder.name,
         upstream=service.upstream,
         started=started,
         exit_status=status,
+        boundary=seen,
     )
     import msgspec
 
+    made = anchor(home, holder.id, made)
     encoded = msgspec.json.format(msgspec.json.encode(made), indent=2)
     click.echo(encoded if as_json else "\n".join(["", *tell_receipt(made)]), err=True)
     if receipt is not None:
@@ -268,43 +311,14 @@ def check_layers(
     return layers
 
 
-def run_command(command: tuple[str, ...], environment: Mapping[str, str]) -> int:
-    """Run the command to its end and return its exit status as a shell would tell it."""
-    try:
-        process = subprocess.Popen(command, env=environment)
-    except FileNotFoundError:
-        click.echo(f"bailee: {command[0]}: not found", err=True)
-        return EXIT_NOT_FOUND
-    except OSError as error:
-        click.echo(f"bailee: {command[0]}: {error.strerror}", err=True)
-        return EXIT_NOT_EXECUTABLE
-    with forwarding(process):
-        status = process.wait()
-    return 128 - status if status < 0 else status
+def wait_until_ended(home: Path, key_id: str, run: str, seconds: float = 5.0) -> None:
+    """Wait until the exchanges of a key have ended: a killed agent leaves some for the service to end.
 
-
-@contextmanager
-def forwarding(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Pass signals on; a terminal's Ctrl-C and Ctrl-\\ have reached the command already."""
-
-    def forward(number: int, frame: object) -> None:
-        if process.poll() is None:
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-    shared = signal.SIG_IGN if os.isatty(0) else forward
-    before |= {number: signal.signal(number, shared) for number in FROM_TERMINAL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def wait_until_ended(home: Path, key_id: str, seconds: float = 5.0) -> None:
-    """Wait until the exchanges of a key have ended: a killed agent leaves some for the service to end."""
+    And until the service has taken the log of the run's connections.
+    """
     import time
 
+    from bailee.flows.web.receiver import is_taken
     from bailee.vault.reader import list_exchanges
     from bailee.vault.store import open_vault
     from bailee.vault.tables import State
@@ -313,7 +327,8 @@ def wait_until_ended(home: Path, key_id: str, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     time.sleep(0.1)  # a request that is being recorded becomes visible within 50 ms
     while time.monotonic() < deadline:
-        if all(exchange.state != State.OPEN for exchange in list_exchanges(engine, key=key_id)):
+        ended = all(exchange.state != State.OPEN for exchange in list_exchanges(engine, key=key_id))
+        if ended and is_taken(home, run):
             break
         time.sleep(0.1)
     engine.dispose()

@@ -266,6 +266,24 @@ class CopiesReached(Entry, frozen=True, kw_only=True, tag="copies"):
     holders: int
 
 
+class FlowsReceipted(Entry, frozen=True, kw_only=True, tag="flows"):
+    """An agent's run ended, and this is what its receipt says.
+
+    Attributes:
+        digest: SHA-256 of the receipt, in the encoding it is written in.
+        enforced: whether only what the receipt tells of could leave.
+        verdict: what the proxy's count and the kernel's say of each other: "agreed", "disagreed", "unknown".
+        connections, refused: how many there were, and how many tries were refused.
+    """
+
+    subject: str
+    digest: str
+    enforced: bool
+    verdict: str
+    connections: int
+    refused: int
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
@@ -287,6 +305,7 @@ AnyEntry = (
     | CopyWithdrawn
     | CopyForgotten
     | CopiesReached
+    | FlowsReceipted
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

@@ -40,6 +40,9 @@ class Flow(
         what: the data it carries.
         origin: where the data comes from (`from` in a manifest).
         destinations: host or place it goes to, per provider (`to` in a manifest).
+        hosts: the same for the security proxy, `HOST` or `HOST:PORT`; `{npm}` and `{pip}` stand for the
+            package indexes configured on the machine, other braces for variables. Empty where the hosts are
+            not known beforehand.
         moved_by: the variable that sends it elsewhere, per provider; absent where none does.
         required: the locations where the agent cannot work without it.
         essential: whether it is needed to answer a prompt; all else is non-essential traffic.
@@ -61,6 +64,7 @@ class Flow(
     what: str
     origin: str
     destinations: dict[Provider, str]
+    hosts: dict[Provider, tuple[str, ...]] = {}
     moved_by: dict[Provider, str] = {}
     required: tuple[Location, ...] = ()
     essential: bool

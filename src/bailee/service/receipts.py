@@ -1,21 +1,32 @@
 """The receipt of a run: what went where, how much of it, kept how long, trainable or not, how to erase it."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
 
+from bailee.boundary.reconciliation import Verdict
+from bailee.characters import make_visible
+from bailee.ledger.entries import FlowsReceipted, decode_entry
+from bailee.ledger.notes import Verifier
+from bailee.ledger.receipts import ReceiptRefused, verify_receipt
 from bailee.manifests import Manifest
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, Effect, decide
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
+from bailee.service.boundaries import SERVICE_RULE, BoundaryReceipt
 from bailee.sizes import tell_count, tell_size
 from bailee.vault import tables
 from bailee.vault.reader import Exchange, list_exchanges
 
 WIDTH = 110
+# Lines of what was refused; the file has all.
+MOST_REFUSED = 12
+_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class FlowReceipt(msgspec.Struct, frozen=True):
@@ -63,6 +74,9 @@ class RunReceipt(msgspec.Struct, frozen=True):
         other_flows: what the manifest declares besides; of a command that no manifest declares, nothing.
         enforced: whether anything but the environment keeps the agent to its declared flows.
         exit_status: the command's own.
+        boundary: what its boundary saw.
+        proof: that the ledger has the digest of all this, as `bailee ledger verify` reads it; empty in what
+            the digest is of.
     """
 
     agent: str | None
@@ -76,6 +90,8 @@ class RunReceipt(msgspec.Struct, frozen=True):
     other_flows: list[OtherFlow]
     enforced: bool
     erase: list[str]
+    boundary: BoundaryReceipt
+    proof: str = ""
 
 
 def make_receipt(
@@ -89,6 +105,7 @@ def make_receipt(
     upstream: str,
     started: datetime,
     exit_status: int,
+    boundary: BoundaryReceipt,
 ) -> RunReceipt:
     """Make the receipt of what was sent with one key.
 
@@ -123,7 +140,8 @@ def make_receipt(
         sessions=sessions,
         flows=flows,
         other_flows=others,
-        enforced=False,
+        enforced=boundary.enforcement == "namespaces",
+        boundary=boundary,
         erase=[
             f"bailee {'feedback withdraw' if session in reports else 'sessions erase'} {session}"
             for session in sessions
@@ -191,12 +209,17 @@ def tell_receipt(receipt: RunReceipt) -> list[str]:
         lines += [f"    {flow.flow} -> {flow.destination}" for flow in left]
     if receipt.agent is None:
         lines.append(f"  no manifest declares {receipt.command}: what it sends besides is not known here")
-    lines.append("  not enforced: what an agent sends past its environment is not in this receipt")
+    lines += _tell_boundary(receipt.boundary)
     lines.extend(f"  erase: {command}" for command in receipt.erase)
     return lines
 
 
 def _tell_flow(flow: FlowReceipt) -> Iterator[str]:
+    if flow.flow == FlowId.WEB:
+        # Of its contents nothing is held; where they went, the boundary tells.
+        yield from _list("the log of connections:", [tell_size(flow.sent_bytes)])
+        yield from _tell_terms(flow)
+        return
     ends = ", ".join(f"{count} {state}" for state, count in sorted(flow.outcomes.items()))
     amounts = [
         f"{tell_size(flow.sent_bytes)} sent",
@@ -206,6 +229,10 @@ def _tell_flow(flow: FlowReceipt) -> Iterator[str]:
     ]
     count = tell_count(flow.exchanges, "exchange")
     yield from _list(f"{flow.flow} -> {flow.destination}:", [f"{count} ({ends})", *amounts])
+    yield from _tell_terms(flow)
+
+
+def _tell_terms(flow: FlowReceipt) -> Iterator[str]:
     because = f"({', '.join(flow.retention_rules)})"
     if flow.expires_on is None and not flow.stored_bytes:
         yield f"    no content kept {because}"
@@ -228,3 +255,88 @@ def _list(start: str, parts: Sequence[str], *, indent: str = "  ") -> Iterator[s
             line, joint = indent + "  ", ""
         line += joint + more
     yield line
+
+
+def _tell_boundary(seen: BoundaryReceipt) -> Iterator[str]:
+    """Tell what a boundary saw. Names are the agent's choice, and are shown without what they could do."""
+    for use in seen.used:
+        if use.rule.startswith(SERVICE_RULE):
+            continue  # told above, flow by flow
+        amounts = [f"{tell_size(use.sent_bytes)} sent", f"{tell_size(use.received_bytes)} received"]
+        count = tell_count(use.connections, "connection")
+        where = f"{make_visible(use.host)}:{use.port}"
+        yield from _list(f"{use.flow or 'undeclared'} -> {where}:", [f"{count} ({use.rule})", *amounts])
+    for one in seen.refused[:MOST_REFUSED]:
+        yield f"  refused, {one.tries} times: {make_visible(one.reason)}"
+    if len(seen.refused) > MOST_REFUSED:
+        yield f"  and {len(seen.refused) - MOST_REFUSED} other refusals; --receipt FILE has all of them"
+    if seen.names_refused:
+        shown = [make_visible(name) for name in seen.names_refused[:MOST_REFUSED]]
+        yield from _list("names that were asked for and do not exist here:", shown)
+    if seen.unused:
+        yield from _list("declared, allowed and not used:", seen.unused)
+    counts = seen.counts
+    if seen.enforcement == "none":
+        yield "  not enforced: what an agent sends past its environment is not in this receipt"
+        return
+    yield "  enforced: the only way out was the proxy" + ("; files confined" if seen.confined else "")
+    connections = tell_count(counts.connections, "connection")
+    if counts.verdict is Verdict.AGREED:
+        sizes = f"{tell_size(counts.sent.proxy)} sent, {tell_size(counts.received.proxy)} received"
+        yield f"  the kernel's count agrees: {connections}, {sizes}"
+    for difference in counts.differences:
+        yield f"  THE COUNTS DIFFER: {difference}"
+    if counts.refused_packets:
+        parts = [f"{count} {kind}" for kind, count in counts.refused_packets.items()]
+        yield from _list("packets that went nowhere:", parts)
+
+
+def anchor(home: Path, account: str, receipt: RunReceipt) -> RunReceipt:
+    """Return a receipt with the proof that the ledger has its digest.
+
+    Raises:
+        Problem: the ledger cannot be written.
+    """
+    from bailee.vault.anchoring import record_flows
+    from bailee.vault.custody import open_custody
+
+    seen = receipt.boundary
+    custody = open_custody(home)
+    try:
+        proof = record_flows(
+            custody,
+            account,
+            digest(receipt),
+            enforced=receipt.enforced,
+            verdict=seen.counts.verdict.value,
+            connections=seen.counts.connections,
+            refused=sum(one.tries for one in seen.refused) + len(seen.names_refused),
+        )
+    finally:
+        custody.close()
+    return msgspec.structs.replace(receipt, proof=proof.decode())
+
+
+def digest(receipt: RunReceipt) -> str:
+    """Return the SHA-256 of a receipt without its proof, in the one encoding it is written in."""
+    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(receipt, proof=""))).hexdigest()
+
+
+def verify_run(data: bytes, verifier: Verifier) -> RunReceipt | None:
+    """Return the receipt of a run that a ledger has; None where the data is no receipt of a run.
+
+    Raises:
+        ReceiptRefused: the ledger has another one, or none.
+    """
+    try:
+        receipt = msgspec.json.decode(data, type=RunReceipt)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not receipt.proof:
+        raise ReceiptRefused("it has no proof")
+    wanted = digest(receipt)
+    for proven in verify_receipt(receipt.proof.encode(), verifier):
+        entry = decode_entry(proven.entry)
+        if isinstance(entry, FlowsReceipted) and entry.digest == wanted:
+            return receipt
+    raise ReceiptRefused("the ledger has the receipt of this run with another content")

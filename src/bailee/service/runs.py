@@ -42,6 +42,11 @@ class Run:
                 return cls(path, descriptor)
             os.close(descriptor)
 
+    @property
+    def name(self) -> str:
+        """Its name, 16 hexadecimal digits."""
+        return self._path.name
+
     def note_key(self, key_id: str) -> None:
         """Write down which key ends with this run."""
         os.pwrite(self._descriptor, key_id.encode(), 0)
@@ -81,6 +86,11 @@ def withdraw(home: Path, state: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def list_running(home: Path) -> set[str]:
+    """Return the names of the runs that have not been swept away: some may have been killed just now."""
+    return {path.name for path in (home / FOLDER).glob("*")}
 
 
 def _make_folder(home: Path) -> None:

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from bailee.accounts.directory import open_directory
+from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.keys import open_key_ring
 from bailee.dumps import forbid_dumps
 from bailee.flows.errors.receiver import ErrorsReceiver
@@ -33,8 +33,10 @@ from bailee.flows.messages.receiver import MessagesProtocol
 from bailee.flows.messages.upstreams import Origin
 from bailee.flows.metrics.receiver import MetricsReceiver
 from bailee.flows.survey.receiver import SurveyReceiver
+from bailee.flows.web.receiver import ConnectionsReceiver
 from bailee.manifests import load_manifest
 from bailee.policy.contexts import Context
+from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 from bailee.service.application import create_application
@@ -42,7 +44,7 @@ from bailee.service.configuration import Configuration, check, find_proxy, make_
 from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
 from bailee.service.running import FILE_NAME, Running, lock_home
-from bailee.service.runs import sweep, withdraw
+from bailee.service.runs import list_running, sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
 from bailee.vault.health import check_retention, watch_work
@@ -58,6 +60,8 @@ BURST_SECONDS = 20
 REPORTS, RATINGS = (20 / 3600, 20), (60 / 3600, 60)
 # How long the key of a `bailee run` that was killed stays in force, and its service up.
 SWEEP_SECONDS = 1.0
+# A run waits for its log to be taken before it tells its receipt.
+COLLECT_SECONDS = 0.05
 
 
 def run(configuration: Configuration, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
@@ -169,6 +173,16 @@ async def _serve(
             tell(f"Forwarding to {', '.join(hop.target for hop in hops)} is {told}.")
             forwarder.begin()
             stack.push_async_callback(_cancel, asyncio.create_task(forwarder.run()))
+        connections = ConnectionsReceiver(
+            configuration.home,
+            flow=manifest.flow("web"),
+            wrapper=keystore.wrapper,
+            recording=recording,
+            find_context=partial(_find_context, directory, upstream.provider),
+        )
+        collecting = asyncio.create_task(_collect(connections, configuration.home))
+        stack.push_async_callback(connections.collect)  # of a run that ended just now
+        stack.push_async_callback(_cancel, collecting)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(
@@ -259,6 +273,20 @@ def _publish(state: Path, running: Running, announce: Callable[[str], None]) -> 
         file.write(msgspec.json.encode(running))
     temporary.replace(state)
     announce(running.url)
+
+
+def _find_context(directory: Directory, provider: Provider, account: str) -> Context | None:
+    found = next((one for one in directory.all() if one.id == account), None)
+    return found.to_context(provider) if found else None
+
+
+async def _collect(connections: ConnectionsReceiver, home: Path) -> None:
+    """Take the logs of connections as their runs end, and those of runs that were killed."""
+    while True:
+        await connections.collect(list_running(home))
+        for _ in range(int(SWEEP_SECONDS / COLLECT_SECONDS)):
+            await asyncio.sleep(COLLECT_SECONDS)
+            await connections.collect()
 
 
 async def _sweep(configuration: Configuration, state: Path, server: uvicorn.Server) -> None:

@@ -1,0 +1,1 @@
+"""The `web` flow: whatever else leaves an agent's machine, through the security proxy."""

@@ -1,0 +1,393 @@
+"""A run inside its boundary: what it may reach, its way out, and what both counts say when it has ended."""
+
+import contextlib
+import os
+import ssl
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bailee.boundary.enclosure import Enclosure, Ended, make_layout
+from bailee.boundary.exits import Exit
+from bailee.boundary.firewall import NAMES_PORT, PROXY_PORT, REDIRECT_PORT
+from bailee.boundary.means import Means
+from bailee.boundary.reconciliation import Reconciliation, reconcile
+from bailee.flows.web.files import NAME, RulesFile, find_secrets, read_rules_file
+from bailee.flows.web.log import Closed, LogBroken, Opened, Refused, Row, Way
+from bailee.flows.web.placeholders import Secret, Secrets
+from bailee.flows.web.receiver import begin_log, end_log, read_rows
+from bailee.flows.web.rules import Rules
+from bailee.policy.problems import Problem
+from bailee.sealing.wrapping import KeyWrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bailee.flows.web.authorities import Authority
+
+WATCH_SECONDS = 0.5
+SERVICE_RULE = "the service"
+PROXY_URL = "http://127.0.0.1:{port}"
+LOOPBACK = "localhost,127.0.0.1,::1"
+# What programs and libraries read for the proxy, and for authorities; Node's adds to its own.
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+AUTHORITY_VARIABLES = (
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+    "DENO_CERT",
+)
+
+
+class _Signalled(Protocol):
+    def send_signal(self, sig: int, /) -> None: ...
+
+
+class HostUse(msgspec.Struct, frozen=True):
+    """What went to one host.
+
+    Attributes:
+        flow: the declared flow that it is part of.
+        rule: what allowed it.
+    """
+
+    host: str
+    port: int
+    flow: str
+    rule: str
+    connections: int
+    sent_bytes: int
+    received_bytes: int
+
+
+class HostRefused(msgspec.Struct, frozen=True):
+    """What was tried and refused."""
+
+    host: str
+    port: int
+    rule: str
+    reason: str
+    tries: int
+
+
+class BoundaryReceipt(msgspec.Struct, frozen=True):
+    """What a boundary saw.
+
+    Attributes:
+        enforcement: "namespaces", or "none" where only the environment led to the proxy.
+        confined: whether the file system was confined as well.
+        unused: declared flows that were allowed and not used.
+        log_rows, log_digest: how many rows the log has, and what its last is bound by.
+    """
+
+    enforcement: str
+    confined: bool
+    used: list[HostUse]
+    refused: list[HostRefused]
+    names_refused: list[str]
+    unused: list[str]
+    counts: Reconciliation
+    log_rows: int
+    log_digest: str
+
+
+class Surroundings:
+    """The boundary of one run.
+
+    Args:
+        run: its name.
+        service_url: where the service is.
+        make_rules: makes the rules, with what a file says.
+        means: None for a run that nothing holds.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        run: str,
+        *,
+        service_url: str,
+        make_rules: "Callable[[RulesFile], Rules]",
+        means: Means | None,
+        is_confined: bool = False,
+        account: str,
+        key_id: str,
+        wrapper: KeyWrapper,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._home = home
+        self._run = run
+        self._make_rules = make_rules
+        self._means = means
+        self._is_confined = is_confined
+        self._file = _read_file(home)
+        self._rules = make_rules(self._file)
+        self._secrets = find_secrets(self._file, environment)
+        self._log, self._secret = begin_log(home, run, account=account, key=key_id, wrapper=wrapper)
+        self._folder = tempfile.TemporaryDirectory(prefix="bailee-")
+        self._authority = _make_authority(self._secrets, self._rules)
+        parts = urlsplit(service_url)
+        self._service = (
+            parts.hostname or "127.0.0.1",
+            parts.port or (443 if parts.scheme == "https" else 80),
+        )
+
+    @property
+    def rules(self) -> Rules:
+        """The rules as they are now."""
+        return self._rules
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Ended:
+        """Run a command to its end; it does not begin where anything of the boundary cannot be made.
+
+        Raises:
+            Problem: the boundary cannot be made.
+        """
+        assert self._means is not None
+        ports = _free_ports(self._service[1])
+        layout = make_layout(
+            self._means, service_port=self._service[1], hidden=[str(self._home)], ports=ports
+        )
+        enclosure = Enclosure(self._means, layout)
+        inside = self._prepare_environment(environment, PROXY_URL.format(port=ports[0]))
+        words = self._confine(command, folder) if self._is_confined else command
+        listeners = enclosure.prepare(words, inside, folder)
+        way_out = self._make_exit()
+        try:
+            way_out.start(listeners)
+            with self._watching(way_out):
+                enclosure.go()
+                with _forwarding(enclosure):
+                    return enclosure.wait()
+        except BaseException:
+            enclosure.abandon()
+            raise
+        finally:
+            way_out.end()
+
+    def run_unenforced(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Ended:
+        """Run a command that is only led to the proxy, and may go past it."""
+        import secrets
+        import socket
+        import subprocess
+
+        credential = f"run:{secrets.token_urlsafe(24)}"
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        url = f"http://{credential}@127.0.0.1:{listener.getsockname()[1]}"
+        way_out = self._make_exit(credential)
+        way_out.start({"proxy": listener})
+        try:
+            with self._watching(way_out):
+                try:
+                    process = subprocess.Popen(
+                        command, env=self._prepare_environment(environment, url), cwd=folder
+                    )
+                except FileNotFoundError:
+                    return Ended(127, None, "not found")
+                except OSError as error:
+                    return Ended(126, None, error.strerror or "not executable")
+                with _forwarding(process):
+                    status = process.wait()
+                return Ended(128 - status if status < 0 else status, None)
+        finally:
+            way_out.end()
+
+    def tell(self, ended: Ended) -> BoundaryReceipt:
+        """Return what the boundary saw, once its command has ended.
+
+        Raises:
+            Problem: the log was changed.
+        """
+        try:
+            rows = read_rows(self._home, self._run, self._secret)
+        except (LogBroken, OSError) as fault:
+            raise Problem(
+                f"the log of connections cannot be read: {fault}",
+                where=str(self._home / "boundary"),
+                fix="do not trust this run: somebody changed what lies in the home",
+            ) from None
+        finally:
+            self._folder.cleanup()
+        end_log(self._home, self._run)
+        return summarize(
+            rows,
+            self._rules,
+            reconcile(rows, ended.count),
+            enforcement="none" if self._means is None else "namespaces",
+            confined=self._is_confined,
+            digest=self._log.last.hex(),
+        )
+
+    # --- Parts ---
+
+    def _make_exit(self, credential: str | None = None) -> Exit:
+        return Exit(
+            self._rules,
+            self._log,
+            secrets=Secrets(self._secrets),
+            authority=self._authority,
+            service=self._service,
+            credential=credential,
+        )
+
+    def _prepare_environment(self, environment: Mapping[str, str], url: str) -> dict[str, str]:
+        inside = dict(environment)
+        inside |= dict.fromkeys(PROXY_VARIABLES, url)
+        inside["NO_PROXY"] = inside["no_proxy"] = LOOPBACK
+        # Node looks at the variables above since version 24, if it is told to.
+        inside["NODE_USE_ENV_PROXY"] = "1"
+        for secret in self._secrets:
+            inside[secret.name] = secret.placeholder
+        if self._authority is not None:
+            path = Path(self._folder.name) / "authorities.pem"
+            path.write_bytes(_read_authorities(environment) + self._authority.certificate)
+            Path(self._folder.name).chmod(0o755)
+            inside |= dict.fromkeys(AUTHORITY_VARIABLES, str(path))
+        return inside
+
+    def _confine(self, command: Sequence[str], folder: Path) -> list[str]:
+        from bailee.boundary.confinement import write_confinement
+
+        assert self._means is not None
+        return write_confinement(self._means, command, folder, readable=(self._folder.name,))
+
+    @contextlib.contextmanager
+    def _watching(self, way_out: Exit) -> Iterator[None]:
+        """Put changes of the rules in force as they are made. A file that cannot be read allows nothing."""
+        done = threading.Event()
+        known = _stamp(self._home)
+
+        def watch() -> None:
+            nonlocal known
+            while not done.wait(WATCH_SECONDS):
+                if (stamp := _stamp(self._home)) != known:
+                    known = stamp
+                    try:
+                        self._file = _read_file(self._home)
+                    except Problem:
+                        self._file = RulesFile()
+                    self._rules = self._make_rules(self._file)
+                    with contextlib.suppress(TimeoutError, RuntimeError):
+                        way_out.change(self._rules)
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+
+
+def summarize(
+    rows: Sequence[Row],
+    rules: Rules,
+    counts: Reconciliation,
+    *,
+    enforcement: str,
+    confined: bool,
+    digest: str,
+) -> BoundaryReceipt:
+    """Return the receipt of a log: what was used, what was refused, what was allowed and not used."""
+    closed = {row.number: row for row in rows if isinstance(row, Closed)}
+    used: dict[tuple[str, int, str, str], list[int]] = {}
+    told: set[tuple[int, str]] = set()
+    for row in rows:
+        if isinstance(row, Opened) and row.way is not Way.NAME:
+            sums = used.setdefault((row.host, row.port, row.flow, row.rule), [0, 0, 0])
+            if (row.number, row.host) in told:
+                continue
+            told.add((row.number, row.host))
+            end = closed.get(row.number)
+            sums[0] += 1
+            sums[1] += end.sent if end else 0
+            sums[2] += end.received if end else 0
+    tries: Counter[tuple[str, int, str, str]] = Counter()
+    names: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, Refused):
+            if row.way is Way.NAME:
+                names[row.host] = None
+            else:
+                tries[row.host, row.port, row.rule, row.reason] += 1
+    flows = dict.fromkeys(rule.flow for rule in rules.allowed)
+    taken = {flow for _, _, flow, _ in used}
+    return BoundaryReceipt(
+        enforcement=enforcement,
+        confined=confined,
+        used=[HostUse(*what, *sums) for what, sums in sorted(used.items())],
+        refused=[HostRefused(*what, count) for what, count in sorted(tries.items())],
+        names_refused=sorted(names),
+        unused=[flow for flow in flows if flow not in taken],
+        counts=counts,
+        log_rows=len(rows),
+        log_digest=digest,
+    )
+
+
+def _make_authority(secrets: Sequence[Secret], rules: Rules) -> "Authority | None":
+    """Return an authority where TLS is to be opened for anything."""
+    if not secrets and not any(rule.is_opened for rule in rules.allowed):
+        return None
+    from bailee.flows.web.authorities import Authority
+
+    return Authority()
+
+
+def _read_file(home: Path) -> RulesFile:
+    path = home / NAME
+    return read_rules_file(path) if path.exists() else RulesFile()
+
+
+def _stamp(home: Path) -> tuple[int, int, int] | None:
+    try:
+        found = (home / NAME).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _free_ports(taken: int) -> tuple[int, int, int]:
+    """Return the boundary's own ports; nothing else listens there as it begins but the service's."""
+    shift = 1 if taken in (PROXY_PORT, REDIRECT_PORT, NAMES_PORT) else 0
+    return PROXY_PORT + shift, REDIRECT_PORT + shift, NAMES_PORT + shift
+
+
+def _read_authorities(environment: Mapping[str, str]) -> bytes:
+    """Return the authorities that this machine trusts, so that a bundle of ours leaves none out."""
+    places = [environment.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile]
+    places += ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]
+    for place in places:
+        if place and os.path.exists(place):  # noqa: PTH110 - may be any string
+            return Path(place).read_bytes().rstrip() + b"\n"
+    return b""
+
+
+@contextlib.contextmanager
+def _forwarding(process: _Signalled) -> Iterator[None]:
+    """Pass signals on; a terminal's Ctrl-C and Ctrl-\\ have reached the command already."""
+    import signal
+
+    def forward(number: int, frame: object) -> None:
+        process.send_signal(number)
+
+    passed = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.signal(number, forward) for number in passed}
+    shared = signal.SIG_IGN if os.isatty(0) else forward
+    before |= {number: signal.signal(number, shared) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
