@@ -40,6 +40,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         filter: the filter of system calls; empty for none (a negative control's only).
         hidden: folders and files of which the command sees nothing.
         all_users: whether root keeps what it may do to other users' files.
+        gives_up_rights: whether the command has fewer rights than what makes its boundary (off in a negative
+            control only).
     """
 
     listeners: tuple[Listener, ...]
@@ -47,6 +49,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     filter: bytes
     hidden: tuple[str, ...] = ()
     all_users: bool = True
+    gives_up_rights: bool = True
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -100,7 +103,7 @@ class Enclosure:
             "filter": self._layout.filter.hex(),
             "hidden": list(self._layout.hidden),
             "all_users": self._layout.all_users,
-            "umask": None,
+            "gives_up_rights": self._layout.gives_up_rights,
             "listeners": [msgspec.to_builtins(one) for one in self._layout.listeners],
             "command": list(command),
             "environment": dict(environment),

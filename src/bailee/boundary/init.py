@@ -95,6 +95,8 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, sign
 # Global switches of the kernel, which root may write to without any capability: `core_pattern` alone runs a
 # program as root outside. The paths are those of the OCI runtime specification, "readonly paths".
 READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/sys")
+# By these the proxy, which is outside, looks names up: root would point an allowed one elsewhere.
+READ_ONLY_NAMES = ("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf")
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -227,7 +229,6 @@ def begin_as_first(control: socket.socket, asked: Asked) -> NoReturn:
     try:
         prctl("death", SET_PDEATHSIG, signal.SIGKILL)
         prctl("dumpable", SET_DUMPABLE, 0)
-        os.umask(0o022 if asked["umask"] is None else asked["umask"])
         listeners = set_up(asked)
         told = json.dumps({"ready": [name for name, _ in listeners]}).encode() + b"\n"
         descriptors = array("i", [listener.fileno() for _, listener in listeners])
@@ -246,7 +247,7 @@ def set_up(asked: Asked) -> list[tuple[str, socket.socket]]:
     keep_for_programs(CAP_NET_ADMIN)
     mount("mounts", None, "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    for path in READ_ONLY:
+    for path in (*READ_ONLY, *map(os.path.realpath, READ_ONLY_NAMES)):
         if os.path.exists(path):
             make_read_only(path)
     for path in asked["hidden"]:
@@ -419,10 +420,8 @@ def start(control: socket.socket, asked: Asked) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # the interpreter ignores them
-        keep = ROOT_KEEPS if os.getuid() == 0 and asked["all_users"] else ()
-        drop_capabilities(keep)
-        prctl("no new privileges", SET_NO_NEW_PRIVS, 1)
-        prctl("dumpable", SET_DUMPABLE, 1)
+        if asked["gives_up_rights"]:
+            give_up_rights(ROOT_KEEPS if os.getuid() == 0 and asked["all_users"] else ())
         if asked["filter"]:
             set_filter(bytes.fromhex(asked["filter"]))
         os.set_inheritable(control.fileno(), False)
@@ -438,6 +437,12 @@ def start(control: socket.socket, asked: Asked) -> NoReturn:
     except Fault as fault:
         tell_fault(control, fault)
         os._exit(1)
+
+
+def give_up_rights(keep: tuple[int, ...]) -> None:
+    drop_capabilities(keep)
+    prctl("no new privileges", SET_NO_NEW_PRIVS, 1)
+    prctl("dumpable", SET_DUMPABLE, 1)
 
 
 def drop_capabilities(keep: tuple[int, ...]) -> None:

@@ -4,10 +4,14 @@ A name on the list of an agent's destinations can be pointed at the machine it r
 the address where clouds give out credentials. Checking the name alone does not see that.
 """
 
+import array
 import contextlib
+import fcntl
 import ipaddress
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 
 from bailee.flows.web.targets import Address
 
@@ -38,6 +42,7 @@ _NEVER = tuple(
     )
 )
 
+_SIOCGIFCONF, _IFREQ_BYTES = 0x8912, 40  # linux/sockios.h; struct ifreq of a machine of 64 bits
 # Resolves a name; the addresses in the order in which to try them. Raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
@@ -69,16 +74,22 @@ def tell_forbidden(address: Address, own: Collection[Address] = ()) -> str:
 
 
 def list_own() -> frozenset[Address]:
-    """Return the addresses of this machine's interfaces, as far as its own name and routes tell them."""
+    """Return the addresses of this machine's interfaces. No name is looked up for it."""
     found: set[Address] = set()
-    with contextlib.suppress(OSError, UnicodeError):  # its name may lead nowhere
-        infos = socket.getaddrinfo(socket.gethostname(), None)
-        found |= {ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in infos}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, contextlib.suppress(OSError):
+        size = 64 * 1024
+        held = array.array("B", bytes(size))
+        asked = struct.pack("iL", size, held.buffer_info()[0])
+        answer: bytes = fcntl.ioctl(any_socket, _SIOCGIFCONF, asked)
+        filled = held.tobytes()[: struct.unpack_from("i", answer)[0]]
+        for at in range(0, len(filled), _IFREQ_BYTES):
+            found.add(ipaddress.IPv4Address(filled[at + 20 : at + 24]))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            found.add(ipaddress.IPv6Address(bytes.fromhex(line.split()[0])))
     for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((far, 9))  # of a datagram socket: nothing is sent
-                found.add(ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]))
-        except OSError:
-            continue
+        # What a packet would come from, on systems that tell nothing else; nothing is sent.
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            found.add(ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]))
     return frozenset(found)

@@ -199,6 +199,8 @@ class _Exchanges:
             headers[name.decode("ascii")].append(value.decode("latin-1"))
         if "upgrade" in headers or request.method == b"CONNECT":
             raise _Refused(Refusal("upgrade", "a connection inside this one cannot be looked into"))
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise _Refused(Refusal("malformed", "two lengths of one body (RFC 9112 section 6.3)"), 400)
         method = request.method.decode("ascii")
         reasons = []
         for rule in fitting:

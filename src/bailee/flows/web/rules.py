@@ -149,7 +149,7 @@ class Rules(msgspec.Struct, frozen=True):
         if found:
             return found
         if self.is_observing:
-            return (Rule(host=target.host, ports=(target.port,), flow="", origin="observed", opens=False),)
+            return (Rule(host=target.host, ports=(target.port,), wire=Wire.TCP, flow="", origin="observed"),)
         for rule, by in self.stopped:
             if rule.covers(target):
                 reason = f"{target} is declared for {rule.flow}, which is switched off by {by}"
