@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -79,9 +79,17 @@ class Enclosure:
         self._process: subprocess.Popen[bytes]
 
     def prepare(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        output: IO[bytes] | None = None,
     ) -> dict[str, socket.socket]:
         """Make everything but the command, and return the listeners by name.
+
+        Args:
+            output: where the command's output goes, standard error included; by default where ours goes.
 
         Raises:
             Problem: a step failed; nothing of it is left then, and the command has not begun.
@@ -92,6 +100,9 @@ class Enclosure:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(INIT), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
+                stdin=None if output is None else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
             )
         self._control = ours

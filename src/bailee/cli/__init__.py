@@ -15,6 +15,7 @@ from bailee.policy.problems import Problem
 # imports no command: all of them together cost 400 ms, click alone 30 ms.
 COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
+    "attest": ("bailee.cli.attest:attest", "What an agent really tries to reach, beside what it declares."),
     "backup": ("bailee.cli.backup:backup", "Back a home up, and restore it without what was erased since."),
     "code": ("bailee.cli.code:code", "Work on a project with a coding agent that keeps these promises."),
     "config": ("bailee.cli.config:config", "The agent's settings, and where each comes from."),

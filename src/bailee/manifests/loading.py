@@ -56,6 +56,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         telemetry_removed, telemetry_keys: variables and keys that would lead exports elsewhere, treated like
             `remove` and `leading_keys`.
         essential_only: variables set unless the user asks otherwise; they stop what the service cannot hold.
+        prepare: for an agent that is led by a file and not by variables: what an attestation writes into its
+            new home, by path below it.
     """
 
     commands: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     telemetry_removed: tuple[str, ...] = ()
     telemetry_keys: tuple[str, ...] = ()
     essential_only: dict[str, str] = {}
+    prepare: dict[str, str] = {}
 
     def is_telemetry(self, name: str) -> bool:
         """Tell whether a variable or a settings key leads the agent's telemetry, and nothing else."""

@@ -155,7 +155,7 @@ class Surroundings:
             Problem: the boundary cannot be made.
         """
         assert self._means is not None
-        ports = _free_ports(self._service[1])
+        ports = free_ports(self._service[1])
         layout = make_layout(
             self._means, service_port=self._service[1], hidden=[str(self._home)], ports=ports
         )
@@ -358,7 +358,7 @@ def _stamp(home: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _free_ports(taken: int) -> tuple[int, int, int]:
+def free_ports(taken: int) -> tuple[int, int, int]:
     """Return the boundary's own ports; nothing else listens there as it begins but the service's."""
     shift = 1 if taken in (PROXY_PORT, REDIRECT_PORT, NAMES_PORT) else 0
     return PROXY_PORT + shift, REDIRECT_PORT + shift, NAMES_PORT + shift

@@ -391,6 +391,10 @@ class AgentConnection(asyncio.Protocol):
         """Note the end and close both sides."""
         if self._state is _State.DONE:
             return
+        if self.way is Way.TRANSPARENT and self._state is _State.HEAD and self.target and not self.outcome:
+            # It was made and told nothing: that it was tried is worth knowing.
+            refusal = Refusal("nothing_said", f"a connection to {self.target} ended before anything was said")
+            self.session.note_refused(self.number, self.way, self.target.host, self.target.port, refusal)
         self._state = _State.DONE
         self._cancel_timer()
         self.session.connections.discard(self)

@@ -176,13 +176,16 @@ class Rules(msgspec.Struct, frozen=True):
 def read_rule(text: str, origin: str) -> Rule:
     """Return the rule that `HOST`, `HOST:PORT` or either with `http://` or `tcp://` before it says.
 
+    A path after it, in which `*` stands for anything, makes it a rule for such requests alone.
+
     Raises:
         Problem: it is none.
     """
-    scheme, mark, rest = text.rpartition("://")
+    scheme, _, rest = text.rpartition("://")
     if scheme not in ("", "https", "http", "tcp"):
         raise _bad(text, origin, "there is no such scheme")
     wire = {"http": Wire.HTTP, "tcp": Wire.TCP}.get(scheme, Wire.TLS)
+    rest, slash, path = rest.partition("/")
     default = None if wire is Wire.TCP else 80 if wire is Wire.HTTP else 443
     below = rest.startswith("*.")
     try:
@@ -192,8 +195,17 @@ def read_rule(text: str, origin: str) -> Rule:
     if below and (target.address is not None or "." not in target.host):
         raise _bad(text, origin, "there is no name that all such hosts are below")
     host = f"*.{target.host}" if below else target.host
-    private = target.address is not None and not mark.startswith("*")
-    return check_rule(Rule(host=host, ports=(target.port,), wire=wire, origin=origin, is_private=private))
+    private = target.address is not None  # whoever writes an address means it
+    return check_rule(
+        Rule(
+            host=host,
+            ports=(target.port,),
+            wire=wire,
+            origin=origin,
+            is_private=private,
+            paths=(f"/{path}",) if slash else (),
+        )
+    )
 
 
 def check_rule(rule: Rule) -> Rule:
