@@ -137,6 +137,11 @@ class Enclosure:
         ours.settimeout(None)
         return dict(zip(message["ready"], (socket.socket(fileno=one) for one in descriptors), strict=True))
 
+    @property
+    def process_id(self) -> int:
+        """The outer process, whose child is the first inside."""
+        return self._process.pid
+
     def go(self) -> None:
         """Start the command."""
         self._control.sendall(b"go\n")

@@ -1,6 +1,7 @@
 """The way out of a boundary: the security proxy in a thread of its own, and its log."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ class Exit:
         self._session: Session
         self._ready: Future[None] = Future()
         self._thread: threading.Thread
+        self._endpoints: list[asyncio.BaseTransport] = []
 
     def start(self, listeners: Mapping[str, socket.socket]) -> None:
         """Serve; raises what keeps it from that."""
@@ -111,7 +113,12 @@ class Exit:
             raise
         self._ready.set_result(None)
         await self._done.wait()
-        await proxy.end()
+        with contextlib.suppress(TimeoutError):
+            await proxy.end()
+        for endpoint in self._endpoints:
+            endpoint.close()
+        # uvloop does not come to an end while something it holds is still to be closed.
+        await asyncio.sleep(0.01)
 
     async def _serve_names(self, listeners: Mapping[str, socket.socket]) -> Callable[[str], str | None]:
         served = [listener for name, listener in listeners.items() if name.startswith("names")]
@@ -121,7 +128,10 @@ class Exit:
 
         names = Names(self._session)
         for listener in served:
-            await self._loop.create_datagram_endpoint(lambda: NamesEndpoint(names), sock=listener)
+            transport, _ = await self._loop.create_datagram_endpoint(
+                lambda: NamesEndpoint(names), sock=listener
+            )
+            self._endpoints.append(transport)
         return names.find
 
 

@@ -5,11 +5,12 @@ throughput rests on (`bench/egress`). What has to be looked into is handed to `e
 """
 
 import asyncio
+import contextlib
 import hmac
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from typing import cast
 
@@ -25,6 +26,7 @@ from bailee.flows.web.targets import Target, Unreadable, read_target
 
 HEAD_SECONDS = 30.0
 PATIENCE_SECONDS = 0.3
+END_SECONDS, LINGER_SECONDS = 2.0, 30.0
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _TLS_HANDSHAKE = 22
 NO_LOG = Refusal("no_log", "the log of connections cannot be written, so that nothing may pass")
@@ -71,6 +73,8 @@ class Proxy:
         self.is_ended = False
         self.credential = None if credential is None else "Basic " + b64encode(credential.encode()).decode()
         self._servers: list[asyncio.Server] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.transports: set[asyncio.Transport] = set()
 
     @property
     def host_tls(self) -> ssl.SSLContext:
@@ -91,7 +95,24 @@ class Proxy:
         for server in self._servers:
             server.close()
         self.session.end()
-        await asyncio.sleep(0)  # so that what was ended notes its end
+        # An event loop that is closed with something of it open may not come back.
+        async with asyncio.timeout(END_SECONDS):
+            for task in list(self.tasks):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            for transport in list(self.transports):
+                transport.abort()
+            for server in self._servers:
+                await server.wait_closed()
+            while self.transports:  # noqa: ASYNC110 - a thousand ends in one turn of the loop or two
+                await asyncio.sleep(0.002)
+
+    def begin(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        """Start what a connection waits for."""
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
 
 class AgentConnection(asyncio.Protocol):
@@ -120,6 +141,7 @@ class AgentConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         self.session.connections.add(self)
+        self.proxy.transports.add(self.transport)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HEAD_SECONDS, self._give_up)
         if self.way is Way.SERVICE and self.proxy.service is not None:
@@ -159,6 +181,7 @@ class AgentConnection(asyncio.Protocol):
             self.host.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.proxy.transports.discard(self.transport)
         if error is not None:
             self.outcome = self.outcome or "reset by the agent"
         self.finish()
@@ -249,7 +272,7 @@ class AgentConnection(asyncio.Protocol):
         self._state = _State.HANDED
         self._cancel_timer()
         self.rules = rules
-        self._task = asyncio.ensure_future(serve(self, scheme))
+        self._task = self.proxy.begin(serve(self, scheme))
 
     def _begin(
         self,
@@ -266,7 +289,7 @@ class AgentConnection(asyncio.Protocol):
             return
         self.rules = rules
         self._state = _State.DIALING
-        self._task = asyncio.ensure_future(self._dial(then, addresses))
+        self._task = self.proxy.begin(self._dial(then, addresses))
 
     async def _dial(self, then: Callable[[], None], addresses: list[tuple[str, int]] | None) -> None:
         assert self.target is not None
@@ -408,10 +431,7 @@ class AgentConnection(asyncio.Protocol):
             address=self.address,
             outcome=self.outcome or "done",
         )
-        if is_abrupt:
-            self.transport.abort()
-        else:
-            self.transport.close()
+        close(self.transport, is_abrupt=is_abrupt)
         if self.host is not None:
             self.host.close(is_abrupt=is_abrupt)
 
@@ -431,6 +451,7 @@ class HostConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self._agent.proxy.transports.add(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self._agent.take(data)
@@ -448,6 +469,7 @@ class HostConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
+        self._agent.proxy.transports.discard(self.transport)
         self._agent.host_lost(error)
 
     def write_eof(self) -> None:
@@ -458,10 +480,17 @@ class HostConnection(asyncio.Protocol):
     def close(self, *, is_abrupt: bool) -> None:
         """Close it."""
         self.is_closed = True
-        if is_abrupt:
-            self.transport.abort()
-        else:
-            self.transport.close()
+        close(self.transport, is_abrupt=is_abrupt)
+
+
+def close(transport: asyncio.Transport, *, is_abrupt: bool) -> None:
+    """Close a connection; who does not take what waits for it is not waited for longer than a while."""
+    if is_abrupt:
+        transport.abort()
+    else:
+        transport.close()
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
 
 
 async def dial(
