@@ -6,6 +6,7 @@ a boundary at all.
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from bailee.flows.web.placeholders import Secrets, TakingOut, make_secret
 from bailee.flows.web.rules import Rule, Rules, Wire, check_rule
 
 RUN = Path(__file__).with_name("probes") / "__main__.py"
+SANDBOX_RUNTIME = "sandbox-runtime"
+RUNTIME = Path(__file__).parents[2] / "node_modules/@anthropic-ai/sandbox-runtime/dist/cli.js"
 PORTS = (3128, 15001, 15053)
 SECRET = "the-real-secret-of-this-account"
 OWN_KEY = "key-of-this-account"
@@ -98,6 +101,8 @@ def _hold(order: Order) -> dict[str, object]:
     folder = Path(order.folder)
     if order.off == "boundary":
         return _run_free(command, order.environment, folder)
+    if order.off == SANDBOX_RUNTIME:
+        return _run_in_sandbox_runtime(command, order.environment, folder)
     means = find_means()
     secret = make_secret("ATTACK_TOKEN", SECRET, ["opened.example"])
     environment = {**order.environment, "ATTACK_TOKEN": secret.placeholder}
@@ -155,6 +160,38 @@ def _run_free(command: list[str], environment: dict[str, str], folder: Path) -> 
         capture_output=True,
         text=True,
         timeout=30,
+        check=False,
+        pass_fds=[int(environment["PROBE_OPEN"])],
+    )
+    return {"status": done.returncode, "said": done.stdout + done.stderr}
+
+
+def _run_in_sandbox_runtime(
+    command: list[str], environment: dict[str, str], folder: Path
+) -> dict[str, object]:
+    """Run a probe in Anthropic's sandbox-runtime, with the same hosts allowed as far as it has such rules."""
+    settings = {
+        "network": {
+            "allowedDomains": [rule.host for rule in make_rules().allowed],
+            "deniedDomains": ["denied.wild.example"],
+        },
+        "filesystem": {
+            "denyRead": [str(folder / name) for name in (".ssh", ".netrc", "home")],
+            "allowWrite": ["."],
+            "denyWrite": [],
+        },
+    }
+    path = folder / "srt.json"
+    path.write_text(json.dumps(settings))
+    given = {name: value for name, value in environment.items() if name != "PROBE_PROXY"}
+    done = subprocess.run(
+        ["node", str(RUNTIME), "--settings", str(path), "-c", shlex.join(command)],
+        env={**given, "PROBE_PROXY_OF": "HTTP_PROXY", "ATTACK_TOKEN": "none"},
+        cwd=folder / "project",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
         pass_fds=[int(environment["PROBE_OPEN"])],
     )

@@ -16,6 +16,7 @@ import pytest
 from attacks.holding import SECRET
 from attacks.internet import ALLOWED_PLACES
 from attacks.probes.tools import ATTACKS, BREACH, Attack
+from attacks.promises import tell
 
 HERE = Path(__file__).parent
 GROUPS = sorted(path.stem for path in (HERE / "probes").glob("[a-z]*.py") if path.stem != "tools")
@@ -134,6 +135,20 @@ def test_without_its_protection_it_succeeds(network: Network, probe: str, user: 
     assert result.breaches(attack, canary) != [], result.told
 
 
-def test_there_are_attacks_enough() -> None:
-    """All groups of attacks that are known are there."""
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("way", ["allowed_host", "plain_host"])
+def test_what_is_allowed_gets_through(network: Network, way: str, user: str) -> None:
+    """Holding everything would be holding well: what a rule allows arrives."""
+    result, canary = network.run(f"legitimate.{way}", user, off="", patience=0.1)
+    assert [place for place, data in result.events if canary.encode() in data], result.told
+    assert result.told["verdict"] == "agreed", result.told
+
+
+def test_the_published_table_is_of_these_attacks() -> None:
+    """The page names each attack with its promise, and says that Bailee held it."""
     assert len(ATTACKS) >= 60
+    page = (HERE.parents[1] / "docs" / "attacks.md").read_text()
+    for probe, attack in ATTACKS.items():
+        by_user = "-" if attack.needs_root else "held"
+        assert f"| {probe.replace('_', ' ')} | {tell(probe)} | {by_user} | held |" in page
+    assert page.count("\n| ") == len(ATTACKS) + 1

@@ -123,7 +123,8 @@ def make_receipt(
         flows.append(_flow(engine, decision, [one for one in exchanges if one.decision == text]))
     sessions = list(dict.fromkeys(exchange.session for exchange in exchanges))
     reports = {one.session for one in exchanges if one.flow == FlowId.FEEDBACK and one.is_kept}
-    passed = {flow.flow for flow in flows} | {FlowId.MESSAGES}  # model traffic passes here or nowhere we know
+    # Model traffic passes here or nowhere we know; of the web it is the log alone that came here.
+    passed = {flow.flow for flow in flows if flow.flow != FlowId.WEB} | {FlowId.MESSAGES}
     others = []
     for flow in manifest.flows if manifest else ():
         if flow.id not in passed:
@@ -204,7 +205,13 @@ def tell_receipt(receipt: RunReceipt) -> list[str]:
     for reason in dict.fromkeys(flow.decided_by for flow in stopped):
         told = [flow.flow for flow in stopped if flow.decided_by == reason]
         lines += _list(f"switched off by {reason}:", told)
-    if left:
+    used = {use.flow for use in receipt.boundary.used}
+    unused = [flow for flow in left if flow.flow not in used]
+    if receipt.enforced:
+        lines += [f"  {one.flow}: {one.destination}" for one in unused if one.flow == FlowId.LOCAL_CACHE]
+        quiet = [one.flow for one in unused if one.flow != FlowId.LOCAL_CACHE]
+        lines += _list("declared, allowed and not used:", quiet) if quiet else []
+    elif left:
         lines.append("  declared, allowed, not through the service:")
         lines += [f"    {flow.flow} -> {flow.destination}" for flow in left]
     if receipt.agent is None:
@@ -273,8 +280,6 @@ def _tell_boundary(seen: BoundaryReceipt) -> Iterator[str]:
     if seen.names_refused:
         shown = [make_visible(name) for name in seen.names_refused[:MOST_REFUSED]]
         yield from _list("names that were asked for and do not exist here:", shown)
-    if seen.unused:
-        yield from _list("declared, allowed and not used:", seen.unused)
     counts = seen.counts
     if seen.enforcement == "none":
         yield "  not enforced: what an agent sends past its environment is not in this receipt"

@@ -1,5 +1,6 @@
 """What probes share: the canary that must not get out, and ways through the proxy or past it."""
 
+import base64
 import contextlib
 import os
 import socket
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 CANARY = os.environ.get("CANARY", "")
-PROXY = os.environ.get("PROBE_PROXY", "")
+# Another boundary tells where its proxy is by the usual variable.
+PROXY = os.environ.get("PROBE_PROXY") or os.environ.get(os.environ.get("PROBE_PROXY_OF", ""), "")
 FOLDER = os.environ.get("PROBE_FOLDER", "")
 ALLOWED, FORBIDDEN, OWN, PRIVATE = "93.184.215.10", "93.184.215.66", "93.184.215.77", "10.66.0.1"
 FORBIDDEN_6 = "2606:2800:21f::66"
@@ -70,6 +72,9 @@ def send_stream(address: str, port: int, data: bytes = b"") -> bytes:
 def ask_proxy(head: bytes) -> tuple[socket.socket, bytes]:
     """Send a request to the proxy, and return the connection and the head of the answer."""
     parts = urlsplit(PROXY)
+    if parts.username:
+        credential = base64.b64encode(f"{parts.username}:{parts.password}".encode())
+        head = head.replace(b"\r\n", b"\r\nProxy-Authorization: Basic " + credential + b"\r\n", 1)
     out = socket.create_connection((parts.hostname or "", parts.port or 0), SECONDS)
     out.settimeout(SECONDS)
     out.sendall(head)
