@@ -23,10 +23,22 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file that takes the place of the one before at once; what a killed writer left goes."""
-    new = path.with_name(f"{path.name}.new")
-    _write(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), data)
+    """Write a file that takes the place of the one before at once; what a killed writer left goes.
+
+    A link that somebody put in the way is taken away and not followed.
+
+    Raises:
+        FileExistsError: somebody else is writing it.
+    """
+    new = leftover(path)
+    new.unlink(missing_ok=True)
+    _write(create_private(new), data)
     new.rename(path)
+
+
+def leftover(path: Path) -> Path:
+    """Return what `replace_file` leaves beside a file where it is killed."""
+    return path.with_name(f"{path.name}.new")
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from bailee.agent.settings import AGENT, understand
 from bailee.files import replace_file
 from bailee.manifests import load_manifest
 from bailee.manifests.settings import locate, read_source
-from bailee.policy.layers import LayerName
+from bailee.policy.layers import REPOSITORY, LayerName
 from bailee.policy.problems import Problem
 
 
@@ -42,7 +42,13 @@ def write_setting(
     understand(checked)
     try:
         path.parent.mkdir(mode=0o700 if layer is LayerName.USER else 0o755, parents=True, exist_ok=True)
-        target = path.resolve() if path.is_symlink() else path
+        target = path.resolve()
+        if layer in REPOSITORY and not target.is_relative_to(directory.resolve()):
+            raise Problem(
+                "the project's settings lead out of the project",
+                where=str(path),
+                fix="take the link away, or change what it leads to yourself",
+            )
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
         replace_file(target, data)
         target.chmod(mode)

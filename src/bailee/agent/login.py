@@ -12,7 +12,7 @@ import msgspec
 from bailee.agent.service import Service, check_address
 from bailee.agent.sessions.keys import has_keyring, read_secret, remove_secret, write_secret
 from bailee.agent.state import make_private
-from bailee.files import replace_file
+from bailee.files import leftover, replace_file
 from bailee.policy.problems import Problem
 
 NAME = "login"  # in the keyring
@@ -92,6 +92,7 @@ def drop_login(state: Path, environment: Mapping[str, str] = os.environ) -> None
         Problem: the keyring does not let go of it.
     """
     (state / FILE).unlink(missing_ok=True)
+    leftover(state / FILE).unlink(missing_ok=True)
     # A keyring that does not answer, as on a machine without a desktop, has nothing of ours.
     if has_keyring(environment) and read_secret(NAME) is not None and not remove_secret(NAME):
         raise Problem(

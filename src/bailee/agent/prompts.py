@@ -54,7 +54,11 @@ def find_instructions(folder: Path, own: Path | None = None) -> tuple[Instructio
         *reversed([place for place in folder.parents if place.is_relative_to(root) and place != root]),
     ]
     places = [*([own] if own else []), *below, *([folder] if folder != root else [])]
-    found = [one for place in dict.fromkeys(places) if (one := _read_first(place)) is not None]
+    found = []
+    for place in dict.fromkeys(places):
+        # The user's own may lie where the user likes.
+        if (one := _read_first(place, None if place == own else root.resolve())) is not None:
+            found.append(one)
     return tuple(found)
 
 
@@ -63,11 +67,17 @@ def find_root(folder: Path) -> Path:
     return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
 
 
-def _read_first(folder: Path) -> Instructions | None:
+def _read_first(folder: Path, within: Path | None) -> Instructions | None:
     for name in NAMES:
         path = folder / name
         if not path.is_file():
             continue
+        if within is not None and not path.resolve().is_relative_to(within):
+            raise Problem(
+                "the project's instructions lead out of the project",
+                where=str(path),
+                fix="put a file there instead of the link: what it leads to would be sent to the model",
+            )
         try:
             with path.open("rb") as file:
                 data = file.read(LARGEST + 1)

@@ -310,6 +310,9 @@ def _call(block: Block, gate: Gate, workspace: Workspace, tools: Mapping[str, To
         yield Result(id, name, refusal, is_error=True)
         return
     try:
+        if preview != tool.preview(arguments, workspace):
+            # While somebody thought about it, a folder became a link or a file another one.
+            raise Failed("what it leads to changed while the user was asked; nothing was done")
         text, is_error = tool.run(arguments, workspace), False
     except Failed as failure:
         text, is_error = str(failure), True

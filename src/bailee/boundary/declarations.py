@@ -101,7 +101,13 @@ def find_index(name: str, environment: Mapping[str, str]) -> str:
 def _ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            command, env=dict(environment), capture_output=True, text=True, timeout=_SECONDS, check=False
+            command,
+            env=dict(environment),
+            cwd="/",  # in a project its own file would name the index, and let itself be reached by that
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -57,12 +58,25 @@ def update(check: bool, as_json: bool) -> None:
 
 def read_pip_index() -> str:
     """Return the index in pip's own configuration; empty if it names none, or there is no pip."""
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    # Without -P modules are looked for in the working folder first: a repository's pip.py would run.
+    command = [sys.executable, "-P", "-m", "pip", "config", "get", "global.index-url"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows an index to another page of its own; no other host is told what is asked, or a password."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        asked, new = urlsplit(req.full_url), urlsplit(newurl)
+        if (asked.scheme, asked.netloc) != (new.scheme, new.netloc):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def make_opener(environment: dict[str, str]) -> "Opener":
@@ -78,6 +92,7 @@ def make_opener(environment: dict[str, str]) -> "Opener":
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler(proxies or None),
         urllib.request.HTTPSHandler(context=make_tls_context(environment)),
+        _SameHost(),
     )
     opener.addheaders = []
 

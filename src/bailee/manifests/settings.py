@@ -220,8 +220,15 @@ def _parse(path: Path) -> dict[str, Any] | None:
         with os.fdopen(descriptor, "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             content = file.read(LARGEST + 1) if is_regular else b""
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except FileNotFoundError:
+        if (broken := _find_broken_link(path)) is None:
+            return None
+        # Somebody wrote settings and they are gone: that is not the same as none.
+        raise Problem(
+            "the settings cannot be read: a link leads nowhere",
+            where=str(broken),
+            fix="put back what it leads to, or remove it",
+        ) from None
     except OSError as fault:
         raise Problem(
             f"the settings file cannot be read: {fault.strerror}",
@@ -244,6 +251,10 @@ def _parse(path: Path) -> dict[str, Any] | None:
             where=str(path),
             fix="save it as UTF-8, or remove it",
         ) from fault
+
+
+def _find_broken_link(path: Path) -> Path | None:
+    return next((one for one in (path, *path.parents) if one.is_symlink() and not one.exists()), None)
 
 
 def _understand(text: str, where: str) -> dict[str, Any]:

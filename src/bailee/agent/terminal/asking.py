@@ -3,6 +3,8 @@
 Every answer is a line that ends with Enter: no single key sends, allows or rates anything.
 """
 
+import sys
+import termios
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,7 @@ class Reader:
             bottom_toolbar=toolbar,
             completer=WordCompleter(list(names), meta_dict=names, sentence=True),
             complete_while_typing=False,
-            enable_open_in_editor=True,
+            enable_open_in_editor=False,  # it would write the prompt to a temporary file, in clear
         )
         drawn = self._session.app.after_render
 
@@ -94,7 +96,18 @@ class Reader:
         """
         from prompt_toolkit import prompt
 
+        forget_typed_ahead()
         return prompt(question).strip()
+
+
+def forget_typed_ahead() -> None:
+    """Drop what was typed before a question stood there: it cannot be the answer."""
+    from prompt_toolkit.application.current import get_app_session
+    from prompt_toolkit.input.typeahead import clear_typeahead
+
+    clear_typeahead(get_app_session().input)
+    if sys.stdin.isatty():
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 class Approver:

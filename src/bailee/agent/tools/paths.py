@@ -34,8 +34,15 @@ class Project(msgspec.Struct, frozen=True):
         Raises:
             Failed: it leads out of the project; a link counts for what it leads to.
         """
-        path = Path(name).expanduser()
-        real = Path(os.path.realpath(path if path.is_absolute() else self.folder / path))
+        try:
+            path = Path(name).expanduser()
+            real = Path(os.path.realpath(path if path.is_absolute() else self.folder / path))
+        except (
+            ValueError,
+            RuntimeError,
+            OSError,
+        ) as fault:  # a NUL; nobody's home; a ring of links
+            raise Failed(f"there is no such path: {fault}") from None
         if not any(real == root or real.is_relative_to(root) for root in (self.folder, *self.added)):
             raise Failed(
                 f"{name} is outside the project {self.folder}; "
