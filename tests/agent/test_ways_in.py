@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,10 +61,13 @@ def test_a_projects_pip_is_not_run(tmp_path: Path, listening: tuple[str, list[ob
     run_program("update", "--check", environment=environment, folder=tmp_path)
     assert not (tmp_path / "ran").exists()
     assert asked == []
+    # Control: asked for without care it is what runs.
+    subprocess.run([sys.executable, "-m", "pip"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "ran").exists()
 
 
 def test_an_index_leads_nobody_elsewhere(listening: tuple[str, list[tuple[str, str | None]]]) -> None:
-    """To another page of its own it may lead (control); to another host neither question nor password goes."""
+    """To another page of its own it may lead (control); to another host nothing goes."""
     import urllib.error
     import urllib.request
 
