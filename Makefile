@@ -33,11 +33,12 @@ check: .venv/ready ## Lint, check types and the direction of imports
 	$(BIN)/bailee manifests render --check
 	$(BIN)/python -m bailee.cli.reference --check docs/cli.md
 
-bench: .venv/ready ## Measure start, gateway, ingest, vault and retention beside peers (about 2 hours)
+bench: .venv/ready ## Measure start, gateway, ingest, egress, vault and retention beside peers (about 2 hours)
 	bench/setup
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.egress
 	$(BIN)/python -m bench.vault
 	$(BIN)/python -m bench.retention
 

@@ -1,0 +1,1 @@
+"""Tunnels through the security proxy beside other proxies, and what a boundary adds to a start."""
