@@ -181,7 +181,7 @@ async def _serve(
             find_context=partial(_find_context, directory, upstream.provider),
         )
         collecting = asyncio.create_task(_collect(connections, configuration.home))
-        stack.push_async_callback(connections.collect)  # of a run that ended just now
+        stack.push_async_callback(_collect_last, connections, configuration.home)
         stack.push_async_callback(_cancel, collecting)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
@@ -287,6 +287,11 @@ async def _collect(connections: ConnectionsReceiver, home: Path) -> None:
         for _ in range(int(SWEEP_SECONDS / COLLECT_SECONDS)):
             await asyncio.sleep(COLLECT_SECONDS)
             await connections.collect()
+
+
+async def _collect_last(connections: ConnectionsReceiver, home: Path) -> None:
+    """Take what runs left that ended or were killed just now: the service may have been up for them alone."""
+    await connections.collect(list_running(home))
 
 
 async def _sweep(configuration: Configuration, state: Path, server: uvicorn.Server) -> None:
