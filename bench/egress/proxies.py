@@ -61,9 +61,16 @@ def start_squid(folder: Path) -> Proxy:
         f"http_port 127.0.0.1:{port}\nhttp_access allow localhost\nhttp_access deny all\n"
         f"acl all_ports port 1-65535\ncache deny all\naccess_log none\ncache_log {folder}/cache.log\n"
         f"pid_filename {folder}/squid.pid\ncoredump_dir {folder}\nnetdb_filename none\n"
-        "shutdown_lifetime 0 seconds\n"
+        "shutdown_lifetime 0 seconds\nvisible_hostname bench\n"
     )
-    return _begin("squid", _version(program, "-v"), [program, "-N", "-f", str(settings)], port, host, folder)
+    return _begin(
+        "squid",
+        _version(program, "-v"),
+        [program, "-n", f"bench{port}", "-N", "-f", str(settings)],
+        port,
+        host,
+        folder,
+    )
 
 
 def start_tinyproxy(folder: Path) -> Proxy:

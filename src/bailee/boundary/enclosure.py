@@ -157,7 +157,7 @@ class Enclosure:
         for message in self._read():
             if "status" in message:
                 status = os.waitstatus_to_exitcode(message["status"])
-                counted = read_count(message["firewall"], message["interfaces"])
+                counted = read_count(message["firewall"], message["interfaces"], message["protocols"])
                 self._process.wait()
                 self._control.close()
                 return Ended(128 - status if status < 0 else status, counted, "".join(faults))

@@ -31,6 +31,7 @@ class KernelCount(msgspec.Struct, frozen=True):
         sent, sent6, received, received6: to the proxy and from it, over IPv4 and IPv6.
         refused: packets that were let nowhere, by kind.
         elsewhere: bytes on interfaces that the boundary does not have.
+        resent: segments of TCP that were sent again, as on a machine that is busy.
         is_known: whether the kernel could be asked.
     """
 
@@ -41,6 +42,7 @@ class KernelCount(msgspec.Struct, frozen=True):
     received6: Traffic = Traffic()
     refused: dict[str, int] = {}
     elsewhere: int = 0
+    resent: int = 0
     is_known: bool = True
 
 
@@ -99,8 +101,8 @@ def write_firewall(ports: tuple[int, ...], *, redirect: bool = True, refuse: boo
     return "\n".join(lines)
 
 
-def read_count(counters: str, interfaces: str) -> KernelCount:
-    """Read what `nft -j list counters` and /proc/net/dev say."""
+def read_count(counters: str, interfaces: str, protocols: str) -> KernelCount:
+    """Read what `nft -j list counters`, /proc/net/dev and /proc/net/snmp say."""
     try:
         listed = [one["counter"] for one in json.loads(counters)["nftables"] if "counter" in one]
     except (ValueError, KeyError, TypeError):
@@ -120,7 +122,17 @@ def read_count(counters: str, interfaces: str) -> KernelCount:
         received6=traffic("received6"),
         refused={kind: traffic(f"refused_{kind}").packets for kind in _KINDS},
         elsewhere=_count_elsewhere(interfaces),
+        resent=_count_resent(protocols),
     )
+
+
+def _count_resent(protocols: str) -> int:
+    """Return RetransSegs (RFC 1213, tcpRetransSegs) of a network: two lines, names and values."""
+    lines = [line.split()[1:] for line in protocols.splitlines() if line.startswith("Tcp:")]
+    if len(lines) != 2:
+        return 0
+    value = dict(zip(*lines, strict=False)).get("RetransSegs", "0")
+    return int(value) if value.isdigit() else 0
 
 
 def _count_elsewhere(interfaces: str) -> int:

@@ -354,7 +354,12 @@ def run(control: socket.socket, asked: Asked) -> int:
         if process == command:
             break
     end_all()
-    report = {"status": status, "firewall": "", "interfaces": read_text("/proc/net/dev")}
+    report = {
+        "status": status,
+        "firewall": "",
+        "interfaces": read_text("/proc/net/dev"),
+        "protocols": read_text("/proc/net/snmp"),
+    }
     try:
         report["firewall"] = spawn("count", [asked["nft"], "-j", "list", "counters"], "")
     except (Fault, OSError) as fault:

@@ -26,7 +26,11 @@ EXIT_NOT_CONSISTENT = 1
     "--own-home", is_flag=True, help="Let it have your home; by default it gets a new one each time."
 )
 @click.option(
-    "--provider", type=click.Choice([one.value for one in Provider]), default="anthropic", show_default=True
+    "--provider",
+    type=click.Choice([one.value for one in Provider]),
+    default="anthropic",
+    show_default=True,
+    help="Where the model is reached.",
 )
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the page to this file."
