@@ -375,3 +375,13 @@ def test_nothing_said_is_lost_by_a_kill(tmp_path: Path) -> None:
         ]
         assert told[-1] + 1 <= len(said) <= told[-1] + 2
         cache.delete(session.id)
+
+
+def test_the_agents_own_credentials_are_masked(scanner_rules: Path) -> None:
+    """A token that looks like nothing is masked where the agent works with it; else it is a word (control)."""
+    opaque = "opaque-token-of-somebody"
+    said = {"role": "user", "content": f"the token is {opaque}, twice {opaque}"}
+    masked, kinds = SecretMasker(scanner_rules, [opaque, "", "short"]).mask(said)
+    assert opaque not in str(masked)
+    assert kinds == {"own_credential": 2}
+    assert SecretMasker(scanner_rules).mask(said) == (said, {})

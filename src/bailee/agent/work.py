@@ -63,6 +63,16 @@ SESSION_HEADER = "x-bailee-session"
 # Nobody waits longer than that at the end for what is counted to be sent.
 METRICS_SECONDS = 2.0
 
+# They open the model to whoever reads them; of the rest of the environment nobody can say what is secret.
+CREDENTIALS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "BAILEE_KEY",
+)
+
 
 class Work:
     """One run of the agent in one project.
@@ -286,8 +296,17 @@ class Work:
     def masker(self) -> SecretMasker:
         """The masker, which begins to load at the first look."""
         if self._masker is None:
-            self._masker = SecretMasker(self.state / "cache")
+            self._masker = SecretMasker(self.state / "cache", self._list_credentials())
         return self._masker
+
+    def _list_credentials(self) -> list[str]:
+        """Return the credentials that this agent works with, whatever they look like."""
+        held = [self.environment.get(name, "") for name in CREDENTIALS]
+        with contextlib.suppress(Problem):  # one that cannot be read is not used either
+            # A keyring is not asked where nobody is logged in: it might ask back.
+            if self.account is not None and (login := self.login) is not None:
+                held.append(login.token)
+        return held
 
     @property
     def recorder(self) -> SessionRecorder | None:

@@ -8,7 +8,7 @@ rule that looks at a name sees it.
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kingfisher_sdk import Scanner
 
 _RULES = Path(__file__).parent / "secrets.yml"
+# A word below this is met by chance, and no credential.
+SHORTEST_KNOWN = 8
+KNOWN = "own_credential"
 _FAMILY = re.compile(r"^(?:betterleaks\.|kingfisher\.|custom\.|veles\.secrets/)")
 
 
@@ -44,10 +47,15 @@ class _Span(msgspec.Struct, frozen=True):
 
 
 class Masker:
-    """Replaces secrets by `[masked KIND]`. Build one and keep it: see `open_masker`."""
+    """Replaces secrets by `[masked KIND]`. Build one and keep it: see `open_masker`.
 
-    def __init__(self, scanner: "Scanner") -> None:
+    Args:
+        known: secrets that are known for what they are, whatever they look like.
+    """
+
+    def __init__(self, scanner: "Scanner", known: Iterable[str] = ()) -> None:
         self._scanner = scanner
+        self._known = [one.encode() for one in dict.fromkeys(known) if len(one) >= SHORTEST_KNOWN]
 
     def mask_json(self, text: bytes) -> Masked:
         """Mask the strings and the names in JSON.
@@ -109,6 +117,11 @@ class Masker:
             _Span(finding.location["start_offset"], finding.location["end_offset"], _kind(finding.rule_id))
             for finding in self._scanner.scan(text)
         ]
+        for secret in self._known:
+            at = text.find(secret)
+            while at >= 0:
+                found.append(_Span(at, at + len(secret), KNOWN))
+                at = text.find(secret, at + len(secret))
         merged: list[_Span] = []
         for span in sorted(found, key=lambda span: (span.start, -span.stop, span.kind)):
             if merged and span.start < merged[-1].stop:
@@ -118,11 +131,12 @@ class Masker:
         return merged
 
 
-def open_masker(cache: Path) -> Masker:
+def open_masker(cache: Path, known: Iterable[str] = ()) -> Masker:
     """Build a masker: some 6 s for the first time, 0.6 s where the compiled rules are in the cache.
 
     Args:
         cache: a private folder for the compiled rules, which say nothing about what was scanned.
+        known: see `Masker`.
 
     Raises:
         Problem: the scanner is not installed.
@@ -136,7 +150,7 @@ def open_masker(cache: Path) -> Masker:
             fix="install it, in a clone: pip install '.[dataset]', or '.[agent]' for the agent",
         ) from None
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Masker(Scanner(Rules([_RULES], cache_dir=cache)))
+    return Masker(Scanner(Rules([_RULES], cache_dir=cache)), known)
 
 
 def _kind(rule: str) -> str:

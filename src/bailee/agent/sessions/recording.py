@@ -6,7 +6,7 @@ The scanner takes 0.6 s to load, and 6 s the first time on a machine: it is load
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ from bailee.sealing.masking import Masker, open_masker
 
 
 class SecretMasker:
-    """A masker that is being loaded in a thread while the user types."""
+    """A masker that is being loaded in a thread while the user types.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        known: the agent's own credentials.
+    """
+
+    def __init__(self, folder: Path, known: Iterable[str] = ()) -> None:
+        self._known = tuple(known)
         self._masker: Masker | None = None
         self._problem: Problem | None = None
         self._folder = folder
@@ -30,7 +35,7 @@ class SecretMasker:
 
     def _load(self) -> None:
         try:
-            self._masker = open_masker(self._folder)
+            self._masker = open_masker(self._folder, self._known)
         except Problem as problem:
             self._problem = problem
         except Exception as fault:  # a rule file that is broken, a folder that cannot be written
