@@ -378,7 +378,7 @@ def test_nothing_said_is_lost_by_a_kill(tmp_path: Path) -> None:
 
 
 def test_the_agents_own_credentials_are_masked(scanner_rules: Path) -> None:
-    """A token that looks like nothing is masked where the agent works with it; else it is a word (control)."""
+    """A token that looks like nothing is masked where the agent works with it, else not (control)."""
     opaque = "opaque-token-of-somebody"
     said = {"role": "user", "content": f"the token is {opaque}, twice {opaque}"}
     masked, kinds = SecretMasker(scanner_rules, [opaque, "", "short"]).mask(said)

@@ -155,6 +155,18 @@ def test_long_output_keeps_both_ends(workspace: Workspace) -> None:
     assert len(told) < LONGEST_RESULT + 200
 
 
+def test_a_daemon_ends_with_its_command(workspace: Workspace) -> None:
+    """What leaves the command's session and process group is ended as well, and nobody else's process."""
+    other = subprocess.Popen(["sleep", "60"])
+    command = "setsid -f sleep 61; (setsid nohup sleep 61 >/dev/null 2>&1 &)"
+    assert use(workspace, "bash", command=command) == "(no output)"
+    left = subprocess.run(["pgrep", "-x", "-f", "sleep 61"], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+    assert other.poll() is None  # control: it is what would be seen
+    other.kill()
+    other.wait()
+
+
 def test_a_command_ends_with_its_time_and_all_it_started(workspace: Workspace) -> None:
     """After its time a command is ended, with what it put into the background and what ignores SIGTERM."""
     mark = workspace.project.folder / "mark"

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import secrets
 import selectors
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bailee.agent.permissions import Reach
@@ -24,6 +26,8 @@ WITHHELD = (
     "BAILEE_*",
     "OTEL_*",
 )
+# In the environment of each command, so that what it started is known wherever it went.
+MARK = "BAILEE_CALL"
 _TICK = 0.1  # seconds between two looks at the clock
 _GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 
@@ -65,11 +69,13 @@ class RunTool:
             raise Failed("the command holds a NUL character")
         seconds = min(take(arguments, "seconds", int, workspace.command_seconds), workspace.command_seconds)
         shell = shutil.which("bash") or "/bin/sh"
+        mark = secrets.token_hex(16)
+        environment = {k: v for k, v in workspace.environment.items() if not is_among(k, WITHHELD)}
         try:
             process = subprocess.Popen(
                 [shell, "-c", command],
                 cwd=workspace.project.folder,
-                env={k: v for k, v in workspace.environment.items() if not is_among(k, WITHHELD)},
+                env={**environment, MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -83,6 +89,7 @@ class RunTool:
             ended = _follow(process, output, seconds, workspace)
         finally:
             _end_group(process)
+            _end_marked(f"{MARK}={mark}".encode())
         text = output.text()
         if ended:
             raise Failed(f"{text}\n[{ended}]")
@@ -155,6 +162,36 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
             time.sleep(0.01)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
+
+
+def _end_marked(mark: bytes) -> None:
+    """End what left the process group, as a daemon does: it has the environment of the command all the same.
+
+    Where there is no /proc the group is all that is ended.
+    """
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline:
+        found = [process for process in _list_processes() if _is_marked(process, mark)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)  # one that was killed and not yet waited for by its parent has no environment
+
+
+def _list_processes() -> list[int]:
+    try:
+        return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except OSError:
+        return []
+
+
+def _is_marked(process: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _has_group(process: "subprocess.Popen[bytes]") -> bool:
