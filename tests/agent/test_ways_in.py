@@ -14,6 +14,7 @@ from bailee.agent.editing import write_setting
 from bailee.agent.prompts import find_instructions
 from bailee.agent.tools.failures import Failed
 from bailee.agent.tools.paths import Project
+from bailee.cli.code import read_argument
 from bailee.cli.update import make_opener
 from bailee.files import leftover, replace_file
 from bailee.manifests import load_manifest
@@ -137,6 +138,12 @@ def test_instructions_do_not_lead_out_of_the_project(tmp_path: Path) -> None:
     (project / "real.md").write_text("Be kind.")
     (project / "AGENTS.md").symlink_to("real.md")
     assert [one.text for one in find_instructions(project, None)] == ["Be kind."]
+
+
+def test_a_prompt_that_is_no_text_does_not_end_the_agent() -> None:
+    """Bytes of another encoding become marks, and what is text stays (control)."""
+    assert read_argument("caf\udce9 au lait") == "caf\ufffd au lait"
+    assert read_argument("café") == "café"
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "a\0b"])

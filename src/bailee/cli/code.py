@@ -104,6 +104,7 @@ def code(
     )
     arguments = ("--settings", given) if given else ()
     settings = read_settings(directory=folder, arguments=arguments, given=options)
+    prompt, printed = (text and read_argument(text) for text in (prompt, printed))
     if printed is None:
         interact(settings, folder, added, prompt, resume, is_continued, incognito=incognito, plain=plain)
         return
@@ -112,6 +113,11 @@ def code(
     print_answer(
         settings, folder, added, printed, "json" if as_json else output, resume, is_continued, incognito
     )
+
+
+def read_argument(text: str) -> str:
+    """Return what was typed; bytes that are no UTF-8, which no request can hold, become marks."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def print_answer(
