@@ -23,37 +23,38 @@ AS_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 
 
 def start(folder: Path, *command: str, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    """Start a command in a boundary. Its processes have the folder in their PATH, and are known by it."""
     return subprocess.Popen(
         [*prefix, sys.executable, "-m", "counterparts.enclosed", str(folder), *command],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(TESTS)},
+        env={"PATH": f"{os.environ['PATH']}:{folder}", "PYTHONPATH": str(TESTS)},
     )
 
 
-def list_namespaces(skip: set[str] = frozenset()) -> set[str]:  # type: ignore[assignment]
-    """Return the namespaces that some process is in."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        for kind in KINDS:
-            try:
-                found.add(str((process / "ns" / kind).readlink()))
-            except OSError:
-                continue
-    return found - skip
-
-
-def list_processes() -> set[str]:
-    """Return the processes of boundaries, by what they run."""
+def list_processes(folder: Path) -> set[str]:
+    """Return the processes that were started for a folder, whatever they are and wherever they went."""
+    mark = f":{folder}".encode()
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if any(one.endswith(mark) for one in (process / "environ").read_bytes().split(b"\0")):
+                found.add(process.name)
         except OSError:
             continue
-        if "boundary/init.py" in line or "sleep 60" in line or "counterparts.enclosed" in line:
-            found.add(process.name)
     return found
+
+
+def list_namespaces(processes: set[str]) -> set[str]:
+    """Return the namespaces that some processes are in, and this one is not."""
+    found = set()
+    for process in processes:
+        for kind in KINDS:
+            try:
+                found.add(str(Path(f"/proc/{process}/ns/{kind}").readlink()))
+            except OSError:
+                continue
+    return found - {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in KINDS}
 
 
 def kill_one(folder: Path, seed: int) -> None:
@@ -70,36 +71,32 @@ def kill_one(folder: Path, seed: int) -> None:
         time.sleep(chance.random() * 0.1)
         if ids:
             os.kill(int(chance.choice(ids)), signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
 
 
 def test_nothing_is_left_after_random_kills(tmp_path: Path) -> None:
     """After 200 runs in which a process was killed at random: no process, namespace, mount or descriptor."""
-    before = (
-        list_namespaces(),
-        list_processes(),
-        Path("/proc/self/mountinfo").read_text(),
-        sorted(os.listdir("/proc/self/fd")),  # noqa: PTH208 - names
-    )
+    mounts = Path("/proc/self/mountinfo").read_text()
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda seed: kill_one(tmp_path, seed), range(RUNS)))
-    wait_for("the last processes", lambda: list_processes() <= before[1] or None)
-    wait_for("the last namespaces", lambda: list_namespaces() <= before[0] or None)
-    assert Path("/proc/self/mountinfo").read_text() == before[2]
-    assert len(os.listdir("/proc/self/fd")) <= len(before[3]) + 1  # noqa: PTH208
+    # A namespace that no process is in is no more, if nothing is mounted from it and no descriptor holds it.
+    wait_for("the last processes", lambda: not list_processes(tmp_path) or None)
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # noqa: PTH208
 
 
 def test_control_what_is_left_would_be_seen(tmp_path: Path) -> None:
-    """Control: one that goes on is seen by what looks for leftovers."""
-    before = list_namespaces(), list_processes()
+    """Control: one that goes on is seen by what looks for leftovers, with namespaces of its own."""
     process = start(tmp_path, "sh", "-c", BUSY)
     assert process.stdout is not None
     ids = process.stdout.readline().split()
-    assert list_processes() - before[1] >= set(ids[:2])
-    assert list_namespaces() - before[0]
+    found = list_processes(tmp_path)
+    assert found >= set(ids)
+    assert len(list_namespaces(found)) == len(KINDS)
     os.kill(int(ids[0]), signal.SIGKILL)
-    process.communicate(timeout=30)
-    wait_for("its end", lambda: list_processes() <= before[1] or None)
+    process.communicate(timeout=60)
+    wait_for("its end", lambda: not list_processes(tmp_path) or None)
 
 
 @pytest.mark.parametrize("prefix", [(), tuple(AS_USER)], ids=["root", "user"])
@@ -108,14 +105,7 @@ def test_what_a_command_left_running_ends_with_it(tmp_path: Path, prefix: tuple[
     process = start(tmp_path, "sh", "-c", "setsid sleep 60 & exit 7", prefix=prefix)
     out, _ = process.communicate(timeout=30)
     assert out.splitlines()[1] == "7 agreed"
-    assert not any("sleep 60" in _line(one) for one in list_processes())
-
-
-def _line(process: str) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+    assert list_processes(tmp_path) == set()
 
 
 FAULTS: dict[str, Callable[[dict[str, object]], None]] = {
@@ -141,7 +131,6 @@ def test_where_a_step_fails_the_command_does_not_begin(
     from bailee.boundary.means import find_means
     from bailee.policy.problems import Problem
 
-    before = list_processes()
     written = json.dumps
 
     def dumps(asked: object) -> str:
@@ -150,13 +139,16 @@ def test_where_a_step_fails_the_command_does_not_begin(
         return written(asked)
 
     monkeypatch.setattr(enclosure.json, "dumps", dumps)
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{tmp_path}")
     means = find_means()
     made = enclosure.Enclosure(
         means, enclosure.make_layout(means, service_port=None, ports=(3128, 15001, 15053))
     )
     began = tmp_path / "began"
     try:
-        listeners = made.prepare(["touch", str(began)], {"PATH": os.environ["PATH"]}, tmp_path)
+        listeners = made.prepare(
+            ["touch", str(began)], {"PATH": f"{os.environ['PATH']}:{tmp_path}"}, tmp_path
+        )
     except Problem:
         pass
     else:
@@ -167,7 +159,7 @@ def test_where_a_step_fails_the_command_does_not_begin(
         assert ended.status != 0
         assert ended.fault
     assert not began.exists()
-    wait_for("its end", lambda: list_processes() <= before or None)
+    wait_for("its end", lambda: not list_processes(tmp_path) or None)
 
 
 def test_control_without_a_fault_it_begins(tmp_path: Path) -> None:
