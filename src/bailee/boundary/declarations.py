@@ -15,6 +15,7 @@ from bailee.policy.flows import FlowId
 
 NPM_DEFAULT = "https://registry.npmjs.org"
 _SECONDS = 10
+INDEXES = ("{npm}", "{pip}")
 
 
 def make_rules(
@@ -47,6 +48,8 @@ def make_rules(
                 continue
             decision = decide(flow, context)
             for written in flow.hosts.get(context.provider, ()):
+                if not decision.allowed and written in INDEXES:
+                    continue  # asking a package manager takes half a second, and its host is refused in any case
                 host = _resolve(written, environment, find or find_index)
                 if not host:
                     continue

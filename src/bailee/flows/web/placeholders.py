@@ -107,11 +107,6 @@ class Secrets:
         """Return what does so for a body that comes in pieces."""
         return TakingOut(self)
 
-    @property
-    def longest(self) -> int:
-        """How many bytes the longest value has."""
-        return max((len(secret.value) for secret in self._held), default=0)
-
     def pairs(self) -> list[tuple[bytes, bytes]]:
         """Return values and placeholders."""
         return [(secret.value.encode(), secret.placeholder.encode()) for secret in self._held]

@@ -6,7 +6,7 @@ cannot open anything.
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -229,11 +229,6 @@ def check_rule(rule: Rule) -> Rule:
     headers = {name.lower(): value for name, value in rule.headers.items()}
     methods = tuple(method.upper() for method in rule.methods)
     return msgspec.structs.replace(rule, host=host, headers=headers, methods=methods)
-
-
-def join_labels(rules: Iterable[Rule]) -> str:
-    """Return what rules are called, each once."""
-    return "; ".join(dict.fromkeys(rule.label for rule in rules))
 
 
 def _bad(text: str, origin: str, what: str) -> Problem:
