@@ -49,7 +49,7 @@ def make_rules(
             decision = decide(flow, context)
             for written in flow.hosts.get(context.provider, ()):
                 if not decision.allowed and written in INDEXES:
-                    continue  # asking a package manager takes half a second, and its host is refused in any case
+                    continue  # to ask a package manager takes half a second, and its host is refused anyway
                 host = _resolve(written, environment, find or find_index)
                 if not host:
                     continue
