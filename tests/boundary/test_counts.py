@@ -235,7 +235,8 @@ def test_a_log_that_hides_something_disagrees(tmp_path: Path, host: Host, kind: 
     number = next(row.number for row in rows if isinstance(row, Closed) and row.sent > 5000)
     changed: list[Row] = []
     for row in rows:
-        if row.number != number:
+        # What a busy machine sends again is let pass: bytes are hidden of all, and rows of one.
+        if row.number != number and "bytes" not in kind:
             changed.append(row)
         elif kind == "all of a connection" or (kind == "Closed" and isinstance(row, Closed)):
             continue
