@@ -46,4 +46,4 @@ lock: .venv/ready ## Write the hashed requirements files anew
 	scripts/lock
 
 clean: ## Remove everything that set-up and tests made
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules build dist
+	rm -rf .venv .venv-aider .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules build dist

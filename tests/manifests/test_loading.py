@@ -8,6 +8,7 @@ from bailee.manifests import agents, load_manifest, read_manifest
 from bailee.manifests.loading import FOLDER
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import decide
+from bailee.policy.periods import UNLIMITED
 from bailee.policy.plans import Location, Provider
 from bailee.policy.problems import Problem
 
@@ -35,12 +36,16 @@ DISABLED_BY = {
 }
 
 
-def test_there_are_two_agents() -> None:
-    """Our own agent and Claude Code have a manifest."""
-    assert agents() == ("bailee", "claude-code")
+OTHERS = ("aider", "codex", "gemini-cli", "opencode")
 
 
-@pytest.mark.parametrize("agent", ["bailee", "claude-code"])
+def test_the_agents() -> None:
+    """Our own agent, Claude Code and those of other makers have a manifest; two keep to the specification."""
+    assert agents() == tuple(sorted(("bailee", "claude-code", *OTHERS)))
+    assert [name for name in agents() if load_manifest(name).is_specified] == ["bailee", "claude-code"]
+
+
+@pytest.mark.parametrize("agent", agents())
 def test_every_flow_is_declared_in_order(agent: str) -> None:
     """A manifest declares the nine flows, each once; ours also what leaves the service."""
     own = ["forwarding"] if agent == "bailee" else []
@@ -78,6 +83,18 @@ def test_what_is_required(agent: str) -> None:
     assert required == {("messages", "local"), ("messages", "cloud"), ("git", "cloud")}
 
 
+@pytest.mark.parametrize("agent", OTHERS)
+def test_agents_of_other_makers_claim_nothing_for_them(agent: str) -> None:
+    """What they send past the service is held as a log of connections, and what they keep is theirs."""
+    manifest = load_manifest(agent)
+    for flow in manifest.flows:
+        holding = "conversation" if flow.id == "messages" and manifest.is_led else "audit"
+        allowed = {holding, "agent" if flow.id == "local_cache" else "nothing"}
+        assert flow.holding in allowed, flow.id
+        assert flow.default["anthropic"] == bool(flow.hosts) or flow.essential or flow.id == "metrics"
+    assert decide(manifest.flow("local_cache"), Context()).terms.retention == UNLIMITED
+
+
 def test_encryption_at_rest_of_the_specification() -> None:
     """Claude Code's traffic is not encrypted at rest, its metrics and errors are (AES-256); ours all is."""
     theirs, ours = load_manifest("claude-code"), load_manifest("bailee")
@@ -90,7 +107,7 @@ def test_encryption_at_rest_of_the_specification() -> None:
 @pytest.mark.parametrize("name", ["unknown", "../policy", "", "Bailee"])
 def test_unknown_agents_and_flows_are_refused(name: str) -> None:
     """A name that is not known is an error that lists those that are."""
-    with pytest.raises(Problem, match="bailee, claude-code"):
+    with pytest.raises(Problem, match="aider, bailee, claude-code"):
         load_manifest(name)
     with pytest.raises(Problem, match="messages, metrics"):
         load_manifest("bailee").flow(name)
@@ -118,6 +135,12 @@ TEXT = (FOLDER / "bailee.toml").read_text(encoding="utf-8")
         ("essential = false", 'required = ["local"]\nessential = false', "flows[1].required"),
         ('folder = "~/.config"', 'folder = "/elsewhere"', "settings_files[4].folder"),
         ("[[flows]]", "[[flows", "bailee.toml"),
+        ("everything_off =", "# everything_off =", "everything_off"),
+        (
+            'path = "/etc/bailee/settings.json"',
+            'path = "/etc/bailee/s"\nformat = "ini"',
+            "settings_files[0].format",
+        ),
     ],
 )
 def test_faulty_manifests_are_refused(tmp_path: Path, old: str, new: str, key: str) -> None:

@@ -114,3 +114,13 @@ def test_provider_that_contradicts_a_selector_is_refused() -> None:
     """Two different answers to where the model is reached are an error."""
     with pytest.raises(Problem):
         describe(["provider=vertex", "env.CLAUDE_CODE_USE_BEDROCK=1"])
+
+
+@pytest.mark.parametrize(
+    ("value", "is_off"),
+    [("false", True), ("0", True), ("no", True), ("perhaps", True), ("true", False), ("1", False)],
+)
+def test_a_name_that_switches_on_stops_when_it_is_not_true(value: str, is_off: bool) -> None:
+    """AIDER_CHECK_UPDATE stops the check with any value but a true one; doubt never loosens."""
+    assert ("update" in stopped(f"env.AIDER_CHECK_UPDATE={value}", agent="aider")) is is_off
+    assert "update" not in stopped("env.AIDER_CHECK_UPDATE=", agent="aider")

@@ -65,7 +65,14 @@ def attest(
     from bailee.cli.accesses import operator
     from bailee.cli.progress import draw_progress
     from bailee.cli.run import find_manifests
-    from bailee.service.attesting import BASELINE, Attestation, Attesting, list_settings, tell_markdown
+    from bailee.service.attesting import (
+        BASELINE,
+        Attestation,
+        Attesting,
+        Setting,
+        list_settings,
+        tell_markdown,
+    )
     from bailee.service.launching import running_service
 
     manifest = find_manifests(agent, command[0])[0]
@@ -92,13 +99,14 @@ def attest(
                 own_home=own_home,
             )
             version = attesting.ask_version(command[0])
-            settings = [BASELINE, *list_settings(manifest)] if matrix else [BASELINE]
+            settings = [Setting(BASELINE)]
+            if matrix:
+                settings += list_settings(manifest, own_home=own_home)
             trials = []
             with draw_progress("Attesting") as report:
                 for done, setting in enumerate(settings):
                     report(done, len(settings))
-                    set_here = {} if setting == BASELINE else {setting: "1"}
-                    trials.append(attesting.run(command, setting, {**os.environ, **given, **set_here}))
+                    trials.append(attesting.run(command, setting, {**os.environ, **given}))
     made = Attestation(
         agent=manifest.agent,
         version=version,

@@ -11,6 +11,7 @@ import click
 
 from bailee.cli.accesses import operator
 from bailee.cli.options import with_home, working_folder
+from bailee.policy.flows import FlowId
 from bailee.policy.layers import REPOSITORY
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
@@ -95,6 +96,12 @@ def run(
     from bailee.vault.store import open_keys, open_vault
 
     manifests = find_manifests(agent, command[0])
+    if not manifests[0].is_led:
+        click.echo(
+            f"bailee: {manifests[0].title} cannot be led to the service. Its model traffic goes to the\n"
+            "  hosts it declares; Bailee holds the log of its connections, and no conversation.",
+            err=True,
+        )
     if confine and unenforced:
         raise click.UsageError("--confine needs the boundary that --unenforced goes without")
     means = None if unenforced else find_means()
@@ -138,13 +145,14 @@ def run(
                 )
             ]
             context = Context(plan=holder.plan, provider=provider, layers=tuple(layers))
+            passed = (FlowId.MESSAGES,) if manifests[0].is_led else ()
             keys = open_keys(home)
             surroundings = Surroundings(
                 home,
                 this.name,
                 service_url=service.url,
                 make_rules=lambda file: make_rules(
-                    manifests, context, environment=environment, allow=allow, file=file
+                    manifests, context, environment=environment, allow=allow, file=file, passed=passed
                 ),
                 means=means,
                 is_confined=confine,
@@ -195,8 +203,9 @@ def run(
 def find_manifests(agent: str | None, command: str) -> "tuple[Manifest, ...]":
     """Return the manifest of an agent, found by the command's file name if it is not named.
 
-    A command that nothing declares may be any agent, inside a shell or a wrapper: then all manifests, that of
-    an SDK client first.
+    A command that nothing declares may be any agent, inside a shell or a wrapper: then the manifests of all
+    that keep to the specification, that of an SDK client first. Those of other makers have to be named: their
+    switches are other ones, and a project's `.env` counts with them.
     """
     from bailee.manifests import agents, load_manifest
 
@@ -207,7 +216,7 @@ def find_manifests(agent: str | None, command: str) -> "tuple[Manifest, ...]":
     for known, manifest in every.items():
         if name == known or name in manifest.launch.commands:
             return (manifest,)
-    return every.pop(FALLBACK_AGENT), *every.values()
+    return every.pop(FALLBACK_AGENT), *(one for one in every.values() if one.is_specified)
 
 
 def check_receipt(path: Path) -> None:
@@ -245,13 +254,13 @@ def make_environment(
     from bailee.manifests.loading import is_among
 
     first = manifests[0]
-    if provider not in first.launch.environment:
+    if first.is_led and provider not in first.launch.environment:
         raise Problem(
             f"{first.title} cannot be pointed at the service for {provider}",
             where="--agent",
             fix="choose another agent or another upstream",
         )
-    removed, set_here = [*OWN_SECRETS], dict(first.launch.environment[provider])
+    removed, set_here = [*OWN_SECRETS], dict(first.launch.environment.get(provider, {}))
     for launch in (manifest.launch for manifest in manifests):
         removed += [*launch.remove, *launch.remove_for.get(provider, ())]
         if not nonessential:

@@ -1,5 +1,6 @@
 """A decision told to people and to programs: the words of `bailee explain` and of the agent's `/privacy`."""
 
+import json
 from collections.abc import Sequence
 from textwrap import wrap
 
@@ -166,8 +167,9 @@ def how_to_stop(flow: Flow, decision: Decision) -> str:
     """Return, in words, what a person does to stop a flow."""
     if decision.required:
         return "end the session; the agent cannot work without it"
-    ways = [f"{switch.name}=1" for switch in flow.switches]
+    ways = [f"{switch.name}={switch.stopping_value}" for switch in flow.switches]
     ways += [f"{key} in a settings file" for key in flow.settings]
+    ways += [f"{key} = {json.dumps(value)} in a settings file" for key, value in flow.settings_off.items()]
     if ways:
         return ", or ".join(ways)
     if flow.holding is Holding.AUDIT:

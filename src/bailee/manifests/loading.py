@@ -4,9 +4,11 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from bailee.manifests.formats import Format
 from bailee.policy.flows import Flow, FlowId
 from bailee.policy.layers import LayerName
 from bailee.policy.plans import Location, Provider
@@ -15,7 +17,6 @@ from bailee.policy.switches import SELECTORS
 
 FOLDER = Path(__file__).parent
 OWN = "bailee"  # the manifest of our own agent, and of the service
-EVERYTHING_OFF = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
 
 
 class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,12 +27,14 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         path: absolute, below `~`, or relative to the working folder; a `*` in its last part names several.
         folder: the leading part of `path` that a variable can move.
         folder_variable: the variable that moves it.
+        format: how it is written; `dotenv` is variables alone, as if they stood under `env`.
     """
 
     layer: LayerName
     path: str
     folder: str = ""
     folder_variable: str = ""
+    format: Format = Format.JSON
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,16 +95,29 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything one agent declares: its flows, and where its settings lie (highest precedence first).
 
     Attributes:
+        everything_off: the variable that stops all non-essential traffic. An agent that has it keeps to the
+            specification; empty for those of other makers.
         repository_leads: whether the agent lets a repository's settings file choose where data goes.
     """
 
     agent: str
     title: str
     summary: str
+    everything_off: str = ""
     settings_files: tuple[SettingsFile, ...]
     repository_leads: bool = False
     launch: Launch = Launch()
     flows: tuple[Flow, ...]
+
+    @property
+    def is_specified(self) -> bool:
+        """Whether the agent keeps to the specification: one switch for all, and off on Bedrock and Vertex."""
+        return bool(self.everything_off)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether the agent can be led to the service; else its model traffic goes past it."""
+        return bool(self.launch.environment)
 
     def flow(self, name: str) -> Flow:
         """Return a flow by its id; raises Problem for an unknown one."""
@@ -114,7 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def variables(self) -> frozenset[str]:
         """Every environment variable that this agent's policy looks at."""
         switches = {switch.name for flow in self.flows for switch in flow.switches}
-        return frozenset(switches) | frozenset(SELECTORS) | self.destination_variables
+        selectors = SELECTORS if self.is_specified else ()
+        return frozenset(switches) | frozenset(selectors) | self.destination_variables
 
     @property
     def destination_variables(self) -> frozenset[str]:
@@ -149,7 +166,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        manifest = msgspec.convert(tomllib.loads(text), Manifest)
+        manifest = msgspec.convert(_for_every_provider(tomllib.loads(text)), Manifest)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise Problem(
             f"the manifest cannot be read: {fault}", where=str(path), fix="mend it; it is UTF-8 TOML"
@@ -166,7 +183,19 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
+def _for_every_provider(content: dict[str, Any]) -> dict[str, Any]:
+    """Write out what is said once because it is the same for every provider."""
+    flows = content.get("flows")
+    for flow in flows if isinstance(flows, list) else ():
+        for key in ("to", "default", "hosts"):
+            if isinstance(flow, dict) and key in flow and not isinstance(flow[key], dict):
+                flow[key] = dict.fromkeys(map(str, Provider), flow[key])
+    return content
+
+
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
+    if manifest.agent == OWN and not manifest.is_specified:
+        yield "everything_off", "our own agent has no switch for everything", "name it"
     declared = [flow.id for flow in manifest.flows]
     for name in FlowId:
         wanted = int(name is not FlowId.FORWARDING or manifest.agent == OWN)
@@ -174,7 +203,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
             fix = "declare each flow once" if wanted else "leave it out: it leaves the service, not an agent"
             yield "flows", f"{name} is declared {declared.count(name)} times", fix
     for place, flow in enumerate(manifest.flows):
-        for key, what, fix in _flow_contradictions(flow):
+        for key, what, fix in (*_flow_contradictions(flow), *_loosenings(flow, manifest.everything_off)):
             yield f"flows[{place}].{key}", f"{flow.id}: {what}", fix
     for place, file in enumerate(manifest.settings_files):
         if file.folder and not (file.folder_variable and file.path.startswith(file.folder)):
@@ -197,7 +226,13 @@ def _flow_contradictions(flow: Flow) -> Iterator[tuple[str, str, str]]:
         yield "required", "a required flow can be switched off", "drop its switches, or do not require it"
     if flow.required and not flow.essential:
         yield "required", "a required flow is not essential", "set essential = true, or do not require it"
-    if not flow.essential and (flow.default.get(Provider.BEDROCK) or flow.default.get(Provider.VERTEX)):
+
+
+def _loosenings(flow: Flow, everything_off: str) -> Iterator[tuple[str, str, str]]:
+    """Return in what a flow is looser than the specification, for an agent that keeps to it."""
+    if flow.essential or not everything_off:
+        return
+    if flow.default.get(Provider.BEDROCK) or flow.default.get(Provider.VERTEX):
         yield "default", "non-essential traffic on Bedrock or Vertex", "set bedrock and vertex to false"
-    if not flow.essential and EVERYTHING_OFF not in stops:
-        yield "switches", f"{EVERYTHING_OFF} does not stop it", "add it: it stops all non-essential traffic"
+    if everything_off not in {switch.name for switch in flow.switches}:
+        yield "switches", f"{everything_off} does not stop it", "add it: it stops all non-essential traffic"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
 from bailee.manifests.catalogues import OTHER, SIGNIFICANT_DIGITS, Catalogue, Field, FieldType
-from bailee.manifests.loading import EVERYTHING_OFF, Manifest
+from bailee.manifests.loading import Manifest
 from bailee.policy.consents import offers_dpp, offers_training, offers_zdr
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import decide
@@ -28,6 +28,11 @@ PLAN_NAMES = {
     Plan.THIRD_PARTY_PLATFORM: "Third-party platform",
     Plan.GOV: "Claude Gov",
 }
+READINGS = {
+    Reading.ANY_VALUE: "any value, even `0` or `false`",
+    Reading.BOOLEAN: "a true value",
+    Reading.FALSE_VALUE: "any value but a true one",
+}
 ENCRYPTION = {
     "none": "not encrypted",
     "tls": "TLS",
@@ -42,8 +47,7 @@ def page(manifest: Manifest, diagram: str) -> str:
         _opening(manifest, diagram),
         _overview(manifest),
         _defaults(manifest),
-        _training(manifest),
-        _retention(manifest),
+        *((_training(manifest), _retention(manifest)) if manifest.is_specified else (_custody(manifest),)),
         _switches(manifest),
         _settings(manifest),
         _launch(manifest),
@@ -102,6 +106,9 @@ def _overview(manifest: Manifest) -> Iterator[str]:
 
 
 def _defaults(manifest: Manifest) -> Iterator[str]:
+    if not manifest.is_specified:
+        yield from _own_defaults(manifest)
+        return
     yield "## Defaults by provider"
     yield ""
     yield from _prose(
@@ -110,7 +117,7 @@ def _defaults(manifest: Manifest) -> Iterator[str]:
     selectors = " or ".join(f"`{name}=1`" for name in SELECTORS)
     yield from _prose(
         f"model is reached through Bedrock or Vertex ({selectors}). "
-        f"`{EVERYTHING_OFF}=1` turns all of it off at once, on every provider."
+        f"`{manifest.everything_off}=1` turns all of it off at once, on every provider."
     )
     yield ""
     rows = []
@@ -125,6 +132,42 @@ def _defaults(manifest: Manifest) -> Iterator[str]:
                 cells.append("Default off.")
         rows.append(cells)
     yield from _table(("Flow", *PROVIDER_NAMES.values()), rows)
+
+
+def _own_defaults(manifest: Manifest) -> Iterator[str]:
+    yield "## Defaults"
+    yield ""
+    yield from _prose(
+        "All that is not needed to answer a prompt is non-essential traffic. This agent has no one switch "
+        "for all of it, and its defaults are the same whichever model answers."
+    )
+    yield ""
+    rows = []
+    for flow in manifest.flows:
+        if not flow.essential:
+            is_on = decide(flow, Context()).allowed
+            rows.append((f"**{flow.title}**", "on" if is_on else "off", _all_switches(flow)))
+    yield from _table(("Flow", "By default", "Stop it with"), rows)
+
+
+def _custody(manifest: Manifest) -> Iterator[str]:
+    yield "## Who keeps it, and for how long"
+    yield ""
+    if manifest.is_led:
+        led = (
+            f"Under `bailee run` {manifest.title} reaches the model through the Bailee service, which holds "
+            "its records under the [terms of your account](data-usage.md#how-long-conversations-are-kept)."
+        )
+    else:
+        led = (
+            f"{manifest.title} speaks to its model in a protocol that the Bailee service does not: under "
+            "`bailee run` its model traffic goes past the service to the hosts it declares, and Bailee holds "
+            "the log of its connections alone."
+        )
+    yield from _prose(
+        f"{led} What goes to other hosts is kept, and used, as their owners say; Bailee can stop it, and can "
+        "say that it went, no more."
+    )
 
 
 def _training(manifest: Manifest) -> Iterator[str]:
@@ -198,11 +241,14 @@ def _switches(manifest: Manifest) -> Iterator[str]:
             readings[switch.name] = switch.reading
     rows = []
     for name, titles in stops.items():
-        how = "a true value" if readings[name] is Reading.BOOLEAN else "any value, even `0` or `false`"
-        rows.append((f"`{name}`", ", ".join(titles), how))
-    yield from _table(("Variable", "Stops", "When set to"), rows)
-    yield ""
-    yield from _prose("Each can stand in the environment or under `env` in a settings file.")
+        rows.append((f"`{name}`", ", ".join(titles), READINGS[readings[name]]))
+    for flow in manifest.flows:
+        for key, value in flow.settings_off.items():
+            rows.append((f"`{key}` in a settings file", flow.title, f"`{_tell_value(value)}`"))
+    yield from _table(("Variable or key", "Stops", "When set to"), rows)
+    if manifest.is_specified:
+        yield ""
+        yield from _prose("Each variable can stand in the environment or under `env` in a settings file.")
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
@@ -220,11 +266,15 @@ def _settings(manifest: Manifest) -> Iterator[str]:
         rows.append((file.layer, f"`{file.path}`{moved}"))
     yield from _table(("Layer", "File"), rows)
     yield ""
+    longer = (
+        "Only a managed file or the user's own file can keep the local session cache longer than 30 days. "
+        if manifest.is_specified
+        else ""
+    )
     yield from _prose(
         "Layers only tighten: whichever asks for the flow to be off or for the shorter time prevails, so "
         "their order does not matter and none can undo another. A repository's files (project, local) can "
-        f"switch collection off, never on. {leads} Only a managed file "
-        "or the user's own file can keep the local session cache longer than 30 days. A file that "
+        f"switch collection off, never on. {leads} {longer}A file that "
         "cannot be read or understood is an error that names the file, the key and the fix; nothing is "
         "decided without it."
     )
@@ -234,6 +284,12 @@ def _launch(manifest: Manifest) -> Iterator[str]:
     launch = manifest.launch
     yield "## Under `bailee run`"
     yield ""
+    if not launch.environment:
+        yield from _prose(
+            "Nothing is taken out and nothing set: the agent cannot be led to the service. The boundary lets "
+            "it reach the hosts of the flows above that are on, and no others."
+        )
+        return
     yield from _prose("A `*` stands for any ending.")
     yield ""
     rows = [("taken out of the environment", _names(launch.remove))]
@@ -326,17 +382,28 @@ def _at_rest(flow: Flow) -> str:
 def _kept(flow: Flow, period: str) -> str:
     if flow.holding is Holding.NOTHING:
         return "nothing is kept"
+    if flow.holding is Holding.AGENT:
+        return "as the agent sees fit"
     return f"{period}, the connection log" if flow.holding is Holding.AUDIT else period
 
 
 def _first_switch(flow: Flow) -> str:
     if flow.is_required(Location.LOCAL):
         return "–"
-    return f"`{flow.switches[0].name}`" if flow.switches else "not asking for it"
+    if flow.switches:
+        return f"`{flow.switches[0].name}`"
+    return next((f"`{key}`" for key in flow.settings_off), "not asking for it")
+
+
+def _tell_value(value: bool | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _all_switches(flow: Flow) -> str:
-    ways = [f"`{switch.name}=1`" for switch in flow.switches]
+    ways = [f"`{switch.name}={switch.stopping_value}`" for switch in flow.switches]
+    ways += [
+        f"`{key}` = `{_tell_value(value)}` in a settings file" for key, value in flow.settings_off.items()
+    ]
     ways += [f"`{key}` in a settings file" for key in flow.settings]
     if ways:
         return ", ".join(ways)

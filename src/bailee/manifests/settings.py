@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from bailee.manifests.formats import Format, find_key, understand
 from bailee.manifests.loading import Launch, Manifest, SettingsFile
 from bailee.policy.flows import FlowId
 from bailee.policy.layers import OWNER, REPOSITORY, Layer, LayerName
@@ -82,19 +83,19 @@ def read_sources(
     layer = Layer(name=LayerName.ENVIRONMENT, origin="the environment", variables=known)
     sources = [_source(layer, None)] if known else []
     places = [
-        (path, file.layer)
+        (path, file)
         for file in manifest.settings_files
         for path in locate(file, environment=environment, directory=directory, root=root)
     ]
     # Started in the home folder, the user's own file lies where a project's would.
-    owned = {path.absolute() for path, name in places if name in OWNER}
-    for path, name in places:
-        if name in REPOSITORY and path.absolute() in owned:
+    owned = {path.absolute() for path, file in places if file.layer in OWNER}
+    for path, file in places:
+        if file.layer in REPOSITORY and path.absolute() in owned:
             continue
-        if (source := read_source(path, name, manifest, environment)) is not None:
+        if (source := read_source(path, file.layer, manifest, environment, form=file.format)) is not None:
             sources.append(source)
     for option, value in _settings_given(arguments, manifest.launch):
-        settings = _understand(value, option) if value.lstrip().startswith("{") else _parse(directory / value)
+        settings = understand(value, option) if value.lstrip().startswith("{") else _parse(directory / value)
         if settings is not None:
             layer = _layer(settings, LayerName.COMMAND_LINE, option, manifest, environment)
             sources.append(_source(layer, settings))
@@ -108,17 +109,19 @@ def read_source(
     environment: Mapping[str, str],
     *,
     data: bytes | None = None,
+    form: Format = Format.JSON,
 ) -> Source | None:
     """Read one settings file; None if it is not there.
 
     Args:
         data: what would stand in it, to be checked before it is written.
+        form: how it is written.
 
     Raises:
         Problem: when it is there but is not a UTF-8 JSON object, or a key that counts has a value that
             cannot be understood.
     """
-    settings = _parse(path) if data is None else _understand(data.decode(), str(path))
+    settings = _parse(path, form) if data is None else understand(data.decode(), str(path), form)
     return (
         None
         if settings is None
@@ -187,6 +190,11 @@ def _layer(
         off = {} if rate else {str(FlowId.SURVEY): SURVEY_KEY}
     if TELEMETRY_KEY in settings and TELEMETRY_KEY in manifest.setting_keys:
         off |= _telemetry(settings[TELEMETRY_KEY], manifest, f"{origin}: {TELEMETRY_KEY}")
+    for flow in manifest.flows:
+        for key, value in flow.settings_off.items():
+            found = find_key(settings, key)
+            if found == value and type(found) is type(value):
+                off.setdefault(str(flow.id), key)
     variables = _variables(settings.get("env", {}), manifest, f"{origin}: env")
     launch = manifest.launch
     leading = [
@@ -213,7 +221,7 @@ def _meaning(name: str, value: str | None) -> str:
     return "" if value is None or (name in SELECTORS and value.strip().lower() in FALSE) else value
 
 
-def _parse(path: Path) -> dict[str, Any] | None:
+def _parse(path: Path, form: Format = Format.JSON) -> dict[str, Any] | None:
     try:
         # A pipe without a writer would hold us for ever; opened like this it is there at once, and refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -244,7 +252,7 @@ def _parse(path: Path) -> dict[str, Any] | None:
             fix="mend it, or remove it",
         )
     try:
-        return _understand(content.decode("utf-8-sig"), str(path))
+        return understand(content.decode("utf-8-sig"), str(path), form)
     except UnicodeDecodeError as fault:
         raise Problem(
             f"the settings file is not UTF-8 text (byte {fault.start})",
@@ -255,41 +263,6 @@ def _parse(path: Path) -> dict[str, Any] | None:
 
 def _find_broken_link(path: Path) -> Path | None:
     return next((one for one in (path, *path.parents) if one.is_symlink() and not one.exists()), None)
-
-
-def _understand(text: str, where: str) -> dict[str, Any]:
-    try:
-        settings = json.loads(text, object_pairs_hook=_once)
-    except _RepeatedKeyError as fault:
-        raise Problem(f"the key {fault} stands twice", where=f"{where}: {fault}", fix="keep one") from None
-    except json.JSONDecodeError as fault:
-        raise Problem(
-            f"the settings are not JSON: {fault.msg}",
-            where=f"{where}: line {fault.lineno}, column {fault.colno}",
-            fix="mend them, or remove them",
-        ) from None
-    except (ValueError, RecursionError) as fault:  # a number of thousands of digits; brackets without end
-        raise Problem(
-            f"the settings cannot be understood: {fault}", where=where, fix="mend them, or remove them"
-        ) from None
-    if not isinstance(settings, dict):
-        raise Problem(
-            "the settings are not a JSON object", where=f"{where}: top level", fix='write {"env": {...}}'
-        )
-    return settings
-
-
-class _RepeatedKeyError(Exception):
-    pass
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _RepeatedKeyError(json.dumps(key))
-        found[key] = value
-    return found
 
 
 def _variables(env: object, manifest: Manifest, where: str) -> dict[str, str]:

@@ -49,6 +49,8 @@ class Flow(
         default: whether it is on when nobody has said anything, per provider.
         switches: the variables that stop it.
         settings: keys of the agent's settings files that stop or shorten it.
+        settings_off: keys of the agent's settings files, with dots between their parts, and the value of each
+            that stops it.
         initiated_by: `agent`, or `user` where a person starts it each time.
         in_transit: how it is encrypted on the way.
         at_rest: how it is encrypted where it is held; `none` where it is not.
@@ -71,6 +73,7 @@ class Flow(
     default: dict[Provider, bool]
     switches: tuple[Switch, ...] = ()
     settings: tuple[str, ...] = ()
+    settings_off: dict[str, bool | str] = {}
     initiated_by: str
     in_transit: str
     at_rest: str

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bailee.policy.periods import NONE, Period
+from bailee.policy.periods import NONE, UNLIMITED, Period
 from bailee.policy.plans import Plan, is_consumer
 
 
@@ -16,6 +16,7 @@ class Holding(StrEnum):
     OPERATIONAL = "operational"
     CACHE = "cache"
     AUDIT = "audit"
+    AGENT = "agent"  # what an agent of another maker keeps on the machine itself
     NOTHING = "nothing"
 
 
@@ -101,6 +102,13 @@ RETENTION: tuple[RetentionRule, ...] = (
         period=Period.days(30),
         text="The log of outbound connections, never their content: the standard 30 days.",
         source="All outbound traffic goes through a security proxy for audit logging and abuse prevention",
+    ),
+    RetentionRule(
+        id="retention.agent",
+        holding=Holding.AGENT,
+        period=UNLIMITED,
+        text="Kept on the machine by the agent itself, as long as it sees fit; Bailee has no hand in it.",
+        source="(configurable)",
     ),
     RetentionRule(
         id="retention.nothing",

@@ -17,6 +17,7 @@ class Reading(StrEnum):
 
     ANY_VALUE = "any_value"
     BOOLEAN = "boolean"
+    FALSE_VALUE = "false_value"
 
 
 class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +25,8 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Read as `any_value`, every non-empty value stops it, `0` and `false` included: the name says
     DISABLE, so whoever sets it at all has asked. Read as `boolean` (DO_NOT_TRACK), false values do not
-    stop it; a value that is neither true nor false does, because doubt never loosens.
+    stop it; a value that is neither true nor false does, because doubt never loosens. Read as `false_value`
+    (AIDER_ANALYTICS), the name switches something on, and every value but a true one stops it.
     """
 
     name: str
@@ -33,9 +35,18 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_thrown(self, variables: Mapping[str, str]) -> bool:
         """Tell whether these variables stop the flow."""
         value = variables.get(self.name, "")
-        if self.reading is Reading.BOOLEAN:
-            return value.strip().lower() not in FALSE
-        return value != ""
+        match self.reading:
+            case Reading.BOOLEAN:
+                return value.strip().lower() not in FALSE
+            case Reading.FALSE_VALUE:
+                return value != "" and value.strip().lower() not in TRUE
+            case Reading.ANY_VALUE:
+                return value != ""
+
+    @property
+    def stopping_value(self) -> str:
+        """The value a person gives it to stop the flow."""
+        return "false" if self.reading is Reading.FALSE_VALUE else "1"
 
 
 # Specification, "Default behaviors by API provider": the variable "must be 1".

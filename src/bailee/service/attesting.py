@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -23,8 +24,11 @@ from bailee.flows.web.log import Closed, ConnectionLog, Opened, Refused, Row, Wa
 from bailee.flows.web.rules import Rule, Rules
 from bailee.flows.web.targets import read_target
 from bailee.manifests import Manifest
+from bailee.manifests.formats import write_key
+from bailee.manifests.loading import is_among
 from bailee.manifests.settings import read_layers
 from bailee.policy.contexts import Context
+from bailee.policy.flows import FlowId
 from bailee.policy.plans import Provider
 from bailee.service.boundaries import AUTHORITY_VARIABLES, LOOPBACK, PROXY_URL, PROXY_VARIABLES, free_ports
 from bailee.sizes import tell_size
@@ -121,6 +125,20 @@ class Attestation(msgspec.Struct, frozen=True):
         return all(trial.is_consistent for trial in self.trials)
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """One way to set up a run.
+
+    Attributes:
+        name: what the page calls it.
+        variables: set for the run.
+        files: written into its new home, by path below it.
+    """
+
+    name: str
+    variables: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
 class Attesting:
     """Runs a command in boundaries that note everything and, but for `live`, let nothing out.
 
@@ -155,24 +173,28 @@ class Attesting:
         parts = urlsplit(service_url)
         self._service = (parts.hostname or "127.0.0.1", parts.port or 80)
 
-    def run(self, command: Sequence[str], setting: str, environment: Mapping[str, str]) -> Trial:
+    def run(self, command: Sequence[str], setting: Setting, environment: Mapping[str, str]) -> Trial:
         """Run a command under a setting.
+
+        Args:
+            environment: to which the setting adds.
 
         Raises:
             Problem: the boundary cannot be made, or the settings of the agent cannot be read.
         """
         with tempfile.TemporaryDirectory(prefix="bailee-") as made:
             folder = Path(made)
-            inside = self._prepare(environment, folder)
+            inside = self._prepare({**environment, **setting.variables}, folder, setting.files)
             layers = read_layers(
                 self._manifest, environment=inside, directory=Path.cwd(), arguments=command[1:]
             )
             context = Context(provider=self._provider, layers=layers)
-            declared = make_rules([self._manifest], context, environment=inside)
+            passed = (FlowId.MESSAGES,) if self._manifest.is_led else ()
+            declared = make_rules([self._manifest], context, environment=inside, passed=passed)
             rows, ended, asked = self._hold(command, inside, folder)
         counts = reconcile(rows, ended.count)
         return Trial(
-            setting=setting,
+            setting=setting.name,
             environment={name: inside[name] for name in sorted(self._manifest.variables) if inside.get(name)},
             status=ended.status,
             service_connections=sum(isinstance(row, Opened) and row.way is Way.SERVICE for row in rows),
@@ -198,9 +220,10 @@ class Attesting:
 
     # --- Parts ---
 
-    def _prepare(self, environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    def _prepare(
+        self, environment: Mapping[str, str], folder: Path, files: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, str]:
         """Return the environment: led to the service, as `bailee run` does, but for what stops anything."""
-        from bailee.manifests.loading import is_among
 
         launch = self._manifest.launch
         removed = [*launch.remove, *launch.remove_for.get(self._provider, ()), "BAILEE_*"]
@@ -216,7 +239,7 @@ class Attesting:
             inside["HOME"] = str(folder / "home")
             for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
                 inside.pop(name, None)
-        for place, content in launch.prepare.items():
+        for place, content in (*launch.prepare.items(), *files.items()):
             path = Path(inside.get("HOME", "/")) / place
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,9 +283,23 @@ class Attesting:
         return rows, ended, stand_in.asked if stand_in else []
 
 
-def list_settings(manifest: Manifest) -> list[str]:
-    """Return every switch of an agent's flows, each once, in the order of the manifest."""
-    return list(dict.fromkeys(switch.name for flow in manifest.flows for switch in flow.switches))
+def list_settings(manifest: Manifest, *, own_home: bool = False) -> list[Setting]:
+    """Return every switch of an agent's flows, each once, in the order of the manifest.
+
+    Args:
+        own_home: whether runs have the user's home, so that no settings file can be written.
+    """
+    found = {}
+    for flow in manifest.flows:
+        for switch in flow.switches:
+            name = switch.name if switch.stopping_value == "1" else f"{switch.name}={switch.stopping_value}"
+            found[name] = Setting(name, {switch.name: switch.stopping_value})
+        for key, value in flow.settings_off.items() if not own_home else ():
+            file = next(one for one in manifest.settings_files if one.path.startswith("~/"))
+            content = write_key(key, value, file.format)
+            name = f"{key} = {str(value).lower()}"
+            found[name] = Setting(name, files={file.path.removeprefix("~/"): content})
+    return list(found.values())
 
 
 def _classify(rows: Sequence[Row], asked: Sequence[Asked], declared: Rules) -> list[Destination]:

@@ -124,7 +124,9 @@ def make_receipt(
     sessions = list(dict.fromkeys(exchange.session for exchange in exchanges))
     reports = {one.session for one in exchanges if one.flow == FlowId.FEEDBACK and one.is_kept}
     # Model traffic passes here or nowhere we know; of the web it is the log alone that came here.
-    passed = {flow.flow for flow in flows if flow.flow != FlowId.WEB} | {FlowId.MESSAGES}
+    passed = {flow.flow for flow in flows if flow.flow != FlowId.WEB}
+    if manifest is None or manifest.is_led:
+        passed.add(FlowId.MESSAGES)
     others = []
     for flow in manifest.flows if manifest else ():
         if flow.id not in passed:
