@@ -35,6 +35,21 @@ def test_what_is_kept_is_measured(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [figures]
 
 
+def test_tunnels_are_measured(tmp_path: Path) -> None:
+    """Tunnels go through the security proxy, none of them badly, and a boundary is made."""
+    figures = tmp_path / "figures.json"
+    told = run("bench.egress", "--quick", "--only", "bailee", "--json", str(figures))
+    assert "bailee" in told
+    measured = json.loads(figures.read_text())["cells"]
+    assert {(one["kind"], one["count"]) for one in measured} == {
+        ("tunnels", 1),
+        ("tunnels", 32),
+        ("bytes", 1),
+        ("bytes", 16),
+    }
+    assert all(one["rate"] > 0 and one["bad"] == 0 for one in measured)
+
+
 def run(*words: str) -> str:
     """Run a benchmark and return what it writes to standard output."""
     done = subprocess.run(

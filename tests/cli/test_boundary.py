@@ -345,3 +345,31 @@ def test_a_socket_as_input_is_refused(run: Runs) -> None:
     listener.close()
     assert done.returncode == 2
     assert "standard input is a socket" in done.stderr
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_settings_that_change_during_the_run_are_named(run: Runs, is_changed: bool) -> None:
+    """A file that the agent writes is named in the receipt if it says something else (control: not)."""
+    settings = run.folder / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"model": "opus"}))
+    said = {
+        "model": "haiku",
+        **({"env": {"ANTHROPIC_BASE_URL": "http://elsewhere.example"}} if is_changed else {}),
+    }
+    receipt = run.folder / "receipt.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bailee", *run.words()[:-1], "--receipt", str(receipt), "--"),
+            *("sh", "-c", f"echo '{json.dumps(said)}' > .claude/settings.json"),
+        ],
+        env=clean_environment(run.folder),
+        cwd=run.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    named = json.loads(receipt.read_text())["settings_changed"]
+    assert named == ([str(settings)] if is_changed else [])
+    assert ("SETTINGS CHANGED" in done.stderr) is is_changed

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import click
@@ -74,12 +73,13 @@ def attest(
         tell_markdown,
     )
     from bailee.service.launching import running_service
+    from bailee.service.scratch import Scratch
 
     manifest = find_manifests(agent, command[0])[0]
     given = dict(_read_variable(text) for text in variables)
     means = find_means()
-    with tempfile.TemporaryDirectory(prefix="bailee-") as folder:
-        home = Path(folder) / "home"
+    with Scratch() as scratch:
+        home = scratch.path / "home"
         with running_service(home, "rehearsal") as (service, run):
             directory = open_directory(home)
             holder = directory.ensure_default()

@@ -185,6 +185,7 @@ def run(
         started=started,
         exit_status=status,
         boundary=seen,
+        settings_changed=list_changed(manifests, environment, command[1:], layers),
     )
     import msgspec
 
@@ -318,6 +319,32 @@ def check_layers(
             fix=f"take {name} out of its `env`{hint}",
         )
     return layers
+
+
+def list_changed(
+    manifests: "Sequence[Manifest]",
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    before: "Sequence[Layer]",
+) -> list[str]:
+    """Return the settings files that say something else than before, in what Bailee looks at.
+
+    An agent reads a file again while it runs, and may have written it itself. The boundary held it all the
+    same; a person has to know.
+    """
+    from bailee.manifests.settings import read_layers
+
+    now: list[Layer] = []
+    unreadable = []
+    for manifest in manifests:
+        try:
+            now += read_layers(
+                manifest, environment=environment, directory=working_folder(), arguments=arguments
+            )
+        except Problem as problem:
+            unreadable.append(problem.where)
+    differing = [layer.origin for layer in (*before, *now) if layer not in before or layer not in now]
+    return sorted({*unreadable} or {*differing})
 
 
 def wait_until_ended(home: Path, key_id: str, run: str, seconds: float = 5.0) -> None:

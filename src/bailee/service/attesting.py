@@ -31,6 +31,7 @@ from bailee.policy.contexts import Context
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import Provider
 from bailee.service.boundaries import AUTHORITY_VARIABLES, LOOPBACK, PROXY_URL, PROXY_VARIABLES, free_ports
+from bailee.service.scratch import Scratch
 from bailee.sizes import tell_size
 
 BASELINE = "no switch"
@@ -182,8 +183,8 @@ class Attesting:
         Raises:
             Problem: the boundary cannot be made, or the settings of the agent cannot be read.
         """
-        with tempfile.TemporaryDirectory(prefix="bailee-") as made:
-            folder = Path(made)
+        with Scratch() as scratch:
+            folder = scratch.path
             inside = self._prepare({**environment, **setting.variables}, folder, setting.files)
             layers = read_layers(
                 self._manifest, environment=inside, directory=Path.cwd(), arguments=command[1:]
@@ -207,10 +208,10 @@ class Attesting:
 
     def ask_version(self, command: str) -> str:
         """Return what a command says of its version, in one line."""
-        with tempfile.TemporaryDirectory(prefix="bailee-") as made, tempfile.TemporaryFile() as said:
+        with Scratch() as scratch, tempfile.TemporaryFile() as said:
             kept, self._output = self._output, said
             try:
-                folder = Path(made)
+                folder = scratch.path
                 self._hold([command, "--version"], self._prepare(os.environ, folder), folder)
             finally:
                 self._output = kept
@@ -233,7 +234,6 @@ class Attesting:
         inside |= dict.fromkeys(PROXY_VARIABLES, PROXY_URL.format(port=free_ports(self._service[1])[0]))
         inside["NO_PROXY"] = inside["no_proxy"] = LOOPBACK
         inside["NODE_USE_ENV_PROXY"] = "1"
-        folder.chmod(0o755)
         if not self._own_home:
             (folder / "home").mkdir()
             inside["HOME"] = str(folder / "home")

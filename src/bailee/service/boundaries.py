@@ -3,7 +3,6 @@
 import contextlib
 import os
 import ssl
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from bailee.flows.web.receiver import begin_log, end_log, read_rows
 from bailee.flows.web.rules import Rules
 from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
+from bailee.service.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +135,7 @@ class Surroundings:
         self._rules = make_rules(self._file)
         self._secrets = find_secrets(self._file, environment)
         self._log, self._secret = begin_log(home, run, account=account, key=key_id, wrapper=wrapper)
-        self._folder = tempfile.TemporaryDirectory(prefix="bailee-")
+        self._folder = Scratch()
         self._authority = _make_authority(self._secrets, self._rules)
         parts = urlsplit(service_url)
         self._service = (
@@ -250,9 +250,8 @@ class Surroundings:
         for secret in self._secrets:
             inside[secret.name] = secret.placeholder
         if self._authority is not None:
-            path = Path(self._folder.name) / "authorities.pem"
+            path = self._folder.path / "authorities.pem"
             path.write_bytes(_read_authorities(environment) + self._authority.certificate)
-            Path(self._folder.name).chmod(0o755)
             inside |= dict.fromkeys(AUTHORITY_VARIABLES, str(path))
         return inside
 
@@ -260,7 +259,7 @@ class Surroundings:
         from bailee.boundary.confinement import write_confinement
 
         assert self._means is not None
-        return write_confinement(self._means, command, folder, readable=(self._folder.name,))
+        return write_confinement(self._means, command, folder, readable=(str(self._folder.path),))
 
     @contextlib.contextmanager
     def _watching(self, way_out: Exit) -> Iterator[None]:

@@ -75,6 +75,8 @@ class RunReceipt(msgspec.Struct, frozen=True):
         enforced: whether anything but the environment keeps the agent to its declared flows.
         exit_status: the command's own.
         boundary: what its boundary saw.
+        settings_changed: files of the agent's settings that said something else when it had ended, or could
+            not be read then.
         proof: that the ledger has the digest of all this, as `bailee ledger verify` reads it; empty in what
             the digest is of.
     """
@@ -91,6 +93,7 @@ class RunReceipt(msgspec.Struct, frozen=True):
     enforced: bool
     erase: list[str]
     boundary: BoundaryReceipt
+    settings_changed: list[str] = []
     proof: str = ""
 
 
@@ -106,6 +109,7 @@ def make_receipt(
     started: datetime,
     exit_status: int,
     boundary: BoundaryReceipt,
+    settings_changed: Sequence[str] = (),
 ) -> RunReceipt:
     """Make the receipt of what was sent with one key.
 
@@ -145,6 +149,7 @@ def make_receipt(
         other_flows=others,
         enforced=boundary.enforcement == "namespaces",
         boundary=boundary,
+        settings_changed=list(settings_changed),
         erase=[
             f"bailee {'feedback withdraw' if session in reports else 'sessions erase'} {session}"
             for session in sessions
@@ -218,6 +223,9 @@ def tell_receipt(receipt: RunReceipt) -> list[str]:
         lines += [f"    {flow.flow} -> {flow.destination}" for flow in left]
     if receipt.agent is None:
         lines.append(f"  no manifest declares {receipt.command}: what it sends besides is not known here")
+    if receipt.settings_changed:
+        shown = [make_visible(name) for name in receipt.settings_changed]
+        lines += _list("SETTINGS CHANGED during the run:", shown)
     lines += _tell_boundary(receipt.boundary)
     lines.extend(f"  erase: {command}" for command in receipt.erase)
     return lines
