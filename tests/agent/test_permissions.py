@@ -82,3 +82,27 @@ def test_a_rule_that_says_nothing_is_an_error(text: str) -> None:
     """What is no rule is refused, with what could be written."""
     with pytest.raises(Problem, match="no rule"):
         read_rule(text, TOOLS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("touch x", "X=1 touch x", "! touch x", "/usr/bin/touch x", "touch\tx"),
+        "if true; then touch x; fi",
+        *("sh -c 'touch x'", "sudo touch x", "env A=b touch x", 'bash -lc "touch x"', "true && touch x"),
+    ],
+)
+def test_a_refusal_is_not_passed_by_another_spelling(command: str) -> None:
+    """What a rule refuses is refused under a path, after assignments and words, and in another shell."""
+    call = Call("bash", Reach.RUN, command)
+    assert Rule("bash", "touch *").touches(call)
+    assert not Rule("bash", "rm *").touches(call)
+
+
+def test_what_may_not_be_read_may_not_be_searched() -> None:
+    """A rule against reading a file is one against searching in it; other files are searched (control)."""
+    rule = Rule("read", ".env")
+    assert rule.touches(Call("search", Reach.LOOK, ".env"))
+    assert not rule.touches(Call("search", Reach.LOOK, "."))
+    assert not rule.touches(Call("list", Reach.LOOK, ".env"))
+    assert not Rule("read", "").touches(Call("search", Reach.LOOK, ".env"))

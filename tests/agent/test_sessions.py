@@ -1,5 +1,6 @@
 """Sessions kept on the machine: sealed, masked, whole after a kill, gone on their day and not before."""
 
+import fcntl
 import json
 import os
 import signal
@@ -89,16 +90,20 @@ def test_the_search_in_clear_can_fail(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_secrets_are_masked_before_they_are_kept(cache: Cache, masker: SecretMasker) -> None:
-    """A secret in a prompt or a result is not in the file, not even sealed; ids of calls are left alone."""
+    """A secret in a prompt or a result is not in the file, nor as the id of a call, which stays tied."""
     recorder = SessionRecorder(lambda: cache.begin(HEAD, now=1), lambda: masker, warn=pytest.fail)
     recorder.message(say(f"my key is {SECRET}"))
     call = {"type": "tool_use", "id": SECRET, "name": "bash", "input": {"command": f"echo {SECRET}"}}
     recorder.message({"role": "assistant", "content": [call]})
+    result = {"type": "tool_result", "tool_use_id": SECRET, "content": "done"}
+    recorder.message({"role": "user", "content": [result]})
     recorder.close()
     (session,), _ = cache.list()
-    told = json.dumps(cache.read(session.id).said)
-    assert told.count(SECRET) == 1
-    assert cache.read(session.id).said[1]["content"][0]["id"] == SECRET
+    said = cache.read(session.id).said
+    told = json.dumps(said)
+    assert SECRET not in told
+    (kept_call,), (kept_result,) = said[1]["content"], said[2]["content"]
+    assert (kept_call["name"], kept_call["id"]) == ("bash", kept_result["tool_use_id"])
     assert recorder.masked == {"aws-access-key-id": 2}
 
 
@@ -301,11 +306,75 @@ def test_a_pin_stands_above_the_users_period_only(cache: Cache, tmp_path: Path) 
 
 @pytest.mark.parametrize("word", ["none", 1])
 def test_a_repository_reaches_its_own_sessions_only(cache: Cache, tmp_path: Path, word: object) -> None:
-    """A file in one project that shortens the period leaves the sessions of others alone."""
+    """A file in one project that shortens the period leaves others alone, and gives its own a week."""
     keep(cache, "mine", folder="/elsewhere", used=TODAY - timedelta(days=2))
     keep(cache, "its", folder="/project", used=TODAY - timedelta(days=2))
-    swept = sweep(cache, limits(tmp_path, project={"cleanupPeriodDays": word}), TODAY)
+    asked = limits(tmp_path, project={"cleanupPeriodDays": word})
+    swept = sweep(cache, asked, TODAY)
+    assert not swept.deleted
+    assert [(session.title, day) for session, day in swept.soon] == [("its", TODAY + timedelta(days=7))]
+    assert not sweep(cache, asked, TODAY + timedelta(days=6)).deleted
+    swept = sweep(cache, asked, TODAY + timedelta(days=7))
     assert [session.title for session in swept.deleted] == ["its"]
+
+
+def test_the_week_counts_from_when_it_was_told(cache: Cache, tmp_path: Path) -> None:
+    """Whoever was away for a month is told first; the period of the user itself is not put off (control)."""
+    keep(cache, "its", folder="/project", used=TODAY)
+    asked = limits(tmp_path, project={"cleanupPeriodDays": 1}, user={"cleanupPeriodDays": "unlimited"})
+    later = TODAY + timedelta(days=20)
+    assert not sweep(cache, asked, later).deleted
+    assert sweep(cache, asked, later + timedelta(days=7)).deleted
+    keep(cache, "mine", folder="/project", used=TODAY)
+    assert sweep(cache, limits(tmp_path, user={"cleanupPeriodDays": 1}), later).deleted
+
+
+def test_a_repository_ends_no_pinned_session(cache: Cache, tmp_path: Path) -> None:
+    """What its user pinned stays, whatever a repository asks; not past a managed period (control)."""
+    keep(cache, "its", folder="/project", pinned=True)
+    asked = limits(tmp_path, project={"cleanupPeriodDays": 1})
+    for days in (2, 9, 4000):
+        swept = sweep(cache, asked, TODAY + timedelta(days=days))
+        assert not swept.deleted
+        assert not swept.soon
+    managed = limits(tmp_path, project={"cleanupPeriodDays": 1}, managed={"cleanupPeriodDays": 5})
+    assert sweep(cache, managed, TODAY + timedelta(days=5)).deleted
+
+
+@pytest.mark.parametrize("step", ["making", "going"])
+def test_what_a_kill_left_half_done_is_finished(cache: Cache, tmp_path: Path, step: str) -> None:
+    """A session that was being made or destroyed at a kill is in no list, and the next clean-up ends it."""
+    whole = keep(cache, "whole")
+    half = keep(cache, "half")
+    path = cache.path(half)
+    path.rename(path.with_name(f"{half}.session.{'new' if step == 'making' else 'gone'}"))
+    found, problems = cache.list()
+    assert [session.id for session in found] == [whole]
+    assert not problems
+    sweep(cache, limits(tmp_path), TODAY)
+    assert [one.name for one in path.parent.iterdir()] == [f"{whole}.session"]
+
+
+def test_a_session_that_is_being_made_is_left_alone(cache: Cache, tmp_path: Path) -> None:
+    """One whose writer lives is not taken for a leftover (control of the above)."""
+    keep(cache, "whole")
+    making = cache.path("half").with_name("half.session.new")
+    with making.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(cache, limits(tmp_path), TODAY)
+        assert making.exists()
+    sweep(cache, limits(tmp_path), TODAY)
+    assert not making.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"BAILEE1\n", b"x" * 500])
+def test_a_broken_session_can_be_deleted_by_its_id(cache: Cache, content: bytes) -> None:
+    """What cannot be read any more is named in the list, and goes when its id is given."""
+    id = keep(cache, "broken")
+    cache.path(id).write_bytes(content)
+    assert len(cache.list()[1]) == 1
+    cache.delete(cache.locate(id[:8]))
+    assert cache.list() == ([], [])
 
 
 def test_not_writing_is_not_deleting(cache: Cache, tmp_path: Path) -> None:

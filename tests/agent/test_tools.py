@@ -1,7 +1,9 @@
 """Tools: what they do, and what they cannot be made to do."""
 
+import contextlib
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import pytest
 
 from bailee.agent.tools import TOOLS, Workspace
 from bailee.agent.tools.failures import Failed
+from bailee.agent.tools.files import read_text, write_text
 from bailee.agent.tools.paths import Project
 from bailee.agent.tools.protocol import LONGEST_RESULT
-from bailee.agent.tools.running import WITHHELD
+from bailee.agent.tools.running import WITHHELD, WITHHELD_FOR
+from bailee.policy.plans import Provider
 
 
 @pytest.fixture
@@ -197,3 +201,109 @@ def test_arguments_of_another_kind_are_refused(workspace: Workspace, tool: str) 
     """A model that sends numbers for names gets told; nothing happens."""
     with pytest.raises(Failed):
         use(workspace, tool, path=7, pattern=7, command=7)
+
+
+def test_folders_that_are_swapped_lead_nobody_out(tmp_path: Path, workspace: Workspace) -> None:
+    """A process that puts a link in a folder's place, again and again, brings no text out and none in."""
+    project, outside = workspace.project.folder, tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.txt").write_text("SECRET")
+    (project / "sub").mkdir()
+    (project / "sub" / "a.txt").write_text("mine")
+    script = (
+        "import os, sys\n"
+        "while True:\n"
+        "    os.rename('sub', 'away'); os.symlink(sys.argv[1], 'sub')\n"
+        "    os.unlink('sub'); os.rename('away', 'sub')\n"
+    )
+    swapping = subprocess.Popen([sys.executable, "-c", script, str(outside)], cwd=project)
+    tried = done = 0
+    try:
+        deadline = time.monotonic() + 20
+        while tried < 400 and time.monotonic() < deadline:
+            tried += 1
+            with contextlib.suppress(Failed, OSError):
+                assert "SECRET" not in use(workspace, "read", path="sub/a.txt")
+                use(workspace, "write", path="sub/a.txt", content=f"changed {tried}")
+                done += 1
+            with contextlib.suppress(Failed, OSError):
+                use(workspace, "write", path=f"sub/new-{tried}.txt", content="x")
+    finally:
+        swapping.kill()
+        swapping.wait()
+    assert done > 0
+    assert sorted(path.name for path in outside.iterdir()) == ["a.txt"]
+    assert (outside / "a.txt").read_text() == "SECRET"
+
+
+def test_control_without_descriptors_a_swap_leads_out(tmp_path: Path) -> None:
+    """Control: a path that is resolved and then opened by its name is led out by a link put there between."""
+    root, outside = tmp_path / "project", tmp_path / "outside"
+    (root / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "a.txt").write_text("SECRET")
+    located = Project.at(root).locate("sub/a.txt")
+    (root / "sub").rmdir()
+    (root / "sub").symlink_to(outside)
+    assert located.read_text() == "SECRET"
+    with pytest.raises(Failed):
+        read_text(root, located, "sub/a.txt")
+    with pytest.raises(Failed):
+        write_text(root, located, "x", "sub/a.txt")
+    assert (outside / "a.txt").read_text() == "SECRET"
+
+
+def test_a_new_file_is_its_owners_until_it_is_whole(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being written has the mode 0600 and gets its own when it is whole."""
+    seen: list[int] = []
+    real = os.fchmod
+
+    def note(descriptor: int, mode: int) -> None:
+        seen.append(os.fstat(descriptor).st_mode & 0o777)
+        real(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", note)
+    use(workspace, "write", path="new.txt", content="x")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert seen == [0o600]
+    assert (workspace.project.folder / "new.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_an_expression_without_end_ends(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ripgrep, too, a search has its time; what it finds otherwise is the same (control)."""
+    monkeypatch.setattr("bailee.agent.tools.searching.SECONDS", 3)
+    workspace.environment["PATH"] = "/nowhere"
+    (workspace.project.folder / "b.txt").write_text("a" * 40 + "!\n")
+    assert use(workspace, "search", pattern="^two$") == "a.py:2:two\na.py:3:two"
+    with pytest.raises(Failed, match="longer than 3 s"):
+        use(workspace, "search", pattern="^(a+)+$")
+
+
+def test_a_search_runs_nothing_of_the_project(workspace: Workspace) -> None:
+    """A module of the project that is called like one of ours is not what searches."""
+    workspace.environment["PATH"] = "/nowhere"
+    for name in ("bailee.py", "json.py", "re.py"):
+        (workspace.project.folder / name).write_text("open('RAN', 'w')\n")
+    assert "a.py:1:one" in use(workspace, "search", pattern="^one$")
+    assert not list(workspace.project.folder.glob("RAN"))
+
+
+@pytest.mark.parametrize("name", ["AGENTS.md", "CLAUDE.md", "sub/AGENTS.md", ".github/x"])
+def test_what_governs_the_agent_is_asked_about(workspace: Workspace, name: str) -> None:
+    """Instructions of the project are asked about in the mode `edits` too; another text is not (control)."""
+    for path, is_sensitive in ((name, True), ("README.md", False)):
+        preview = TOOLS["write"].preview({"path": path, "content": "x"}, workspace)
+        assert preview.is_sensitive is is_sensitive
+
+
+def test_credentials_of_the_model_are_withheld(workspace: Workspace) -> None:
+    """Those of Bedrock do not reach commands where it has the model; elsewhere they are the tools' own."""
+    workspace.environment |= {"AWS_SECRET_ACCESS_KEY": "aws-secret", "ANTHROPIC_API_KEY": "its-key"}
+    assert "aws-secret" in use(workspace, "bash", command="env")
+    workspace.withheld = WITHHELD_FOR[Provider.BEDROCK]
+    said = use(workspace, "bash", command="env")
+    assert "aws-secret" not in said
+    assert "its-key" not in said

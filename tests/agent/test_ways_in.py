@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from bailee.agent.editing import write_setting
 from bailee.agent.prompts import find_instructions
+from bailee.agent.settings import read_settings
 from bailee.agent.tools.failures import Failed
 from bailee.agent.tools.paths import Project
 from bailee.cli.code import read_argument
@@ -153,3 +155,48 @@ def test_a_path_that_is_none_is_told_to_the_model(tmp_path: Path, name: str) -> 
     with pytest.raises(Failed, match="no such path"):
         project.locate(name)
     assert project.locate("a") == tmp_path.resolve() / "a"
+
+
+def test_settings_of_the_repositorys_root_count(tmp_path: Path) -> None:
+    """Started in a sub folder, what the root's file refuses is refused; outside the repository it is not."""
+    root = tmp_path / "repository"
+    (root / ".git").mkdir(parents=True)
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / ".bailee").mkdir()
+    (root / ".bailee" / "settings.json").write_text(
+        json.dumps({"telemetry": "off", "permissions": {"deny": ["bash"]}})
+    )
+    environment = {"HOME": str(tmp_path / "user")}
+    for folder in (root, root / "deep", root / "deep" / "er"):
+        settings = read_settings(directory=folder, environment=environment, root=tmp_path)
+        assert settings["telemetry"] == "off"
+        assert list(settings["permissions.deny"]) == ["bash"]
+    (tmp_path / "beside").mkdir()
+    beside = read_settings(directory=tmp_path / "beside", environment=environment, root=tmp_path)
+    assert beside["telemetry"] == "on"
+
+
+def test_the_agents_environment_is_closed_to_its_commands() -> None:
+    """A process that forbade dumps cannot be read under /proc by its own user; another can (control)."""
+    # Root reads everything: as root the process becomes an ordinary user first.
+    script = (
+        "import ctypes, os, subprocess, sys\n"
+        "from bailee.dumps import forbid_dumps\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
+        "if sys.argv[1] == 'closed':\n"
+        "    forbid_dumps()\n"
+        "command = ['cat', f'/proc/{os.getpid()}/environ']\n"
+        "done = subprocess.run(command, capture_output=True, text=True, cwd='/', env={'PATH': os.defpath})\n"
+        "print('SECRET-KEY' in done.stdout)\n"
+    )
+    for how, is_read in (("closed", "False"), ("open", "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, how],
+            env={"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "SECRET-KEY"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == is_read

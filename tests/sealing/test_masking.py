@@ -67,6 +67,50 @@ def test_a_secret_is_masked_and_counted(masker: Masker, kind: str) -> None:
         assert sum(masked.kinds.values()) == decoded.count("[masked ") == 1
 
 
+FORMS = {
+    "netrc": "machine git.example login ada password {}",
+    "pgpass": "db.example:5432:orders:ada:{}",
+    "registry-auth": '{{"auths": {{"registry.example": {{"auth": "{}"}}}}}}',
+    "azure-account-key": "DefaultEndpointsProtocol=https;AccountName=a;AccountKey={}==;EndpointSuffix=x",
+    "otpauth": "otpauth://totp/Acme:ada?secret={}&issuer=Acme",
+    "password-hash": "ada:$apr1$Wq3kT7vq${}",
+}
+WORDS = {
+    "azure-account-key": draw(86),
+    "otpauth": draw(26, _CAPITALS),
+    "password-hash": draw(22),
+    "pgpass": "kT7vq2LmZr9",
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_forms_that_hold_a_secret(masker: Masker, kind: str) -> None:
+    """The files in which programs keep their passwords: the password goes, and the rest of the line stays."""
+    secret = WORDS.get(kind, base64.b64encode(f"ada:{draw(20)}".encode()).decode())
+    line = FORMS[kind].format(secret)
+    for said in (line, f"first\n{line}\nlast"):
+        text = masker.mask_text(said)
+        assert secret not in text.text
+        assert "[masked " in text.text
+    masked = masker.mask_json(msgspec.json.encode({"text": f"1\t{line}"}))
+    assert secret not in masked.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "machine learning login page password reset",
+        "12:30:45:done:fine",
+        "auth: none",
+        "a.py:120:30:E501:too_long",
+        "cost: $5$ or $6",
+    ],
+)
+def test_what_only_looks_like_such_a_form(masker: Masker, text: str) -> None:
+    """Words that stand in such lines otherwise are left alone."""
+    assert masker.mask_text(text) == Masked(text, {})
+
+
 def test_text_without_secrets_comes_back_as_it_is(masker: Masker) -> None:
     """This repository's own code among it; only what a second value of a name hides is gone."""
     twice = msgspec.json.encode(SECRETS["github-pat"]).decode()

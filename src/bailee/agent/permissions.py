@@ -74,14 +74,17 @@ class Rule(msgspec.Struct, frozen=True):
         return fnmatchcase(call.subject, _escaped(self.pattern))
 
     def touches(self, call: Call) -> bool:
-        """Tell whether a call is refused by this rule: any part of a compound command suffices."""
-        if self.tool != call.tool:
+        """Tell whether a call is refused by this rule: any part of a compound command suffices.
+
+        What may not be read may not be searched either, where it is named.
+        """
+        if self.tool != call.tool and (self.tool, call.tool) != ("read", "search"):
             return False
         if not self.pattern:
-            return True
+            return self.tool == call.tool
         parts = [call.subject]
         if call.reach is Reach.RUN:
-            parts += [part.strip() for part in _SEPARATORS.split(call.subject)]
+            parts += _take_apart(call.subject)
         return any(fnmatchcase(part, _escaped(self.pattern)) for part in parts)
 
     def __str__(self) -> str:
@@ -91,7 +94,30 @@ class Rule(msgspec.Struct, frozen=True):
 _WRITTEN = re.compile(r"([a-z]+)(?:\((.+)\))?", re.DOTALL)
 # What makes a line more than one command, or do more than it says (POSIX, "Shell Command Language").
 _COMPOUND = re.compile(r"[;&|<>`\n(){}]|\$[({\w]")
-_SEPARATORS = re.compile(r"[;&|\n()`{}]+|\$\(")
+
+
+# What stands before a program without being one: assignments, negation, words of the shell, other programs
+# that run what follows.
+_LEADING = re.compile(
+    r"^(?:[A-Za-z_]\w*=\S*|!|if|then|elif|else|while|until|do|time|exec|eval|command|builtin|env|nohup|nice|sudo|"
+    r"xargs|(?:\S*/)?(?:ba|da|z)?sh(?:\s+-\w+)*)\s+"
+)
+
+
+def _take_apart(command: str) -> list[str]:
+    """Return what a refusal is compared with: each part of a command line, plainly written.
+
+    It is a courtesy and no boundary: a shell has more ways to say something than can be listed.
+    """
+    parts = []
+    for part in re.split(r"[;&|\n()`{}'\"]+|\$\(", command):
+        plain = " ".join(part.split())
+        while (shorter := _LEADING.sub("", plain)) != plain:
+            parts.append(plain)
+            plain = shorter
+        program, _, rest = plain.partition(" ")
+        parts += [plain, f"{program.rpartition('/')[2]} {rest}".strip()]
+    return parts
 
 
 def is_compound(command: str) -> bool:

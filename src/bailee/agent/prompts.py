@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from bailee.agent.repositories import find_root
 from bailee.agent.settings import Mode
 from bailee.policy.problems import Problem
 
@@ -60,11 +61,6 @@ def find_instructions(folder: Path, own: Path | None = None) -> tuple[Instructio
         if (one := _read_first(place, None if place == own else root.resolve())) is not None:
             found.append(one)
     return tuple(found)
-
-
-def find_root(folder: Path) -> Path:
-    """Return the folder of the repository that a folder lies in; the folder itself where there is none."""
-    return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
 
 
 def _read_first(folder: Path, within: Path | None) -> Instructions | None:

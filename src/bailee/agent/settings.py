@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bailee.agent.repositories import list_above
 from bailee.flows.metrics.sender import Wire
 from bailee.manifests import Manifest, load_manifest
 from bailee.manifests.settings import Source, read_sources
@@ -159,7 +160,7 @@ def read_settings(
     """Read every layer and compose what is in force.
 
     Args:
-        directory: the project's folder.
+        directory: the folder it is started in. The files of the repository's folders above count as well.
         environment: the environment variables of the process.
         arguments: the command line's `--settings`, as the manifest knows them.
         given: what options of the command line say.
@@ -170,7 +171,12 @@ def read_settings(
     """
     manifest = load_manifest(AGENT)
     sources = read_sources(
-        manifest, environment=environment, directory=directory, arguments=arguments, root=root
+        manifest,
+        environment=environment,
+        directory=directory,
+        above=list_above(directory),
+        arguments=arguments,
+        root=root,
     )
     stated = [(source.layer, source.origin, understand(source)) for source in sources if source.settings]
     if given is not None:

@@ -46,6 +46,7 @@ from bailee.agent.survey import Survey
 from bailee.agent.telemetry import Store
 from bailee.agent.tools import TOOLS, Workspace
 from bailee.agent.tools.paths import Project
+from bailee.agent.tools.running import WITHHELD_FOR
 from bailee.agent.turns import Asks, Conversation, Gate, Model, compact, refuse_unasked, run_turn
 from bailee.flows.metrics.sender import Wire
 from bailee.flows.survey.ratings import Rating
@@ -128,6 +129,7 @@ class Work:
             Project.at(folder, added),
             environment=environment,
             command_seconds=settings["commandSeconds"],
+            withheld=WITHHELD_FOR.get(settings.context().provider, ()),
             show=show,
         )
         own = locate_file(LayerName.USER, directory=folder, environment=environment).parent

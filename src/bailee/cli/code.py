@@ -95,8 +95,11 @@ def code(
     """
     from bailee.agent.clients import require_libraries
     from bailee.agent.settings import Mode, Permissions, Settings, read_settings
+    from bailee.dumps import forbid_dumps
 
     require_libraries()
+    # What a command of the model's could read under /proc: the agent's environment, with its credentials.
+    forbid_dumps()
     folder = working_folder()
     options = Settings(
         model=model,

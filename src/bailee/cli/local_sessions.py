@@ -97,7 +97,7 @@ def delete(session_ids: tuple[str, ...], is_all: bool, yes: bool, dry_run: bool,
     if is_all == bool(session_ids):
         raise Problem("no session is named", where="SESSION_IDS, --all", fix="name some, or give --all")
     paths = cache.paths()
-    chosen = [path.stem for path in paths] if is_all else [cache.find(one).id for one in session_ids]
+    chosen = [path.stem for path in paths] if is_all else [cache.locate(one) for one in session_ids]
     chosen = list(dict.fromkeys(chosen))
     what = tell_count(len(chosen), "session")
     if dry_run:

@@ -75,17 +75,23 @@ def read_sources(
     *,
     environment: Mapping[str, str],
     directory: Path,
+    above: Sequence[Path] = (),
     arguments: Sequence[str] = (),
     root: Path = Path("/"),
 ) -> tuple[Source, ...]:
-    """Read what `read_layers` reads, and keep beside each layer all that stands in its file."""
+    """Read what `read_layers` reads, and keep beside each layer all that stands in its file.
+
+    Args:
+        above: further folders where a project's files lie, for an agent that looks there.
+    """
     known = {name: value for name, value in environment.items() if name in manifest.variables and value}
     layer = Layer(name=LayerName.ENVIRONMENT, origin="the environment", variables=known)
     sources = [_source(layer, None)] if known else []
     places = [
         (path, file)
         for file in manifest.settings_files
-        for path in locate(file, environment=environment, directory=directory, root=root)
+        for place in (directory, *(above if file.layer in REPOSITORY else ()))
+        for path in locate(file, environment=environment, directory=place, root=root)
     ]
     # Started in the home folder, the user's own file lies where a project's would.
     owned = {path.absolute() for path, file in places if file.layer in OWNER}

@@ -20,6 +20,7 @@ from bailee.agent.sessions.journals import (
     Kind,
     count_entries,
     destroy,
+    finish_all,
     read_journal,
     read_last_moment,
 )
@@ -40,6 +41,8 @@ class Session(msgspec.Struct, frozen=True):
         title: its first prompt, or the name the user gave it.
         created, used: milliseconds since 1970 UTC.
         messages: how many were said, by either side.
+        announced: the day, as ISO 8601 writes it, on which its user was told that a repository's period ends
+            it; empty if that was not told.
         size: bytes on the disk.
     """
 
@@ -52,6 +55,7 @@ class Session(msgspec.Struct, frozen=True):
     messages: int
     size: int
     is_pinned: bool
+    announced: str = ""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -136,6 +140,24 @@ class Cache:
             raise Problem(f"{what} {beginning!r} on this machine", fix="see: bailee sessions --local list")
         return (exact or found)[0]
 
+    def locate(self, beginning: str) -> str:
+        """Return the id of the one session that is named so, also of one that cannot be read any more.
+
+        Raises:
+            Problem: there is none, or several.
+        """
+        try:
+            return self.find(beginning).id
+        except Problem:
+            found = [path.stem for path in self.paths() if path.stem.startswith(beginning)]
+            if len(found) != 1:
+                raise
+            return found[0]
+
+    def finish(self) -> int:
+        """Take away what killed processes left half made or half destroyed, and return how many files."""
+        return finish_all(self._folder, self._random)
+
     def describe(self, path: Path) -> Session:
         """Read what is known of a session without opening its messages but the first; raises Problem."""
         facts: dict[str, Any] = {}
@@ -157,6 +179,7 @@ class Cache:
             messages=count_entries(path, Kind.MESSAGE),
             size=path.stat().st_size,
             is_pinned=bool(facts.get("pinned", False)),
+            announced=str(facts.get("announced", "")),
         )
 
     def read(self, id: str) -> Kept:

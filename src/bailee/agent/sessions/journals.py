@@ -10,6 +10,7 @@ cuts it off.
 The key lies in the file it opens: overwriting these few bytes destroys the session, and no index outlives it.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -28,6 +29,8 @@ from bailee.sealing.envelopes import KEY_BYTES, SealBroken
 
 MAGIC = b"BAILEE1\n"
 ENDING = ".session"
+# A session has its name when it is whole, and loses it before its key is overwritten.
+MAKING, GOING = ".session.new", ".session.gone"
 _HEAD = struct.Struct(">BQI")
 LARGEST = 256 << 20  # bytes of one entry
 
@@ -96,13 +99,21 @@ class Journal:
         Raises:
             FileExistsError: there is one.
         """
-        descriptor = create_private(path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        key = random(KEY_BYTES)
-        journal = cls(path, descriptor, key, 0, len(MAGIC), random)
-        os.pwrite(descriptor, MAGIC, 0)
-        journal._put(Kind.KEY, key, machine_key, now)
-        journal.append(Kind.HEAD, head, now=now)
+        new = path.with_name(path.stem + MAKING)
+        descriptor = create_private(new)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            key = random(KEY_BYTES)
+            journal = cls(path, descriptor, key, 0, len(MAGIC), random)
+            os.pwrite(descriptor, MAGIC, 0)
+            journal._put(Kind.KEY, key, machine_key, now)
+            journal.append(Kind.HEAD, head, now=now)
+            path.hardlink_to(new)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        finally:
+            new.unlink(missing_ok=True)
         sync_folder(path.parent)
         return journal
 
@@ -195,10 +206,13 @@ def destroy(path: Path, random: Callable[[int], bytes] = os.urandom) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        gone = path if path.name.endswith(GOING) else path.with_name(path.stem + GOING)
+        path.rename(gone)
+        sync_folder(path.parent)
         size = os.fstat(descriptor).st_size
         os.pwrite(descriptor, random(min(size, len(MAGIC) + _HEAD.size + KEY_BYTES + 64)), 0)
         os.fsync(descriptor)
-        path.unlink()
+        gone.unlink()
         sync_folder(path.parent)
     except BlockingIOError:
         raise Problem(
@@ -206,6 +220,17 @@ def destroy(path: Path, random: Callable[[int], bytes] = os.urandom) -> None:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def finish_all(folder: Path, random: Callable[[int], bytes] = os.urandom) -> int:
+    """Destroy what was being made or destroyed when its process was killed, and return how many that were."""
+    count = 0
+    for ending in (MAKING, GOING):
+        for path in folder.glob(f"*{ending}"):
+            with contextlib.suppress(Problem, OSError):  # still being made; another process was quicker
+                destroy(path, random)
+                count += 1
+    return count
 
 
 class _Reader:

@@ -2,8 +2,13 @@
 
 A session counts from the day it was last used: going on with it sends and keeps all of it anew, as the vault
 counts it too. It goes as day D+N begins, where D is that UTC day and N the period.
+
+A period of the owner's counts at once, also where it was made shorter or nobody was there to be told: what
+goes is named as it goes. One that a repository asks came with somebody else's change: what goes by it alone
+goes a week after that was announced, and nothing that is pinned does.
 """
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
@@ -26,10 +31,12 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         due: those whose time is over.
         soon: those that go within a week, with the day.
+        unannounced: those of them of which it has to be noted that their week begins.
     """
 
     due: tuple[Session, ...]
     soon: tuple[tuple[Session, date], ...]
+    unannounced: tuple[Session, ...] = ()
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -49,8 +56,8 @@ class Swept(msgspec.Struct, frozen=True):
 class Limit(msgspec.Struct, frozen=True):
     """How long a session stays, and how long one that its user pinned.
 
-    A pin frees a session from the default and from the user's own period, not from what a managed file or a
-    repository asks.
+    A pin frees a session from the default, from the user's own period and from what a repository asks, not
+    from what a managed file asks.
     """
 
     period: Period
@@ -81,17 +88,38 @@ class Limits(msgspec.Struct, frozen=True):
         own = tuple(layer for layer in layers if layer.name not in REPOSITORY)
         return cls(_limit(flow, context, own), _limit(flow, context, layers), folder)
 
-    def of_session(self, session: Session) -> date | None:
-        """Return the day at whose beginning a session goes; None for never."""
-        limit = self.here if session.folder == self.folder else self.everywhere
-        used = datetime.fromtimestamp(session.used / 1000, UTC).date()
-        return (limit.pinned if session.is_pinned else limit.period).expires_on(used)
+    def of_session(self, session: Session, today: date | None = None) -> date | None:
+        """Return the day at whose beginning a session goes; None for never.
+
+        Args:
+            today: from which a week is counted that has not been announced; by default the day it is.
+        """
+        own = _day(self.everywhere, session)
+        if session.folder != self.folder or session.is_pinned:
+            return own
+        asked = _day(self.here, session)
+        if asked is None or asked == own:
+            return own
+        begun = date.fromisoformat(session.announced) if session.announced else None
+        week = (begun or today or datetime.now(UTC).date()) + ANNOUNCED
+        return max(asked, week) if own is None else min(own, max(asked, week))
+
+    def waits(self, session: Session, today: date) -> bool:
+        """Tell whether a session goes by what a repository asks alone, and nobody has been told yet."""
+        return not session.announced and self.of_session(session, today) != _day(self.everywhere, session)
+
+
+def _day(limit: Limit, session: Session) -> date | None:
+    used = datetime.fromtimestamp(session.used / 1000, UTC).date()
+    return (limit.pinned if session.is_pinned else limit.period).expires_on(used)
 
 
 def _limit(flow: Flow, context: Context, layers: tuple[Layer, ...]) -> Limit:
     period = decide(flow, msgspec.structs.replace(context, layers=layers)).terms.retention
     binding = [
-        layer.cache for layer in layers if layer.cache is not None and layer.name is not LayerName.USER
+        layer.cache
+        for layer in layers
+        if layer.cache is not None and layer.name is not LayerName.USER and layer.name not in REPOSITORY
     ]
     return Limit(period, tightest(binding))
 
@@ -100,18 +128,20 @@ def plan(sessions: Sequence[Session], limits: Limits, today: date) -> Plan:
     """Tell which sessions go today and which within a week; pure."""
     due, soon = [], []
     for session in sessions:
-        day = limits.of_session(session)
+        day = limits.of_session(session, today)
         if day is None:
             continue
         if day <= today:
             due.append(session)
         elif day <= today + ANNOUNCED:
             soon.append((session, day))
-    return Plan(tuple(due), tuple(sorted(soon, key=lambda one: one[1])))
+    told = tuple(sorted(soon, key=lambda one: one[1]))
+    return Plan(tuple(due), told, tuple(session for session, _ in told if limits.waits(session, today)))
 
 
 def sweep(cache: Cache, limits: Limits, today: date) -> Swept:
     """Delete what is due. A session that cannot be read is left alone and told of."""
+    cache.finish()
     sessions, problems = cache.list()
     planned = plan(sessions, limits, today)
     deleted = []
@@ -121,4 +151,7 @@ def sweep(cache: Cache, limits: Limits, today: date) -> Swept:
             deleted.append(session)
         except Problem as problem:
             problems.append(problem)
+    for session in planned.unannounced:
+        with contextlib.suppress(Problem):  # open in another terminal: its week begins with the next clean-up
+            cache.note(session.id, {"announced": today.isoformat()})
     return Swept(tuple(deleted), planned.soon, tuple(problems))

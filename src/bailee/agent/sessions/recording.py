@@ -3,6 +3,7 @@
 The scanner takes 0.6 s to load, and 6 s the first time on a machine: it is loaded beside the first prompt.
 """
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -124,7 +125,8 @@ class SessionRecorder:
         try:
             if kind is Kind.MESSAGE:
                 masked, kinds = self._masker().mask(_unnamed(value))
-                masked = _with_names_of(value, masked)
+                names, _ = self._masker().mask(_names_of(value))
+                masked = _with_names(value, masked, _stand_ins(_names_of(value), names))
             else:
                 masked, kinds = self._masker().mask(value)
             if self._journal is None:
@@ -140,7 +142,7 @@ class SessionRecorder:
         self.masked.update(kinds)
 
 
-# What ties calls to their results: an id may look like a secret, and is none.
+# What ties calls to their results. The model writes them: one that looks like a secret may be one.
 _NAMES = ("type", "id", "name", "tool_use_id")
 
 
@@ -152,13 +154,29 @@ def _unnamed(message: Message) -> Message:
     return message | {"content": blocks}
 
 
-def _with_names_of(message: Message, masked: Message) -> Message:
+def _names_of(message: Message) -> list[Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return []
+    return [block[name] for block in content for name in _NAMES if name in block]
+
+
+def _stand_ins(names: list[Any], masked: list[Any]) -> list[Any]:
+    """Return the names, with the same stand-in wherever a masked one stood: a call keeps its result."""
+    return [
+        name if name == after else f"masked_{hashlib.sha256(str(name).encode()).hexdigest()[:16]}"
+        for name, after in zip(names, masked, strict=True)
+    ]
+
+
+def _with_names(message: Message, masked: Message, names: list[Any]) -> Message:
     if isinstance(message["content"], str):
         return masked
+    rest = iter(names)
     blocks = zip(message["content"], masked["content"], strict=True)
     return masked | {
         "content": [
-            {name: before[name] for name in _NAMES if name in before} | after for before, after in blocks
+            {name: next(rest) for name in _NAMES if name in before} | after for before, after in blocks
         ]
     }
 

@@ -9,7 +9,7 @@ import msgspec
 from bailee.agent.tools.failures import Failed
 
 SENSITIVE = (".git", ".bailee", ".claude", ".vscode", ".idea", ".husky", ".github")
-SENSITIVE_FILES = (".gitmodules", ".envrc", ".pre-commit-config.yaml")
+SENSITIVE_FILES = (".gitmodules", ".envrc", ".pre-commit-config.yaml", "AGENTS.md", "CLAUDE.md")
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -49,6 +49,10 @@ class Project(msgspec.Struct, frozen=True):
                 "the user can add a folder with --add-folder, nobody else can"
             )
         return real
+
+    def root_of(self, path: Path) -> Path:
+        """Return the folder, the project's or an added one, that a located path is below."""
+        return next(root for root in (self.folder, *self.added) if path.is_relative_to(root))
 
     def name(self, path: Path) -> str:
         """Return a path as people and rules write it: relative to the project where it is below it."""

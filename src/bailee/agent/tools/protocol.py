@@ -1,6 +1,6 @@
 """What a tool is: what the model is told of it, what rules see of a call, and what it does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ class Workspace:
         seen: of each file that was read or written here, its modification time in nanoseconds and its size:
             a file that changed since is not overwritten unread.
         command_seconds: how long a command may run.
+        withheld: variables that commands do not get, besides those that none ever does.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Workspace:
         *,
         environment: Mapping[str, str],
         command_seconds: int,
+        withheld: Sequence[str] = (),
         show: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.project = project
         self.environment = dict(environment)
         self.command_seconds = command_seconds
+        self.withheld = tuple(withheld)
         self.seen: dict[Path, tuple[int, int]] = {}
         self.show = show
 

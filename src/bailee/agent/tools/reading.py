@@ -42,7 +42,7 @@ class ReadTool:
         shown = workspace.project.name(path)
         first = max(1, take(arguments, "first", int, 1))
         count = min(MOST_LINES, max(1, take(arguments, "lines", int, MOST_LINES)))
-        lines = read_text(path, shown).splitlines()
+        lines = read_text(workspace.project.root_of(path), path, shown).splitlines()
         workspace.note(path)
         if not lines:
             return "(the file is empty)"

@@ -16,6 +16,7 @@ from bailee.agent.permissions import Reach
 from bailee.agent.tools.failures import Failed
 from bailee.agent.tools.protocol import LONGEST_RESULT, Preview, Workspace, take
 from bailee.manifests.loading import is_among
+from bailee.policy.plans import Provider
 
 # Credentials of the model and addresses of telemetry are the agent's; nothing that it runs needs them.
 WITHHELD = (
@@ -26,6 +27,18 @@ WITHHELD = (
     "BAILEE_*",
     "OTEL_*",
 )
+# Where the model is reached with these they are its credentials; else they are those of the user's own tools.
+WITHHELD_FOR: Mapping[Provider, tuple[str, ...]] = {
+    Provider.BEDROCK: (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONTAINER_*",
+        "AWS_PROFILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ),
+    Provider.VERTEX: ("GOOGLE_APPLICATION_CREDENTIALS",),
+}
 # In the environment of each command, so that what it started is known wherever it went.
 MARK = "BAILEE_CALL"
 _TICK = 0.1  # seconds between two looks at the clock
@@ -70,7 +83,8 @@ class RunTool:
         seconds = min(take(arguments, "seconds", int, workspace.command_seconds), workspace.command_seconds)
         shell = shutil.which("bash") or "/bin/sh"
         mark = secrets.token_hex(16)
-        environment = {k: v for k, v in workspace.environment.items() if not is_among(k, WITHHELD)}
+        withheld = (*WITHHELD, *workspace.withheld)
+        environment = {k: v for k, v in workspace.environment.items() if not is_among(k, withheld)}
         try:
             process = subprocess.Popen(
                 [shell, "-c", command],

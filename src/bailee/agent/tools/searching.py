@@ -1,9 +1,11 @@
 """`search`: a regular expression in the project's files; `list`: what lies in a folder."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from bailee.agent.permissions import Reach
 from bailee.agent.tools.failures import Failed
+from bailee.agent.tools.paths import Project
 from bailee.agent.tools.protocol import Preview, Workspace, shorten, take
 
 SECONDS = 30
@@ -97,20 +100,42 @@ def _search_with_ripgrep(
 
 def _search(pattern: str, path: Path, glob: str, ignore_case: bool, workspace: Workspace) -> str:
     try:
-        expression = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+        re.compile(pattern)
     except re.error as fault:
         raise Failed(f"the pattern is no regular expression: {fault}") from None
+    asked = [pattern, str(path), str(workspace.project.folder), glob, ignore_case]
+    try:
+        # A process of its own: nothing ends an expression that goes back and forth over a line for ever.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", __name__],
+            input=json.dumps(asked).encode(),
+            cwd="/",
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"the search took longer than {SECONDS} s: use a simpler expression") from None
+    if done.returncode:
+        raise Failed("the search did not end well: use a simpler expression")
+    found: list[str] = json.loads(done.stdout)
+    return _tell(found)
+
+
+def find_lines(pattern: str, path: Path, project: Project, glob: str, ignore_case: bool) -> list[str]:
+    """Return the lines that fit, as path:line:text; one more than are told, where there are more."""
+    expression = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     found: list[str] = []
     for file in [path] if path.is_file() else _files(path):
         if len(found) > MOST_MATCHES:
             break
-        shown = workspace.project.name(file)
+        shown = project.name(file)
         if not (fnmatchcase(file.name, glob) or fnmatchcase(shown, glob)):
             continue
         for number, line in enumerate(_lines(file), 1):
             if expression.search(line):
                 found.append(f"{shown}:{number}:{line[:LONGEST_LINE]}")
-    return _tell(found)
+    return found
 
 
 def _tell(lines: list[str]) -> str:
@@ -179,3 +204,8 @@ def _entries(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{entry.name}{'/' if is_folder else ''}"
         if is_folder and depth > 1 and entry.name not in SKIPPED:
             yield from _entries(Path(entry.path), depth - 1, f"{prefix}{entry.name}/")
+
+
+if __name__ == "__main__":
+    words, place, folder, wanted, is_blind = json.load(sys.stdin)
+    json.dump(find_lines(words, Path(place), Project(Path(folder)), wanted, is_blind), sys.stdout)

@@ -44,7 +44,7 @@ class WriteTool:
         shown = workspace.project.name(path)
         before = ""
         if path.exists():
-            before = read_text(path, shown)
+            before = read_text(workspace.project.root_of(path), path, shown)
             if not workspace.is_current(path):
                 why = "changed since it was read" if path in workspace.seen else "exists and was not read yet"
                 raise Failed(f"{shown} {why}: read it first")
@@ -87,7 +87,7 @@ class EditTool:
         path = workspace.project.locate(take(arguments, "path", str))
         shown = workspace.project.name(path)
         old, new = take(arguments, "old", str), take(arguments, "new", str)
-        before = read_text(path, shown)
+        before = read_text(workspace.project.root_of(path), path, shown)
         if not old:
             raise Failed("the old text is empty: use write for a new file")
         if old == new:
@@ -106,5 +106,6 @@ def _preview(path: Path, before: str, after: str, workspace: Workspace) -> Previ
 
 
 def _put(path: Path, text: str, workspace: Workspace) -> None:
-    write_text(path, text, workspace.project.name(path))
+    project = workspace.project
+    write_text(project.root_of(path), path, text, project.name(path))
     workspace.note(path)
