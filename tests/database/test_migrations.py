@@ -90,7 +90,7 @@ def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: s
         "postgresql": "UPDATE alembic_version SET version_num = '0002'",
     }
     with directory.engine.begin() as connection:
-        for table in ("logins", "login_guesses"):
+        for table in ("logins", "login_guesses", "secrets"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         for column in ("origin", "made_by"):
             connection.exec_driver_sql(f"ALTER TABLE keys DROP COLUMN {column}")

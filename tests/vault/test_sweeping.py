@@ -28,6 +28,7 @@ from bailee.policy.periods import Period, tighten
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from bailee.vault import destruction, sweeping, tables
+from bailee.vault.ceilings import Ceiling
 from bailee.vault.custody import open_custody
 from bailee.vault.store import VAULT
 from bailee.vault.sweeping import preview, sweep
@@ -330,10 +331,15 @@ def _walk(keeping: Keeping, steps: list[tuple[str, Any, Any]]) -> None:
     directory.add("member", Plan.API, organization="acme")
     said: dict[int, Said] = {}
     holds: dict[str, tuple[str, str | None]] = {}
+    # Whoever says something at an earlier moment, as after a clock was set back, comes under what was
+    # tightened later: nothing tells it from what was admitted before and written after.
+    tightened: list[tuple[float, str, dict[FlowId, Ceiling]]] = []
 
     def reach_back(name: str) -> None:
         keeping.now += 1
         custody.tighten(directory.get(name))
+        flows = (FlowId.MESSAGES, FlowId.FEEDBACK)
+        tightened.append((keeping.now, name, {flow: terms_of(directory.get(name), flow) for flow in flows}))
         for one in said.values():
             if one.account == name:
                 ceiling = terms_of(directory.get(name), one.flow)
@@ -358,8 +364,13 @@ def _walk(keeping: Keeping, steps: list[tuple[str, Any, Any]]) -> None:
             flow = FlowId.MESSAGES if step == "say" else FlowId.FEEDBACK
             terms = terms_of(directory.get(what), flow)
             exchange = keeping.record(what, more, b"said", flow=flow)
-            if not terms.retention.is_none:
-                said[exchange] = Said(what, more, keeping.today, terms.retention, terms.trainable, flow)
+            retention, trainable = terms.retention, terms.trainable
+            for moment, name, ceilings in tightened:
+                if name == what and keeping.now < moment:
+                    retention = tighten(retention, ceilings[flow].retention)
+                    trainable = trainable and ceilings[flow].trainable
+            if not retention.is_none:
+                said[exchange] = Said(what, more, keeping.today, retention, trainable, flow)
         elif step == "training":
             directory.consent("consumer", given=what)
             reach_back("consumer")

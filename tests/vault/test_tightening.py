@@ -334,7 +334,7 @@ def test_the_ledger_names_the_flow_of_what_is_no_conversation(keeping: Keeping) 
 
 def test_the_recorder_takes_no_content_whose_terms_nobody_would_tighten(keeping: Keeping) -> None:
     """A flow that is not among those that are tightened is refused, and nothing of it is written."""
-    decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said", "git")
+    decided, begin = keeping.admit(keeping.custody.directory.get("ada"), "session-1", b"said", "local_cache")
     keeping.writer.take([decided])
     with pytest.raises(Problem, match="nobody would tighten"):
         keeping.writer.take([begin])

@@ -7,7 +7,7 @@ from bailee.policy.consents import Consent
 
 
 def remove_account(connection: sa.Connection, account: str) -> str | None:
-    """Remove an account, its keys, its logins, its consents and who read its content.
+    """Remove an account, its keys, its logins, its secrets, its consents and who read its content.
 
     An organization goes with its last member.
 
@@ -23,6 +23,7 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
     for table in (tables.logins, tables.login_guesses):
         connection.execute(sa.delete(table).where(table.c.account == account))
     connection.execute(sa.delete(accesses).where(accesses.c.account == account))
+    connection.execute(sa.delete(tables.secrets).where(tables.secrets.c.owner == account))
     # Training is what an account consents to, all else is an organization's: in a home of an earlier program
     # an organization may have the name that is this account's id.
     is_accounts = consents.c.kind == Consent.TRAINING
@@ -32,5 +33,7 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
     if organization is None or connection.execute(others).first() is not None:
         return None
     connection.execute(sa.delete(consents).where(consents.c.subject == organization, ~is_accounts))
+    of_organization = tables.secrets.c.owner == f"organization:{organization}"
+    connection.execute(sa.delete(tables.secrets).where(of_organization))
     connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
     return organization

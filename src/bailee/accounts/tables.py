@@ -13,12 +13,21 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0004",
+    "0005",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
     ),
-    vacuumed=("accesses", "accounts", "consents", "keys", "login_guesses", "logins", "organizations"),
+    vacuumed=(
+        "accesses",
+        "accounts",
+        "consents",
+        "keys",
+        "login_guesses",
+        "logins",
+        "organizations",
+        "secrets",
+    ),
 )
 
 
@@ -131,6 +140,23 @@ accesses = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Index("accesses_by_account", "account", "number"),
+)
+
+# What sessions work with and never see, sealed under the home's key: see `secrets`.
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    # An account's id, or `organization:` and its name.
+    sa.Column("owner", sa.Text, primary_key=True),
+    # Host and path; empty for every repository.
+    sa.Column("repository", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    # Those that may have it, with spaces between.
+    sa.Column("hosts", sa.Text, nullable=False),
+    sa.Column("exposed", sa.Boolean, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
 )
 
 outbox = outbox_table(metadata)

@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("bailee.cli.accounts:accounts", "Add and list the accounts whose data is held."),
     "attest": ("bailee.cli.attest:attest", "What an agent really tries to reach, beside what it declares."),
     "backup": ("bailee.cli.backup:backup", "Back a home up, and restore it without what was erased since."),
+    "cloud": (
+        "bailee.cli.cloud:cloud",
+        "Let agents work in machines of their own, on a branch of a repository.",
+    ),
     "code": ("bailee.cli.code:code", "Work on a project with a coding agent that keeps these promises."),
     "config": ("bailee.cli.config:config", "The agent's settings, and where each comes from."),
     "copies": ("bailee.cli.copies:copies", "Exports and datasets, and what is still to go from them."),
@@ -42,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "retention": ("bailee.cli.retention:retention", "Destroy what has expired, and see that it is done."),
     "run": ("bailee.cli.run:run", "Run a coding agent through Bailee and print its receipt."),
+    "secrets": ("bailee.cli.secrets:secrets", "Keep credentials for sessions, which never see them."),
     "sessions": ("bailee.cli.sessions:sessions", "List and read the sessions held."),
     "telemetry": ("bailee.cli.telemetry:telemetry", "What the agent counts, what is sent, and the switch."),
     "update": ("bailee.cli.update:update", "Ask the package index whether there is a newer version."),

@@ -110,6 +110,9 @@ class Surroundings:
         service_url: where the service is.
         make_rules: makes the rules, with what a file says.
         means: None for a run that nothing holds.
+        machine: writes the command that runs another in a machine of its own, given the folders that have to
+            be readable there; the home, which is not in it, is not hidden besides.
+        secrets: besides those of the file.
     """
 
     def __init__(
@@ -125,7 +128,10 @@ class Surroundings:
         key_id: str,
         wrapper: KeyWrapper,
         environment: Mapping[str, str],
+        machine: "Callable[[Sequence[str], Sequence[str]], list[str]] | None" = None,
+        secrets: Sequence[Secret] = (),
     ) -> None:
+        self._machine = machine
         self._home = home
         self._run = run
         self._make_rules = make_rules
@@ -133,7 +139,7 @@ class Surroundings:
         self._is_confined = is_confined
         self._file = _read_file(home)
         self._rules = make_rules(self._file)
-        self._secrets = find_secrets(self._file, environment)
+        self._secrets = (*find_secrets(self._file, environment), *secrets)
         self._log, self._secret = begin_log(home, run, account=account, key=key_id, wrapper=wrapper)
         self._folder = Scratch()
         self._authority = _make_authority(self._secrets, self._rules)
@@ -156,12 +162,13 @@ class Surroundings:
         """
         assert self._means is not None
         ports = free_ports(self._service[1])
-        layout = make_layout(
-            self._means, service_port=self._service[1], hidden=[str(self._home)], ports=ports
-        )
+        hidden = [] if self._machine else [str(self._home)]
+        layout = make_layout(self._means, service_port=self._service[1], hidden=hidden, ports=ports)
         enclosure = Enclosure(self._means, layout)
         inside = self._prepare_environment(environment, PROXY_URL.format(port=ports[0]))
         words = self._confine(command, folder) if self._is_confined else command
+        if self._machine is not None:
+            words = self._machine(command, (str(self._folder.path),))
         listeners = enclosure.prepare(words, inside, folder)
         way_out = self._make_exit()
         try:

@@ -43,6 +43,7 @@ from bailee.service.application import create_application
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
+from bailee.service.repositories import make_git
 from bailee.service.running import FILE_NAME, Running, lock_home
 from bailee.service.runs import list_running, sweep, withdraw
 from bailee.service.sweeping import Sweeping
@@ -183,6 +184,17 @@ async def _serve(
         collecting = asyncio.create_task(_collect(connections, configuration.home))
         stack.push_async_callback(_collect_last, connections, configuration.home)
         stack.push_async_callback(_cancel, collecting)
+        git, git_recorder = make_git(
+            configuration.home,
+            flow=manifest.flow("git"),
+            keys=keys,
+            recording=recording,
+            directory=directory,
+            wrapper=keystore.wrapper,
+            find_context=partial(_find_context, directory, upstream.provider),
+        )
+        stack.push_async_callback(git_recorder.finish)
+        stack.push_async_callback(git.close)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(
@@ -193,6 +205,7 @@ async def _serve(
                 *survey.make_routes(),
                 *logins.make_routes(),
                 *feedback.make_routes(),
+                *git.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

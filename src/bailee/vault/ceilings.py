@@ -21,7 +21,7 @@ _FOR_EVER_MS = 253_370_764_800_000
 EVERY = "*"
 # The flows of which something may be held under an account, so that its terms can be tightened. Ratings are
 # nobody's; the recorder takes content of an account in no other flow.
-HELD = (FlowId.MESSAGES, FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK, FlowId.WEB)
+HELD = (FlowId.MESSAGES, FlowId.METRICS, FlowId.ERRORS, FlowId.FEEDBACK, FlowId.WEB, FlowId.GIT)
 # More of the latest ceilings than one tightening of all flows makes.
 _LATEST = 4 * len(HELD)
 

@@ -1,0 +1,378 @@
+"""`bailee cloud`: sessions in machines of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bailee.cli.options import echo_json, echo_table, with_home, with_json
+from bailee.policy.problems import Problem
+
+if TYPE_CHECKING:
+    from bailee.cloud.records import CloudSession, Sessions
+
+_LOOK_SECONDS = 0.3
+_STOP_SECONDS = 30.0
+
+
+@click.group()
+def cloud() -> None:
+    """Let agents work in machines of their own, on a clone, without credentials, towards one branch."""
+
+
+@cloud.command(epilog="Exit codes: 0 started, or with --wait done; 1 with --wait it failed; 2 refused.")
+@click.option("--repo", required=True, metavar="URL", help="The repository, over HTTP, without credentials.")
+@click.option(
+    "--base", default="", metavar="BRANCH", help="Where it begins; the repository's own if left out."
+)
+@click.option(
+    "--branch", metavar="BRANCH", help="What it pushes to, below bailee/; named after it if left out."
+)
+@click.option(
+    "--agent",
+    default="bailee",
+    show_default=True,
+    metavar="AGENT|COMMAND",
+    help="bailee, claude-code, or a command line, which finds the prompt in BAILEE_PROMPT.",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(["auto", "namespace"]),
+    default="auto",
+    show_default=True,
+    help="What the machine is made of.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["none", "trusted", "custom"]),
+    default="none",
+    show_default=True,
+    help="What it reaches besides the model and its repository: nothing, package indexes, or --allow alone.",
+)
+@click.option(
+    "--allow", multiple=True, metavar="HOST[:PORT]", help="With trusted or custom: this host as well."
+)
+@click.option(
+    "--setup", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A script to run first."
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(10, 86_400),
+    default=3600,
+    show_default=True,
+    help="How long a turn may take.",
+)
+@click.option(
+    "--traffic",
+    type=click.IntRange(1, 1_000_000),
+    default=1000,
+    show_default=True,
+    metavar="MB",
+    help="How much it may send to each host.",
+)
+@click.option("--account", help="Whose session it is; the only account, or `me`, if left out.")
+@click.option("--upstream", default="", help="Start the service with this upstream, where none is running.")
+@click.option("--wait", is_flag=True, help="Show its log, and end when it does.")
+@with_home
+@with_json
+@click.argument("prompt")
+def start(
+    repo: str,
+    base: str,
+    branch: str | None,
+    agent: str,
+    isolation: str,
+    network: str,
+    allow: tuple[str, ...],
+    setup: Path | None,
+    seconds: int,
+    traffic: int,
+    account: str | None,
+    upstream: str,
+    wait: bool,
+    home: Path,
+    as_json: bool,
+    prompt: str,
+) -> None:
+    """Start a session: clone, work on PROMPT, push its branch. Nothing of your credentials goes along.
+
+    \b
+    Examples:
+      bailee secrets set GIT_CREDENTIAL --repo https://github.com/acme/app < token
+      bailee cloud start --repo https://github.com/acme/app --network trusted "fix the failing test"
+      bailee cloud logs -f SESSION
+    """
+    from bailee.accounts.directory import open_directory
+    from bailee.boundary.means import find_means
+    from bailee.cloud.records import CloudSession, Sessions, State
+    from bailee.flows.git.access import check_branch, check_url, is_ref
+    from bailee.flows.web.rules import read_rule
+
+    check_url(repo, where="--repo")
+    if base and not is_ref(f"refs/heads/{base}"):
+        raise Problem(f"{base!r} is no branch", where="--base", fix="write the name of a branch")
+    if branch:
+        check_branch(branch, where="--branch")
+    if allow and network == "none":
+        raise Problem(
+            "a session without a network reaches no host", where="--allow", fix="add: --network custom"
+        )
+    for host in allow:
+        read_rule(host, "--allow")
+    find_means()  # where no machine can be made nothing is begun
+    directory = open_directory(home)
+    holder = directory.get(account) if account else directory.ensure_default()
+    directory.close()
+    sessions = Sessions(home)
+    id = sessions.make()
+    now = time.time_ns() // 1_000_000
+    session = CloudSession(
+        id=id,
+        account=holder.name,
+        repository=repo,
+        base=base,
+        branch=branch or f"bailee/{id}",
+        agent=agent,
+        isolation="namespace",
+        network=network,
+        upstream=upstream,
+        allow=allow,
+        setup=setup.read_text() if setup else "",
+        seconds=seconds,
+        traffic_bytes=traffic * 1_000_000,
+        turns=(prompt,),
+        answered=0,
+        state=State.STARTING,
+        reason="",
+        created_ms=now,
+        changed_ms=now,
+    )
+    sessions.write(session)
+    _drive(sessions, id, home)
+    if as_json:
+        echo_json({"session": id, "branch": session.branch, "isolation": session.isolation})
+    else:
+        click.echo(id)
+        click.echo(f"It pushes to {session.branch}. See: bailee cloud logs -f {id}", err=True)
+    if wait:
+        _follow(sessions, id, is_followed=True)
+        ended = sessions.look(id)
+        click.echo(f"{ended.state}{f': {ended.reason}' if ended.reason else ''}", err=True)
+        sys.exit(0 if ended.state is State.DONE else 1)
+
+
+@cloud.command(hidden=True)
+@click.option("--save", is_flag=True, help="Commit and push what is there; no turn.")
+@with_home
+@click.argument("session")
+def drive(save: bool, home: Path, session: str) -> None:
+    """Drive a session to its end."""
+    from bailee.service.cloud import Driver
+
+    Driver(home, session).run(only_saves=save)
+
+
+@cloud.command(name="list")
+@with_home
+@with_json
+def list_(home: Path, as_json: bool) -> None:
+    """List the sessions, the newest first."""
+    from bailee.characters import make_visible
+    from bailee.cloud.records import Sessions
+    from bailee.moments import tell_minute
+
+    found = Sessions(home).all()
+    if as_json:
+        echo_json([_describe(one) for one in found])
+        return
+    rows = [
+        (
+            one.id,
+            one.state,
+            one.account,
+            one.repository,
+            one.branch,
+            tell_minute(one.created_ms),
+            make_visible(one.turns[0])[:40],
+        )
+        for one in found
+    ]
+    echo_table(
+        ("session", "state", "account", "repository", "branch", "begun", "prompt"),
+        rows,
+        empty="There is no cloud session. Begin one: bailee cloud start --repo URL PROMPT",
+    )
+
+
+@cloud.command()
+@with_home
+@with_json
+@click.argument("session")
+def show(home: Path, as_json: bool, session: str) -> None:
+    """Show a session, with the receipt of its last turn."""
+    import msgspec
+
+    from bailee.characters import make_visible
+    from bailee.cloud.records import Sessions
+    from bailee.service.receipts import RunReceipt, tell_receipt
+
+    found = Sessions(home).get(session)
+    if as_json:
+        echo_json(_describe(found) | {"receipt": msgspec.json.decode(found.receipt or "null")})
+        return
+    for name, value in _describe(found).items():
+        if value not in ("", [], None):
+            click.echo(f"{name:<12}{make_visible(str(value))}")
+    if found.receipt:
+        click.echo("\n".join(["", *tell_receipt(msgspec.json.decode(found.receipt, type=RunReceipt))]))
+
+
+@cloud.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
+@with_home
+@click.argument("session")
+def logs(follow: bool, home: Path, session: str) -> None:
+    """Show what a session said. What would move your terminal is made visible."""
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    _follow(sessions, sessions.get(session).id, is_followed=follow)
+
+
+@cloud.command()
+@with_home
+@click.argument("session")
+@click.argument("prompt")
+def say(home: Path, session: str, prompt: str) -> None:
+    """Give a session another prompt: at once if it has ended, else after the one it works on."""
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    found = sessions.get(session)
+    sessions.change(found.id, turns=(*found.turns, prompt))
+    if not sessions.is_driven(found.id):
+        _drive(sessions, found.id, home)
+
+
+@cloud.command()
+@with_home
+@click.argument("session")
+def attach(home: Path, session: str) -> None:
+    """Show what a session says, and give it each line that you type as a prompt. Ctrl-D leaves it running."""
+    import threading
+
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    found = sessions.get(session)
+    watching = threading.Thread(
+        target=_follow, args=(sessions, found.id), kwargs={"is_followed": True}, daemon=True
+    )
+    watching.start()
+    for line in sys.stdin:
+        if prompt := line.strip():
+            known = sessions.look(found.id)
+            sessions.change(found.id, turns=(*known.turns, prompt))
+            if not sessions.is_driven(found.id):
+                _drive(sessions, found.id, home)
+
+
+@cloud.command(epilog="Exit codes: 0 stopped, 2 it does not run, or does not stop.")
+@with_home
+@click.argument("session")
+def stop(home: Path, session: str) -> None:
+    """Stop a session. What it had done is in its folder: save it with `bailee cloud save`."""
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    found = sessions.get(session)
+    if sessions.driver(found.id) is None:
+        raise Problem("the session does not run", where=found.id, fix="see: bailee cloud list")
+    (sessions.folder(found.id) / "stop").touch(mode=0o600)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while sessions.is_driven(found.id):
+        if time.monotonic() > deadline:
+            if process := sessions.driver(found.id):
+                os.kill(process, signal.SIGKILL)
+            break
+        time.sleep(_LOOK_SECONDS)
+    click.echo(f"{found.id} is stopped.", err=True)
+
+
+@cloud.command(epilog="Exit codes: 0 saved, 1 it could not be pushed, 2 it runs.")
+@with_home
+@click.argument("session")
+def save(home: Path, session: str) -> None:
+    """Commit what a session that ended had done, and push it to its branch, from a machine as before."""
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    found = sessions.get(session)
+    process = _drive(sessions, found.id, home, "--save")
+    process.wait()
+    ended = sessions.look(found.id)
+    click.echo(f"{ended.branch}: {ended.reason}", err=True)
+    sys.exit(0 if ended.reason == "its work was saved" else 1)
+
+
+@cloud.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_home
+@click.argument("session")
+def rm(yes: bool, home: Path, session: str) -> None:
+    """Remove a session with its disk. Its conversation is erased with: bailee sessions erase."""
+    from bailee.cli.erasures import require_confirmation
+    from bailee.cloud.records import Sessions
+
+    sessions = Sessions(home)
+    found = sessions.get(session)
+    require_confirmation(f"Remove the session {found.id} with what it did not push?", yes=yes)
+    sessions.remove(found.id)
+
+
+def _drive(sessions: "Sessions", id: str, home: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a process that drives a session, apart from this one, and wait until it does."""
+    command = [sys.executable, "-P", "-m", "bailee", "cloud", "drive", "--home", str(home), *words, id]
+    descriptor = os.open(sessions.folder(id) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    while not sessions.is_driven(id) and process.poll() is None:
+        time.sleep(0.02)
+    return process
+
+
+def _follow(sessions: "Sessions", id: str, *, is_followed: bool) -> None:
+    from bailee.characters import make_visible
+
+    path = sessions.folder(id) / "log"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            is_last = not sessions.is_driven(id)
+            for line in file:
+                click.echo(make_visible(line.rstrip("\n")))
+            if is_last or not is_followed:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+
+def _describe(session: "CloudSession") -> dict[str, Any]:
+    import msgspec
+
+    told: dict[str, Any] = msgspec.structs.asdict(session)
+    told.pop("receipt")
+    return told

@@ -1,0 +1,1 @@
+"""Cloud sessions: an isolated machine for each, credentials outside it."""

@@ -1,0 +1,1 @@
+"""Git through the service: smart HTTP with the credential outside, and one rule for what may be written."""

@@ -1,0 +1,33 @@
+"""What sessions may do with Git, where their service finds it: a file for each key.
+
+The file goes with the session. A key without one opens no repository.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from bailee.files import replace_file
+from bailee.flows.git.access import Access
+
+FOLDER = "git"
+
+
+def grant(home: Path, key: str, access: Access) -> None:
+    """Let the holder of a key reach repositories, in place of what it could before."""
+    folder = home / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    replace_file(folder / f"{key}.json", msgspec.json.encode(access))
+
+
+def find_grant(home: Path, key: str) -> Access | None:
+    """Return what the holder of a key may do; None for nothing, also where that cannot be read."""
+    try:
+        return msgspec.json.decode((home / FOLDER / f"{key}.json").read_bytes(), type=Access)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def withdraw_grant(home: Path, key: str) -> None:
+    """Take away what a key could reach."""
+    (home / FOLDER / f"{key}.json").unlink(missing_ok=True)

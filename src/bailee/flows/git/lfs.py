@@ -1,0 +1,169 @@
+"""Large files (Git LFS API, "Batch"): where the objects lie is another address, often of another host.
+
+The batch request goes on to the repository. What comes back are addresses with credentials of their own: a
+session gets tickets in their place, and brings and fetches the objects through them.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from bailee.bodies import TooLong, TooSlow, read_body
+from bailee.codings import Undecodable
+from bailee.flows.git.access import Attached
+from bailee.flows.git.upstreams import Upstreams
+
+KIND = "application/vnd.git-lfs+json"
+LARGEST = 4_000_000  # bytes of a batch, either way
+TICKET_SECONDS = 3600.0
+MOST_TICKETS = 20_000
+_METHODS = {"download": "GET", "upload": "PUT", "verify": "POST"}
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """Where an object really is, for one session and an hour."""
+
+    session: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    until: float
+
+
+class LargeFiles:
+    """Answers batches and moves objects."""
+
+    def __init__(self, upstreams: Upstreams, clock: Callable[[], float] = time.monotonic) -> None:
+        self._upstreams = upstreams
+        self._clock = clock
+        self._tickets: dict[str, Ticket] = {}
+
+    async def answer(
+        self, request: Request, repository: Attached, what: str, headers: dict[str, str], session: str
+    ) -> tuple[Response, str]:
+        """Return the answer to a request of the API, and what is logged of it."""
+        if what != "objects/batch":
+            # A client goes on without locks where the server has none (LFS API, "Locking").
+            return _refuse(404, "locks are not kept here"), "no_locks"
+        try:
+            body = await read_body(
+                request.stream(),
+                request.headers.get("content-encoding", ""),
+                most=LARGEST,
+                most_decoded=LARGEST,
+            )
+            asked = msgspec.json.decode(body, type=dict[str, Any])
+        except (TooLong, TooSlow, Undecodable, ClientDisconnect, msgspec.MsgspecError):
+            return _refuse(400, "this is no batch of objects"), "malformed"
+        operation = asked.get("operation")
+        if operation not in ("download", "upload"):
+            return _refuse(400, "a batch is of downloads or uploads"), "malformed"
+        if operation == "upload" and not repository.branch:
+            return _refuse(403, f"this session may read {repository.place}, and no more"), "read_only"
+        url = repository.url.rstrip("/").removesuffix(".git") + ".git/info/lfs/objects/batch"
+        sent = {"accept": KIND, "content-type": KIND, "accept-encoding": "identity", **headers}
+        try:
+            answer = await self._upstreams.ask("POST", url, sent, body)
+        except OSError as fault:
+            return _refuse(502, f"{repository.place} cannot be reached ({fault})"), "unreachable"
+        try:
+            told = await _read(answer.aiter_raw())
+        except (TooLong, OSError):
+            return _refuse(502, f"{repository.place} gives no batch that can be read"), "host"
+        finally:
+            await answer.aclose()
+        if answer.status_code != 200:
+            return _refuse(
+                502, f"{repository.place} answers {answer.status_code}"
+            ), f"host {answer.status_code}"
+        try:
+            batch = msgspec.json.decode(told, type=dict[str, Any])
+            self._replace(batch, operation, request, session, repository)
+        except (msgspec.MsgspecError, TypeError, AttributeError, KeyError, ValueError):
+            return _refuse(502, f"{repository.place} gives no batch that can be read"), "host"
+        return JSONResponse(batch, media_type=KIND), "passed"
+
+    async def transfer(self, request: Request, path: str, session: str) -> Response:
+        """Move one object, by its ticket."""
+        ticket = self._tickets.get(path.removeprefix("/-/"))
+        if (
+            ticket is None
+            or ticket.session != session
+            or ticket.until < self._clock()
+            or ticket.method != request.method
+        ):
+            return _refuse(403, "this object was not asked for, or an hour ago")
+        headers = {"accept-encoding": "identity", **ticket.headers}
+        for name in ("content-type", "content-length"):
+            if request.method != "GET" and name in request.headers:
+                headers.setdefault(name, request.headers[name])
+        try:
+            body = request.stream() if request.method != "GET" else None
+            answer = await self._upstreams.ask(ticket.method, ticket.url, headers, body)
+        except (OSError, ClientDisconnect) as fault:
+            return _refuse(502, f"the object's host cannot be reached ({fault})")
+        if answer.status_code >= 300:
+            await answer.aclose()
+            status = answer.status_code if answer.status_code >= 400 else 502
+            return _refuse(status, f"the object's host answers {answer.status_code}")
+
+        async def stream() -> AsyncIterator[bytes]:
+            try:
+                async for piece in answer.aiter_raw():
+                    yield piece
+            finally:
+                await answer.aclose()
+
+        kept = {
+            name: answer.headers[name]
+            for name in ("content-type", "content-length")
+            if name in answer.headers
+        }
+        return StreamingResponse(stream(), answer.status_code, kept)
+
+    def _replace(
+        self, batch: dict[str, Any], operation: str, request: Request, session: str, repository: Attached
+    ) -> None:
+        """Put tickets in the place of addresses and credentials."""
+        self._forget()
+        base = f"{request.url.scheme}://{request.headers['host']}/git/-/"
+        scheme = urlsplit(repository.url).scheme
+        for one in batch.get("objects", []):
+            for name, action in list(one.get("actions", {}).items()):
+                if name not in _METHODS or (name == "download") != (operation == "download"):
+                    raise ValueError("an action that was not asked for")
+                url = str(action["href"])
+                if urlsplit(url).scheme not in ("https", scheme):
+                    raise ValueError("an object in clear of a repository that is not")
+                ticket = secrets.token_urlsafe(24)
+                given = {str(key): str(value) for key, value in action.get("header", {}).items()}
+                until = self._clock() + TICKET_SECONDS
+                self._tickets[ticket] = Ticket(session, _METHODS[name], url, given, until)
+                # The client sends its own credential along: it is for this place.
+                one["actions"][name] = {"href": base + ticket, "expires_in": int(TICKET_SECONDS)}
+            one["authenticated"] = False
+
+    def _forget(self) -> None:
+        now = self._clock()
+        self._tickets = {name: one for name, one in self._tickets.items() if one.until >= now}
+        while len(self._tickets) > MOST_TICKETS:
+            del self._tickets[next(iter(self._tickets))]
+
+
+async def _read(pieces: AsyncIterator[bytes]) -> bytes:
+    data = b""
+    async for piece in pieces:
+        data += piece
+        if len(data) > LARGEST:
+            raise TooLong
+    return data
+
+
+def _refuse(status: int, text: str) -> Response:
+    return JSONResponse({"message": f"Bailee: {text}"}, status, {"x-bailee-denied": "git"}, media_type=KIND)

@@ -1,0 +1,1 @@
+"""Machines that sessions run in."""

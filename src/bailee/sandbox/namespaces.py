@@ -1,0 +1,99 @@
+"""A machine of namespaces: bubblewrap, with a root of its own that has the programs and nothing of anybody's.
+
+It stands inside the boundary, which has the network. What of the system is shown is read-only; a session has
+its own folder to write to, and no home, no mail, no spool, no other session.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bailee.boundary.means import Means, tell_step
+
+# Programs and what they are made of.
+_PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
+# Of the settings of the machine what a program needs to run at all, and nothing that opens anything.
+_SETTINGS = (
+    *(
+        "alternatives",
+        "ca-certificates",
+        "ca-certificates.conf",
+        "group",
+        "hosts",
+        "ld.so.cache",
+        "ld.so.conf",
+    ),
+    *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki", "profile", "protocols"),
+    *("services", "shells", "ssl", "terminfo", "timezone", "debian_version", "os-release", "bash.bashrc"),
+)
+_ENDINGS = ("key", "private")
+WORK = "/session"
+
+
+def list_tools(command: str) -> list[Path]:
+    """Return the folders that Bailee's own programs and a command need, outside the system's."""
+    found = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parents[2]]
+    program = shutil.which(command) or (command if os.sep in command else None)
+    if program:
+        real = Path(program).resolve()
+        found += [Path(program).absolute().parent, _package_of(real)]
+    return list(dict.fromkeys(one for one in found if one.is_dir() and not _is_shown(one)))
+
+
+def write_machine(
+    means: Means,
+    command: Sequence[str],
+    folder: Path,
+    *,
+    readable: Iterable[str] = (),
+    tools: Iterable[Path] = (),
+) -> list[str]:
+    """Return the command that runs a command in a machine.
+
+    Args:
+        folder: the session's own, there as `/session`.
+        readable: folders that are shown as they lie.
+        tools: see `list_tools`.
+
+    Raises:
+        Problem: bubblewrap is missing.
+    """
+    if not means.bwrap:
+        raise tell_step("bubblewrap", "bwrap is not installed")
+    words = [means.bwrap, "--unshare-user", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
+    words += ["--hostname", "session", "--tmpfs", "/", "--dev", "/dev", "--proc", "/proc"]
+    for name in _PROGRAMS:
+        path = Path(name)
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            words += ["--ro-bind", name, name]
+    for name in _SETTINGS:
+        if (Path("/etc") / name).exists():
+            words += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+    for name in _ENDINGS:
+        if Path(f"/etc/ssl/{name}").is_dir():
+            words += ["--tmpfs", f"/etc/ssl/{name}"]
+    words += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
+    for name in ("/tmp", "/var/tmp", "/run"):  # noqa: S108 - they are made empty
+        words += ["--tmpfs", name]
+    for one in tools:
+        words += ["--ro-bind", str(one), str(one)]
+    for place in readable:
+        words += ["--ro-bind", place, place]
+    words += ["--bind", str(folder), WORK, "--chdir", WORK]
+    return [*words, "--die-with-parent", "--", *command]
+
+
+def _package_of(program: Path) -> Path:
+    """Return the folder of the package that a program is part of, as npm lays them out; else its own."""
+    parts = program.parts
+    if "node_modules" in parts:
+        return Path(*parts[: parts.index("node_modules") + 1])
+    return program.parent
+
+
+def _is_shown(path: Path) -> bool:
+    return any(path == Path(one) or path.is_relative_to(one) for one in _PROGRAMS)

@@ -1,0 +1,59 @@
+"""The Git flow of a service, put together: sessions' grants, credentials of the secrets store, the record."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from bailee.accounts.directory import Directory
+from bailee.accounts.keys import KeyRing
+from bailee.accounts.secrets import GIT_CREDENTIAL, open_secrets, owner_of_organization
+from bailee.flows.git.access import Access, Attached
+from bailee.flows.git.grants import find_grant
+from bailee.flows.git.receiver import GitReceiver
+from bailee.flows.git.recording import GitRecorder
+from bailee.flows.git.upstreams import Credential
+from bailee.policy.contexts import Context
+from bailee.policy.flows import Flow
+from bailee.sealing.wrapping import KeyWrapper
+from bailee.vault.recording import Recording
+
+
+def make_git(
+    home: Path,
+    *,
+    flow: Flow,
+    keys: KeyRing,
+    recording: Recording,
+    directory: Directory,
+    wrapper: KeyWrapper,
+    find_context: Callable[[str], Context | None],
+) -> tuple[GitReceiver, GitRecorder]:
+    """Return what answers sessions, and what records it; close the first before the second is finished."""
+    recorder = GitRecorder(flow=flow, recording=recording, find_context=find_context)
+    receiver = GitReceiver(
+        keys=keys,
+        find_access=partial(find_grant, home),
+        find_credential=partial(find_credential, directory, wrapper),
+        note=recorder.note,
+    )
+    return receiver, recorder
+
+
+def list_owners(directory: Directory, account: str) -> list[str]:
+    """Return whose secrets count for an account, by its id: its own first, then its organization's."""
+    found = next((one for one in directory.all() if one.id == account), None)
+    if found is None:
+        return []
+    return [found.id, *([owner_of_organization(found.organization)] if found.organization else [])]
+
+
+def find_credential(
+    directory: Directory, wrapper: KeyWrapper, access: Access, repository: Attached
+) -> Credential | None:
+    """Return what opens a repository for an account; None where nobody kept anything.
+
+    Raises:
+        Problem: what was kept does not open.
+    """
+    held = open_secrets(directory, wrapper, list_owners(directory, access.account), repository.place)
+    return Credential(held[GIT_CREDENTIAL][1]) if GIT_CREDENTIAL in held else None

@@ -1,0 +1,374 @@
+"""Cloud sessions: the real command and agents, git's own host over TLS, and a machine to look around in."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from counterparts import claude
+from counterparts.git_hosts import GitHost, git, run_git_host
+from counterparts.projects import CALCULATOR, TEST
+from counterparts.services import clean_environment
+from counterparts.waiting import wait_for
+
+
+@dataclass
+class World:
+    """A host with two repositories, and a home that has the credential of it."""
+
+    folder: Path
+    host: GitHost
+    url: str
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        """The home of the service."""
+        return self.folder / "home"
+
+    def bailee(self, *words: str, value: str | None = None, status: int = 0) -> str:
+        """Run a command and return what it says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "bailee", *words, "--home", str(self.home)],
+            env=self.environment,
+            cwd=self.folder,
+            input=value,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(
+        self, prompt: str, *options: str, status: int = 0, wait: bool = True
+    ) -> tuple[dict[str, Any], str]:
+        """Start a session, wait for its end, and return what is known of it with what was said."""
+        words = [
+            "cloud",
+            "start",
+            "--upstream",
+            "rehearsal",
+            "--repo",
+            self.url,
+            *(["--wait"] if wait else []),
+        ]
+        said = self.bailee(*words, *options, prompt, status=status)
+        id = said.split()[0]
+        return self.show(id), said
+
+    def show(self, id: str) -> dict[str, Any]:
+        """Return what is known of a session."""
+        told: dict[str, Any] = json.loads(self.bailee("cloud", "show", "--json", id))
+        return told
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Give a world; nothing of it is started yet."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    for host in run_git_host(tmp_path / "host", tls):
+        url = host.add("app", {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
+        host.add("other", {"SECRET": "of another repository\n"})
+        environment = clean_environment(
+            tmp_path,
+            SSL_CERT_FILE=str(tmp_path / "authority.pem"),
+            OPERATORS_SECRET="canary-of-the-operator-0001",
+        )
+        made = World(tmp_path, host, url, environment)
+        made.bailee("secrets", "set", "GIT_CREDENTIAL", "--repo", url, value=host.accepted)
+        yield made
+        wait_for("the end of all drivers", partial(has_ended, made))
+
+
+def has_ended(world: World) -> bool | None:
+    """Tell whether nothing drives a session any more."""
+    return not drivers(world) or None
+
+
+def drivers(world: World) -> list[int]:
+    """Return the processes that work for a home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(world.home).encode() in words and b"drive" in words:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_whole_session(world: World) -> None:
+    """Clone, look, edit, test, commit, push its branch: with a receipt, and the host's credential outside."""
+    known, said = world.start("rehearse mend-the-test")
+    assert known["state"] == "done"
+    refs = world.host.refs("app")
+    assert set(refs) == {"refs/heads/main", f"refs/heads/{known['branch']}"}
+    bare = world.host.folder / "app.git"
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=bare)
+    assert changed.split() == ["calculator.py"]
+    assert "The test passes now" in said
+    receipt = known["receipt"]
+    assert receipt["enforced"] is True
+    assert receipt["boundary"]["counts"]["verdict"] == "agreed"
+    flows = {flow["flow"]: flow for flow in receipt["flows"]}
+    assert flows["messages"]["exchanges"] >= 3
+    assert flows["git"]["exchanges"] >= 4
+    asked = {told for _, _, told in world.host.asked}
+    assert len(asked) == 1
+    assert not list((world.home / "git").iterdir())
+    keys = json.loads(world.bailee("keys", "list", "--json"))
+    assert keys == []
+
+
+def test_the_real_claude_code(world: World) -> None:
+    """Claude Code itself works in a session, and what it did is on the branch."""
+    world.environment["PATH"] = f"{claude.BINARY.parent}:{world.environment['PATH']}"
+    known, said = world.start("rehearse mend-the-test", "--agent", "claude-code")
+    assert known["state"] == "done", said
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+    assert changed.split() == ["calculator.py"]
+
+
+PUSH_TO_MAIN = "git commit -q --allow-empty -m x; git push origin HEAD:main; echo pushed: $?"
+
+
+def test_a_push_to_main_is_refused_in_words(world: World) -> None:
+    """From inside a session git shows why, and main is what it was."""
+    before = world.host.refs("app")["refs/heads/main"]
+    _, said = world.start("x", "--agent", PUSH_TO_MAIN)
+    assert "remote: Bailee: a session pushes its own branch alone" in said
+    assert "pushed: 1" in said
+    assert world.host.refs("app")["refs/heads/main"] == before
+
+
+# Looks everywhere a machine can look, and tells where it found something. It has the text in two halves.
+SEARCH = """
+import os, pathlib, subprocess, sys, urllib.request
+needle, found = (sys.argv[1] + sys.argv[2]).encode(), set()
+if needle in repr(dict(os.environ)).encode():
+    found.add("environment")
+for process in pathlib.Path("/proc").iterdir():
+    if not process.name.isdigit() or int(process.name) == os.getpid():
+        continue
+    try:
+        if needle in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
+            found.add("processes")
+        maps = (process / "maps").read_text().splitlines()
+        memory = open(process / "mem", "rb", 0)
+    except OSError:
+        continue
+    for line in maps:
+        where, mode = line.split()[:2]
+        first, last = (int(one, 16) for one in where.split("-"))
+        if mode[0] == "r" and "[v" not in line and last - first < 50_000_000:
+            try:
+                memory.seek(first)
+                if needle in memory.read(last - first):
+                    found.add("memory")
+            except (OSError, ValueError):
+                pass
+if needle in subprocess.run(["git", "config", "--list"], capture_output=True).stdout:
+    found.add("settings")
+for top in ("/session", "/etc", "/tmp", "/run", "/var", "/home", "/root"):
+    for folder, _, names in os.walk(top):
+        for name in names:
+            try:
+                if needle in (pathlib.Path(folder) / name).read_bytes():
+                    found.add("files")
+            except OSError:
+                pass
+try:
+    urllib.request.urlopen(os.environ["ANTHROPIC_BASE_URL"] + "/git/x")
+except urllib.error.HTTPError as error:
+    if needle in error.read() + str(error.headers).encode():
+        found.add("answers")
+print("searched:", *sorted(found), ";")
+"""
+
+
+def search(canary: str) -> str:
+    """Return an agent's command that searches for a text."""
+    quoted = SEARCH.replace("'", "'\"'\"'")
+    return f"python3 -c '{quoted}' {canary[:9]} {canary[9:]}"
+
+
+def test_no_credential_is_in_the_machine(world: World) -> None:
+    """The host's credential and the operator's environment are in no file, process or answer there."""
+    for canary in (world.host.accepted, "canary-of-the-operator-0001"):
+        _, said = world.start("x", "--agent", search(canary))
+        assert "searched: ;" in said
+
+
+def test_control_the_search_finds_what_is_there(world: World) -> None:
+    """Control: the same search finds a secret that its owner exposed, in the environment and in processes."""
+    world.bailee("secrets", "set", "EXPOSED", "--expose", value="canary-that-is-exposed-0001")
+    _, said = world.start("x", "--agent", search("canary-that-is-exposed-0001"))
+    (line,) = [line for line in said.splitlines() if line.startswith("searched:")]
+    assert "environment" in line
+    assert "processes" in line
+
+
+def test_what_a_machine_sees(world: World) -> None:
+    """No home, no other session or repository, no network; its own folder it may write to."""
+    (world.folder / "mine.txt").write_text("of the operator")
+    looks = {
+        f"cat {world.folder}/mine.txt": "No such file",
+        f"ls {world.home}": "No such file",
+        "ls /root/.ssh /home/* 2>&1; echo": "No such file",
+        "cat /etc/shadow": "No such file",
+        f"git clone {world.host.url}/other.git /tmp/other": "is not attached to this session",
+        "curl -sS -m 5 https://example.com": "403",
+        "echo x > /usr/x": "Read-only",
+        "hostname": "session",
+    }
+    script = "; ".join(f"( {command} ) 2>&1" for command in looks)
+    _, said = world.start("x", "--agent", script)
+    for expected in looks.values():
+        assert expected in said, said
+
+
+def test_a_secret_is_a_placeholder(world: World) -> None:
+    """A secret that is bound to a host is in the machine as something else."""
+    world.bailee(
+        "secrets", "set", "NPM_TOKEN", "--host", "registry.example", value="npm_0123456789abcdefghij"
+    )
+    _, said = world.start("x", "--agent", "echo token: $NPM_TOKEN")
+    (line,) = [line for line in said.splitlines() if line.startswith("token: ")]
+    assert len(line) > 20
+    assert "npm_0123456789" not in line
+
+
+def test_work_that_is_left_is_given_back(world: World) -> None:
+    """What an agent leaves uncommitted is committed and pushed, also when it ends badly."""
+    known, _ = world.start("x", "--agent", "echo new > new.txt; exit 3", status=1)
+    assert (known["state"], known["reason"]) == ("failed", "the agent ended with 3")
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+    assert changed.split() == ["new.txt"]
+
+
+def test_a_turn_after_the_other(world: World) -> None:
+    """A session that has ended takes another prompt, on the same clone and branch."""
+    known, _ = world.start("one", "--agent", 'echo "$BAILEE_PROMPT" >> said.txt')
+    world.bailee("cloud", "say", known["id"], "two")
+    wait_for("the second turn", lambda: world.show(known["id"])["answered"] == 2 or None)
+    wait_for("its end", lambda: world.show(known["id"])["state"] == "done" or None)
+    bare = world.host.folder / "app.git"
+    assert git("show", f"{known['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
+
+
+def test_set_up_and_where_it_begins(world: World) -> None:
+    """A set-up script runs first, from the branch that is named; one that fails ends the session."""
+    work = world.host.folder / "app-work"
+    git("checkout", "-q", "-b", "develop", cwd=work)
+    (work / "developed.txt").write_text("x")
+    git("add", "-A", cwd=work)
+    git("commit", "-qm", "develop", cwd=work)
+    git("push", "-q", str(world.host.folder / "app.git"), "develop", cwd=work)
+    script = world.folder / "setup.sh"
+    script.write_text("cp developed.txt prepared.txt\n")
+    _, said = world.start(
+        "x", "--base", "develop", "--setup", str(script), "--agent", "cat prepared.txt; echo ok"
+    )
+    assert "ok" in said
+    script.write_text("exit 9\n")
+    known, _ = world.start("x", "--setup", str(script), "--agent", "echo begun > begun.txt", status=1)
+    assert known["reason"] == "the set-up script failed"
+
+
+def test_its_time_is_kept(world: World) -> None:
+    """A turn that takes longer than it may is ended, told, and can be saved."""
+    known, _ = world.start("x", "--seconds", "10", "--agent", "echo half > half.txt; sleep 300", status=1)
+    assert (known["state"], known["reason"]) == ("stopped", "its 10 s were over")
+    world.bailee("cloud", "save", known["id"])
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+    assert changed.split() == ["half.txt"]
+
+
+def test_stop_and_remove(world: World) -> None:
+    """A session that is stopped ends with all of its machine; removed, its disk is gone."""
+    known, _ = world.start("x", "--agent", "touch begun; sleep 301", wait=False)
+    folder = world.home / "cloud" / known["id"]
+    wait_for("its work", lambda: (folder / "work" / "repository" / "begun").exists() or None)
+    assert world.show(known["id"])["state"] == "working"
+    world.bailee("cloud", "rm", "--yes", known["id"], status=2)
+    world.bailee("cloud", "stop", known["id"])
+    assert world.show(known["id"])["reason"] == "it was stopped"
+    assert not subprocess.run(["pgrep", "-f", "sleep 301"], capture_output=True, check=False).stdout
+    world.bailee("cloud", "rm", "--yes", known["id"])
+    assert not folder.exists()
+    assert json.loads(world.bailee("cloud", "list", "--json")) == []
+
+
+@pytest.mark.parametrize("moment", ["working", "cloning"])
+def test_a_driver_that_is_killed(world: World, moment: str) -> None:
+    """After kill -9 nothing of the machine runs on, its token opens nothing, and the session is lost."""
+    agent = "echo half > half.txt; touch begun; sleep 302"
+    known, _ = world.start("x", "--agent", agent, wait=False)
+    folder = world.home / "cloud" / known["id"]
+    if moment == "working":
+        wait_for("its work", lambda: (folder / "work" / "repository" / "begun").exists() or None)
+    else:
+        wait_for("a stage", lambda: world.show(known["id"])["state"] != "starting" or None)
+    os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
+    wait_for("its end", lambda: world.show(known["id"])["state"] == "lost" or None)
+    wait_for(
+        "the machine's end",
+        lambda: (
+            not subprocess.run(["pgrep", "-f", "sleep 302"], capture_output=True, check=False).stdout or None
+        ),
+    )
+    if moment == "working":
+        world.bailee("cloud", "save", known["id"])
+        changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+        assert set(changed.split()) == {"half.txt", "begun"}
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and json.loads(world.bailee("keys", "list", "--json")):
+        world.bailee(
+            "run", "--upstream", "rehearsal", "--", "true"
+        )  # the next one revokes what a killed one left
+    assert json.loads(world.bailee("keys", "list", "--json")) == []
+
+
+def test_a_repository_that_is_not_started_is_not_touched(world: World) -> None:
+    """With its credential kept, nothing is asked of a repository until a session of it starts."""
+    world.bailee("run", "--upstream", "rehearsal", "--", "true")
+    world.bailee("secrets", "list")
+    world.bailee("cloud", "list")
+    assert world.host.asked == []
+    world.start("x", "--agent", "true")
+    assert world.host.asked != []
+
+
+BAD = {
+    "an address of SSH": ["--repo", "git@host:a/b", "x"],
+    "a credential in it": ["--repo", "https://a:b@host/x", "x"],
+    "a branch of others": ["--repo", "https://host/x", "--branch", "main", "x"],
+    "a host without a network": ["--repo", "https://host/x", "--allow", "pypi.org", "x"],
+    "a base that is none": ["--repo", "https://host/x", "--base", "--upload-pack=x", "x"],
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_meant(world: World, kind: str) -> None:
+    """Refused with the place and the fix, before anything is made."""
+    said = world.bailee("cloud", "start", *BAD[kind], status=2)
+    assert "fix:" in said
+    assert not (world.home / "cloud").exists()
