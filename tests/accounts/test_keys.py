@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bailee.accounts.directory import Directory, open_directory
-from bailee.accounts.keys import KeyRing, create_key, list_keys, open_key_ring, revoke_key
+from bailee.accounts.keys import LOGIN_DAYS, KeyRing, create_key, list_keys, open_key_ring, revoke_key
+from bailee.accounts.tables import KeyOrigin
 from bailee.policy.plans import Plan
 from bailee.policy.problems import Problem
 from counterparts.holdings import find_bytes
@@ -120,3 +121,18 @@ def test_a_label_is_one_line(directory: Directory, label: str) -> None:
     """A label that would break a listing is refused."""
     with pytest.raises(Problem, match="label"):
         create_key(directory, "ada", label=label)
+
+
+def test_a_login_expires_and_a_key_does_not(directory: Directory) -> None:
+    """The token of a login opens nothing after ninety days; a key that was made by hand goes on (control)."""
+    moments = [0.0]
+    ring = KeyRing(directory, lambda: 1, clock=lambda: moments[0])
+    login, token = create_key(directory, "ada", origin=KeyOrigin.LOGIN, clock=lambda: 1000.0)
+    _, by_hand = create_key(directory, "ada", clock=lambda: 1000.0)
+    last = 1000.0 + LOGIN_DAYS * 86_400
+    assert login.expires_ms == int(last * 1000)
+    for moment, is_in_force in ((1000.0, True), (last - 1, True), (last, False), (last * 10, False)):
+        moments[0] = moment
+        assert (ring.authenticate(token.encode()) is not None) is is_in_force
+        assert login.is_in_force(int(moment * 1000)) is is_in_force
+        assert ring.authenticate(by_hand.encode()) is not None

@@ -34,6 +34,10 @@ from bailee.policy.problems import Problem
 
 _KEY = re.compile(rb"bailee_([0-9a-f]{16})_([0-9a-f]{64})")
 _NO_DIGEST = bytes(32)
+# A login lies on a machine that may be lost or sold; whoever still works there logs in again in a minute.
+LOGIN_DAYS = 90
+_LOGIN_MS = LOGIN_DAYS * 86_400_000
+_NEVER_MS = 253_370_764_800_000  # the year 9999
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -50,6 +54,15 @@ class Key(msgspec.Struct, frozen=True):
     revoked_ms: int | None
     origin: KeyOrigin | None = None
     made_by: str | None = None
+
+    @property
+    def expires_ms(self) -> int | None:
+        """When it is not known any more by itself; None for never."""
+        return self.created_ms + _LOGIN_MS if self.origin is KeyOrigin.LOGIN else None
+
+    def is_in_force(self, now_ms: int) -> bool:
+        """Tell whether it opens anything at a moment, in milliseconds since 1970 UTC."""
+        return self.revoked_ms is None and now_ms < (self.expires_ms or _NEVER_MS)
 
     @property
     def is_proof(self) -> bool:
@@ -270,16 +283,20 @@ class KeyRing:
 
     Args:
         version: gives a number that differs once another process has committed.
+        clock: seconds since 1970 UTC.
     """
 
-    def __init__(self, directory: Directory, version: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: Directory, version: Callable[[], int], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._directory = directory
         self._version = version
         self._seen: int | None = None
-        self._principals: dict[bytes, tuple[bytes, Principal]] = {}
+        self._principals: dict[bytes, tuple[bytes, int, Principal | None]] = {}
 
     def authenticate(self, token: bytes) -> Principal | None:
-        """Return whose key this is, or None if it is nobody's or was revoked.
+        """Return whose key this is, or None if it is nobody's, was revoked or has expired.
 
         The digest is compared in constant time, and an unknown id costs the same comparison.
 
@@ -296,8 +313,9 @@ class KeyRing:
         match = _KEY.fullmatch(token)
         if match is None:
             return None
-        digest, principal = self._principals.get(match[1], (_NO_DIGEST, None))
-        return principal if hmac.compare_digest(digest_secret(match[2]), digest) else None
+        digest, expires_ms, principal = self._principals.get(match[1], (_NO_DIGEST, _NEVER_MS, None))
+        is_known = hmac.compare_digest(digest_secret(match[2]), digest)
+        return principal if is_known and self._clock() * 1000 < expires_ms else None
 
     def close(self) -> None:
         """Close the database."""
@@ -308,7 +326,11 @@ class KeyRing:
         query = sa.select(tables.keys).where(tables.keys.c.revoked_ms.is_(None))
         with self._directory.engine.connect() as connection:
             self._principals = {
-                row.id.encode(): (row.digest, _principal(row.id, accounts[row.account]))
+                row.id.encode(): (
+                    row.digest,
+                    row.created_ms + _LOGIN_MS if row.origin == KeyOrigin.LOGIN else _NEVER_MS,
+                    _principal(row.id, accounts[row.account]),
+                )
                 for row in connection.execute(query)
             }
 

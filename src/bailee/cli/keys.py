@@ -1,5 +1,6 @@
 """`bailee keys`: what agents present."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def create(account: str, label: str, for_holder: bool, home: Path, as_json: bool
 
 
 @keys.command(name="list")
-@click.option("--all", "with_revoked", is_flag=True, help="Revoked keys as well.")
+@click.option("--all", "with_revoked", is_flag=True, help="Revoked and expired keys as well.")
 @with_home
 @with_json
 def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
@@ -73,7 +74,8 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
     from bailee.accounts.keys import list_keys
 
     known = list_keys(open_directory(home))
-    found = [key for key in known if with_revoked or key.revoked_ms is None]
+    now_ms = time.time_ns() // 1_000_000
+    found = [key for key in known if with_revoked or key.is_in_force(now_ms)]
     if as_json:
         echo_json([describe_key(key) for key in found])
         return
@@ -84,7 +86,7 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
             tell_minute(key.created_ms),
             key.made_by or "?",
             "holder" if key.is_proof else "-",
-            "revoked" if key.revoked_ms else "in force",
+            _tell_state(key, now_ms),
             key.label,
         )
         for key in found
@@ -92,7 +94,7 @@ def list_(with_revoked: bool, home: Path, as_json: bool) -> None:
     heads = ("ID", "ACCOUNT", "CREATED (UTC)", "BY", "PROVES", "STATE", "LABEL")
     echo_table(heads, rows, empty="No keys in force. Create one: bailee keys create --account NAME")
     if len(found) < len(known):
-        click.echo(f"{len(known) - len(found)} revoked, not shown (--all shows them)", err=True)
+        click.echo(f"{len(known) - len(found)} revoked or expired, not shown (--all shows them)", err=True)
 
 
 @keys.command()
@@ -119,6 +121,14 @@ def revoke(key_id: str, home: Path, as_json: bool) -> None:
         click.echo(f"Revoked {key_id} of {key.account}{f' ({key.label})' if key.label else ''}.")
 
 
+def _tell_state(key: "Key", now_ms: int) -> str:
+    if key.revoked_ms:
+        return "revoked"
+    if key.expires_ms is None:
+        return "in force"
+    return f"until {tell_minute(key.expires_ms)}" if key.is_in_force(now_ms) else "expired"
+
+
 def tell_maker(key: "Key") -> str:
     """Say who made a key and what it proves."""
     who = {
@@ -136,4 +146,4 @@ def describe_key(key: "Key") -> dict[str, object]:
     """Return a key by its facts."""
     import msgspec
 
-    return {**msgspec.to_builtins(key), "is_proof": key.is_proof}
+    return {**msgspec.to_builtins(key), "is_proof": key.is_proof, "expires_ms": key.expires_ms}

@@ -114,19 +114,29 @@ def logout(as_json: bool) -> None:
 
     require_libraries()
     state = state_folder()
-    login, id, fault = None, "", ""
+    login, id, fault, is_known = None, "", "", False
+    # One that cannot be read keeps nobody from the other: the token is revoked whatever is known beside it.
     try:
         account = read_account(state / LOGIN_FILE)
-        id = account.key if account else ""
+        id, is_known = (account.key, True) if account else ("", False)
+    except Problem:
+        is_known = True
+    try:
         login = read_login(state)
-        if login is None and account is not None:
-            fault = "it is not to be found; is the keyring locked?"
     except Problem as problem:
         fault = str(problem)
+    if login is None and not fault and is_known:
+        # What is known of it stays: else the next call would say that nobody is logged in.
+        raise Problem(
+            "somebody is logged in, and the token is not to be found",
+            where="the system's keyring",
+            fix="run it where the keyring opens (in the desktop session), or at the service: "
+            f"bailee keys revoke {id or 'ID'}",
+        )
     if login is not None:
         id, fault = key_id(login.token), _revoke(login)
-    (state / LOGIN_FILE).unlink(missing_ok=True)
     drop_login(state)
+    (state / LOGIN_FILE).unlink(missing_ok=True)
     if as_json:
         echo_json({"service": login.service if login else None, "revoked": login is not None and not fault})
     elif login is None and not fault:

@@ -21,7 +21,7 @@ from authlib.oauth2.rfc8628 import (
 )
 
 from bailee.accounts.directory import Directory
-from bailee.accounts.keys import Key, find_key, revoke_key
+from bailee.accounts.keys import LOGIN_DAYS, Key, find_key, revoke_key
 from bailee.accounts.logins import (
     LIFETIME_MS,
     Login,
@@ -264,7 +264,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         made = redeem_login(self.directory, user)
         if made is None:
             raise InvalidGrantError("The device code was redeemed already.")
-        return {"access_token": made[1], "token_type": "Bearer"}
+        return {"access_token": made[1], "token_type": "Bearer", "expires_in": LOGIN_DAYS * 86_400}
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Do nothing: the ledger tells."""
