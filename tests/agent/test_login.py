@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from bailee.agent.privacy import tell_privacy
 from bailee.agent.service import check_address
 from bailee.agent.settings import read_settings
 from bailee.agent.work import Work
+from bailee.flows.metrics.results import read_points
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import Plan, Provider
 from bailee.policy.problems import Problem
@@ -479,6 +481,100 @@ def test_incognito_writes_nothing_of_an_account(place: Place) -> None:
         assert {path: path.stat().st_mtime_ns for path in place.state.rglob("*")} != before
 
 
+# --- Which service gets what is counted ---
+
+
+def tell_status(place: Place, **more: str) -> dict[str, Any]:
+    done = place.run("telemetry", "status", "--json", **more)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_status_names_the_service_that_the_agent_sends_to(place: Place) -> None:
+    """Logged in: the login's, before a run and after, by host; one that the environment names comes first."""
+    with place.serve() as service:
+        assert tell_status(place)["metrics"]["to"] is None
+        place.log_in(service)
+        told = place.run("telemetry", "status").stdout
+        assert told.count(f"to {service.url} (the login)") == 2
+        assert "nowhere" not in told
+        place.code()  # it tells, and sends nothing
+        assert f"POST {service.url}/v1/logs" in place.run("telemetry", "preview").stderr
+        place.code()
+        told = place.run("telemetry", "status").stdout
+        assert f"to {service.url}/v1/logs, answered 200" in told
+        assert f"{service.url}/v1/logs" in place.run("telemetry", "log").stdout
+        there = tell_status(place, BAILEE_SERVICE="http://ada:secret@127.0.0.1:9/x?y")["metrics"]
+        assert (there["to"], there["to_by"]) == ("http://127.0.0.1:9/x", "BAILEE_SERVICE")
+        assert tell_status(place, ANTHROPIC_API_KEY="sk-own")["metrics"]["to"] is None
+        place.run("logout")
+        assert "nowhere: no service is known here" in place.run("telemetry", "status").stdout
+
+
+def test_control_where_status_looks_at_the_variable_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: without the login in the function that both ask, neither agent nor status has a service."""
+    with place.serve() as service:
+        place.log_in(service)
+    with place.open_work() as work:
+        assert work.service is not None
+        assert work.service.recipient == f"{service.url}, key {place.token().split('_')[1]}"
+    monkeypatch.setattr(accounts, "find_login", lambda *_: None)
+    with place.open_work() as work:
+        assert work.service is None
+
+
+def test_what_was_counted_before_a_service_was_known_goes_to_none(place: Place) -> None:
+    """Neither to the first that comes, nor to another login's: each gets what was counted for it."""
+    with place.serve() as service:
+        for _ in range(2):
+            assert place.code("--model", "rehearsal").returncode == 0
+        assert (tell_status(place)["pending"], tell_status(place)["local"]) == (0, 6)
+        place.log_in(service)
+        place.code()
+        assert turns(place) == 1
+        place.operate("keys", "revoke", place.token().split("_")[1])
+        place.log_in(service, "bob")
+        place.code()
+        assert turns(place) == 2
+        assert (tell_status(place)["pending"], tell_status(place)["local"]) == (0, 6)
+
+
+def turns(place: Place) -> int:
+    """Return how many turns the service holds."""
+    return [point.name for point in read_points(place.home)].count("bailee.turn")
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "by"),
+    [
+        (("telemetry", "off"), {}, "user/setting.telemetry"),
+        (("telemetry", "local"), {}, "user/setting.telemetry"),
+        (("telemetry", "on"), {"DISABLE_TELEMETRY": "1"}, "environment/switch.DISABLE_TELEMETRY"),
+    ],
+)
+def test_a_preview_after_opting_out_says_that_nothing_is_sent(
+    place: Place, words: tuple[str, ...], more: dict[str, str], by: str
+) -> None:
+    """It prints no request, says by what it is off, and what becomes of what was counted before; so does the
+    command that switches it off."""
+    with place.serve() as service:
+        place.log_in(service)
+        place.code()
+        assert "POST" in place.run("telemetry", "preview").stderr  # control: while it is on
+        said = place.run(*words).stderr
+        assert ("3 events counted before are kept here and not sent" in said) is (words[1] != "on")
+        preview = place.run("telemetry", "preview", **more)
+        assert preview.stdout == ""
+        kept = "3 events counted before are kept (bailee telemetry clean)"
+        assert preview.stderr == f"Nothing would be sent: off by {by}; {kept}.\n"
+        place.run("telemetry", "clean")
+        after = place.run("telemetry", "preview", **more).stderr
+        assert after == f"Nothing would be sent: off by {by}; nothing is kept.\n"
+
+
 # --- Which comes first ---
 
 HERE = "http://127.0.0.1:8787"
@@ -530,7 +626,8 @@ def test_a_token_goes_to_its_service_only(place: Place, monkeypatch: pytest.Monk
         changes = place.folder / "changes"
         changes.mkdir()
         (changes / "sitecustomize.py").write_text(
-            "import bailee.agent.work as work\nwork.is_login_used = lambda *_: True\nwork.BASE = 'UNUSED'\n"
+            "import bailee.agent.account as account, bailee.agent.work as work\n"
+            "account.is_login_used = lambda *_: True\nwork.BASE = 'UNUSED'\n"
         )
         command = [sys.executable, "-m", "bailee", "code", "-p", "rehearse greet", *MODEL]
         environment = place.environment(ANTHROPIC_BASE_URL=other.url, PYTHONPATH=str(changes))

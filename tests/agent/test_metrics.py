@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bailee.agent import metrics as metrics_of_agent
 from bailee.agent.events import Answered, Ended, Result, Usage
 from bailee.agent.events import Event as Happened
-from bailee.agent.metrics import Metrics, is_counted
+from bailee.agent.metrics import Line, Metrics, is_counted
 from bailee.agent.telemetry import LOCAL, Store
 from bailee.flows.metrics import sender
 from bailee.flows.metrics.exports import Signal, read_json
@@ -62,11 +63,19 @@ def work(metrics: Metrics, events: Callable[[], Generator[Happened]] = turn) -> 
     metrics.close()
 
 
-def make(tmp_path: Path, sink: Sink | None, wire: Wire = Wire.OTLP, **more: Any) -> Metrics:
-    return Metrics(Store(tmp_path), sink, wire, facts=FACTS, clock=lambda: NOW, **more)
+def make(tmp_path: Path, sink: Sink | None, wire: Wire = Wire.OTLP, to: str = "here") -> Metrics:
+    line = Line(to, f"http://{to}", sink) if sink is not None else None
+    return Metrics(Store(tmp_path), line, wire, facts=FACTS, clock=lambda: NOW)
 
 
-def names(events: list[Event]) -> list[str]:
+def unreachable() -> Sink:
+    """Give a sink that nobody reaches: what is counted for it stays pending."""
+    sink = Sink()
+    sink.status = 0
+    return sink
+
+
+def names(events: Sequence[Event]) -> list[str]:
     return [event.name for event in events]
 
 
@@ -112,12 +121,41 @@ def test_what_was_not_taken_is_sent_again(tmp_path: Path, status: int, stays: bo
 def test_what_was_counted_locally_is_never_sent(tmp_path: Path) -> None:
     """Switched on later, only what is counted from then on is sent."""
     sink = Sink()
-    work(make(tmp_path, sink, is_local=True))
+    work(make(tmp_path, None))
     assert len(Store(tmp_path).read(LOCAL)) == 5
     work(make(tmp_path, sink))
     (body,) = sink
     assert len(read_json(body, Signal.LOGS)) == 5
     assert len(Store(tmp_path).read(LOCAL)) == 5
+
+
+def test_what_was_counted_for_one_recipient_goes_to_no_other(tmp_path: Path) -> None:
+    """Counted for one that was away, it is not in what another gets, and goes once that one is back; counted
+    without a service, or by a program that noted none, it goes to nobody."""
+    store = Store(tmp_path)
+    work(make(tmp_path, unreachable(), to="one"))
+    work(make(tmp_path, None))
+    with (tmp_path / "telemetry" / "pending.jsonl").open("ab") as file:
+        file.write(
+            msgspec.json.encode({"name": "bailee.turn", "fields": {}, "hour_ms": int(NOW * 1000)}) + b"\n"
+        )
+    one, other = Sink(), Sink()
+    work(make(tmp_path, other, to="other"))
+    assert [len(read_json(body, Signal.LOGS)) for body in other] == [5]
+    assert sorted({event.recipient for event in store.read()}) == ["", "one"]
+    work(make(tmp_path, one, to="one"))
+    assert [len(read_json(body, Signal.LOGS)) for body in one] == [10]
+    assert [event.recipient for event in store.read()] == [""]
+    assert [upload.place for _, upload in store.list_uploads()] == ["http://other", "http://one"]
+
+
+def test_control_where_whoever_comes_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: where the recipient is not looked at, another gets it."""
+    monkeypatch.setattr(metrics_of_agent, "next_request", lambda events, recipient, now_ms: list(events))
+    work(make(tmp_path, unreachable(), to="one"))
+    other = Sink()
+    work(make(tmp_path, other, to="other"))
+    assert [len(read_json(body, Signal.LOGS)) for body in other] == [10]
 
 
 def test_nothing_goes_in_the_run_that_tells_of_it(tmp_path: Path) -> None:
@@ -133,7 +171,7 @@ def test_nothing_goes_in_the_run_that_tells_of_it(tmp_path: Path) -> None:
 def test_without_a_store_nothing_is_counted(tmp_path: Path) -> None:
     """Switched off, or incognito: no file, no upload."""
     sink = Sink()
-    work(Metrics(None, sink, Wire.OTLP, facts=FACTS))
+    work(Metrics(None, Line("here", "http://here", sink), Wire.OTLP, facts=FACTS))
     assert sink == []
     assert list(tmp_path.iterdir()) == []
 
@@ -142,8 +180,8 @@ def test_all_of_it_goes_after_30_days(tmp_path: Path) -> None:
     """What is pending, what is local, and the copies of what was sent."""
     sink = Sink()
     work(make(tmp_path, sink))
+    work(make(tmp_path, unreachable()))
     work(make(tmp_path, None))
-    work(make(tmp_path, None, is_local=True))
     store = Store(tmp_path)
     store.sweep(int((NOW + 29 * 86_400) * 1000))
     assert (len(store.read()), len(store.read(LOCAL)), len(store.list_uploads())) == (5, 5, 1)
@@ -162,7 +200,7 @@ def test_interrupts_reach_the_turn(tmp_path: Path) -> None:
             seen.append("interrupted")
             yield Ended("interrupted", 1, Usage())
 
-    metrics = make(tmp_path, None)
+    metrics = make(tmp_path, unreachable())
     events = metrics.observe(interrupted())
     next(events)
     assert isinstance(events.throw(KeyboardInterrupt()), Ended)
@@ -180,7 +218,7 @@ def test_a_failed_turn_is_counted_as_failed(tmp_path: Path) -> None:
         yield Answered("claude", Usage(), "end_turn", 1)
         raise ConnectionError(CANARY)
 
-    metrics = make(tmp_path, None)
+    metrics = make(tmp_path, unreachable())
     with pytest.raises(ConnectionError):
         list(metrics.observe(failing()))
     metrics.close()

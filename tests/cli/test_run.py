@@ -415,7 +415,7 @@ def test_the_operators_key_stays_with_the_service(run: Run, agent: tuple[str, ..
 def test_cloud_credentials_are_the_operators_where_the_upstream_is_that_cloud() -> None:
     """With Bedrock as the upstream AWS credentials are taken out; else they are left for tools."""
     inherited = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "here"}
-    told = {"url": "http://127.0.0.1:1", "key": "k", "nonessential": False}
+    told = {"url": "http://127.0.0.1:1", "key": "k", "account": "a", "nonessential": False}
     manifests = find_manifests("claude-code", "claude")
     left = make_environment(manifests, inherited, provider=Provider.BEDROCK, **told)  # type: ignore[arg-type]
     assert {name for name in left if name.startswith("AWS_")} == {"AWS_REGION"}

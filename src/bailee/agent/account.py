@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from bailee.agent.service import BASE, KEY_START, Service, find_gateway, find_key, is_same_place
+from bailee.agent.login import Login, read_login
+from bailee.agent.service import (
+    BASE,
+    Service,
+    find_gateway,
+    find_key,
+    find_service,
+    is_same_place,
+    key_id,
+)
 from bailee.agent.state import make_private
 from bailee.characters import make_visible
 from bailee.files import replace_file
@@ -104,6 +113,40 @@ def is_login_used(environment: Mapping[str, str], provider: Provider, service: s
     return not base or is_same_place(base, service)
 
 
+def find_login(state: Path, environment: Mapping[str, str], provider: Provider) -> Login | None:
+    """Return the login whose token model traffic goes with; None for none, or where something comes first.
+
+    Raises:
+        Problem: see `login.read_login`.
+    """
+    if provider is not Provider.ANTHROPIC or find_key(environment):
+        return None
+    login = read_login(state, environment)
+    return login if login and is_login_used(environment, provider, login.service) else None
+
+
+def choose_service(
+    state: Path, environment: Mapping[str, str], provider: Provider, account: Account | None
+) -> Service | None:
+    """Return the Bailee service that metrics, errors, reports and ratings go to; None for none.
+
+    That is the one that started the agent, or else that of the login where model traffic goes with it.
+
+    Args:
+        environment: the process's variables, and those of the owner's settings.
+        account: what is known of the account that model traffic is of: without one nobody is logged in, and
+            no keyring is asked, which might ask back.
+
+    Raises:
+        Problem: the address is none, or the login cannot be read.
+    """
+    found = find_service(environment)
+    if found is None and account is not None:
+        login = find_login(state, environment, provider)
+        return login.to_service() if login else None
+    return found
+
+
 def ask_account(service: Service, environment: Mapping[str, str], *, now: int) -> Account:
     """Ask a service whose key it is and what is in force.
 
@@ -167,12 +210,6 @@ def write_account(path: Path, account: Account) -> None:
     """Write down what the service told; raises Problem or OSError where it cannot be kept."""
     make_private(path.parent)
     replace_file(path, msgspec.json.format(msgspec.json.encode(account), indent=2))
-
-
-def key_id(key: str) -> str:
-    """Return the part of a Bailee service's key that is no secret; empty for another key."""
-    parts = key.split("_")
-    return parts[1] if key.startswith(KEY_START) and len(parts) == 3 else ""
 
 
 def _is_of(account: Account, service: Service) -> bool:

@@ -187,7 +187,7 @@ class BugReporter:
             raise Problem(
                 "there is no Bailee service to send a report to",
                 where=VARIABLE,
-                fix="start the agent through one: bailee run -- bailee code",
+                fix="log in to one (bailee login), or start the agent through one: bailee run -- bailee code",
             )
         parts = urlsplit(service.url)
         if parts.scheme.lower() != "https" and parts.hostname not in _LOOPBACK:

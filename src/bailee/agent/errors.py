@@ -58,6 +58,7 @@ def report(work: Work, error: BaseException) -> bool:
     # Nobody waits for it, and no failure of it hides the fault itself.
     with contextlib.suppress(OSError, Problem):
         status = service.post(PATH, body, work.environment, seconds=SECONDS)
-        Store(work.state).keep(Upload(time.time_ns() // 1_000_000, PATH, status, len(body)), body)
+        upload = Upload(time.time_ns() // 1_000_000, PATH, status, len(body), service.place)
+        Store(work.state).keep(upload, body)
         return status == 200
     return False

@@ -1,5 +1,6 @@
 """The line that says what is in force: mode, account, provider, training, ZDR, how long is kept."""
 
+from bailee.agent.clients import REHEARSAL
 from bailee.agent.work import Work
 from bailee.characters import make_visible
 from bailee.moments import tell_minute
@@ -18,7 +19,7 @@ def tell_indicator(work: Work) -> str:
     parts = [
         f"mode {work.gate.mode}",
         whose,
-        str(context.provider),
+        "rehearsal (offline)" if work.model_name == REHEARSAL else str(context.provider),
         f"training {'on' if messages.trainable else 'off'}",
         f"ZDR {'on' if context.zdr else 'off'}",
         f"kept {messages.retention}, here {here}",

@@ -18,6 +18,7 @@ from bailee.policy.problems import Problem
 NAME = "login"  # in the keyring
 FILE = "login"
 KEYRING = "the system's keyring"
+NAMED = "the login"
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ class Login(msgspec.Struct, frozen=True):
 
     def to_service(self) -> Service:
         """Return the service as it is sent to."""
-        return Service(self.service, self.token)
+        return Service(self.service, self.token, NAMED)
 
 
 def read_login(state: Path, environment: Mapping[str, str] = os.environ) -> Login | None:

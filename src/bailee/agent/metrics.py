@@ -6,15 +6,16 @@ Counting never holds up the work, and never fails it: what cannot be counted or 
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from bailee.agent.events import Answered, Ended, Result
 from bailee.agent.events import Event as Happened
-from bailee.agent.telemetry import KEPT_MS, MOST_IN_A_REQUEST, Store, Upload
+from bailee.agent.telemetry import MOST_IN_A_REQUEST, Counted, Store, Upload, is_late
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 SETTING = "telemetry"
 # Path and body in JSON in, status out; OSError where nobody is there.
 Post = Callable[[str, bytes], int]
+
+
+class Line(NamedTuple):
+    """A way to a service, and what it is known by: what was counted for one recipient goes to no other."""
+
+    recipient: str
+    place: str
+    post: Post
 
 
 def is_counted(flow: Flow, context: Context, setting: str) -> bool:
@@ -45,27 +54,26 @@ class Metrics:
 
     Args:
         store: where it is kept until it is sent; None where nothing is counted.
-        post: sends; None where there is nowhere to.
-        is_local: nothing may be sent, so that what is counted never is.
+        line: where it is sent; None where nothing may be sent or there is nowhere to, so that what is counted
+            never is.
         facts: fields of every event: version and provider.
     """
 
     def __init__(
         self,
         store: Store | None,
-        post: Post | None,
+        line: Line | None,
         wire: "Wire",
         *,
         facts: dict[str, object],
-        is_local: bool = False,
         clock: Callable[[], float] = time.time,
         stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._post = post
+        self._line = line
         self._wire = wire
         self._facts = facts
-        self._is_local = is_local
+        self._is_held_back = False
         self._clock = clock
         self._stopwatch = stopwatch
         self._events: list[Event] = []
@@ -75,7 +83,7 @@ class Metrics:
 
     def hold_back(self) -> None:
         """Send nothing in this run: its user is only just told that something would be."""
-        self._post = None
+        self._is_held_back = True
 
     def stop(self) -> None:
         """Count nothing, and forget what was counted: it turned out that the account refuses it."""
@@ -160,17 +168,17 @@ class Metrics:
         # A full disk, a folder of somebody else's, another agent that is sending just now.
         with contextlib.suppress(OSError, Problem):
             if self._events:
-                self._store.add(self._events, is_local=self._is_local)
+                self._store.add(self._events, self._line.recipient if self._line else "")
                 self._events = []
             self._store.sweep(int(self._clock() * 1000))
-            if self._post is not None and not self._is_local:
-                send_pending(self._store, self._post, self._wire, clock=self._clock)
+            if self._line is not None and not self._is_held_back:
+                send_pending(self._store, self._line, self._wire, clock=self._clock)
 
 
 def send_pending(
-    store: Store, post: Post, wire: "Wire", *, clock: Callable[[], float] = time.time
+    store: Store, line: Line, wire: "Wire", *, clock: Callable[[], float] = time.time
 ) -> Upload | None:
-    """Send what is pending in one request, and keep an exact copy; None where nothing is.
+    """Send what is pending for a recipient in one request, and keep an exact copy; None where nothing is.
 
     What cannot be sent now stays pending.
 
@@ -180,17 +188,24 @@ def send_pending(
     from bailee.flows.metrics.sender import is_taken, write_request
 
     with store.taking() as events:
-        oldest = int(clock() * 1000) - KEPT_MS
-        sent = [event for event in events if event.hour_ms >= oldest][:MOST_IN_A_REQUEST]
+        now_ms = int(clock() * 1000)
+        sent = next_request(events, line.recipient, now_ms)
         if not sent:
             return None
         request = write_request(sent, wire)
         try:
-            status = post(request.path, request.body)
+            status = line.post(request.path, request.body)
         except OSError:
-            return Upload(int(clock() * 1000), request.path, 0, len(request.body))
-        upload = Upload(int(clock() * 1000), request.path, status, len(request.body))
+            return Upload(now_ms, request.path, 0, len(request.body), line.place)
+        upload = Upload(now_ms, request.path, status, len(request.body), line.place)
         store.keep(upload, request.body)
         if is_taken(status):
-            del events[: len(sent)]
+            gone = set(map(id, sent))
+            events[:] = [event for event in events if id(event) not in gone]
         return upload
+
+
+def next_request(events: Sequence[Counted], recipient: str, now_ms: int) -> list[Counted]:
+    """Return which of the pending events the next request to a recipient takes."""
+    meant = (event for event in events if event.recipient == recipient and not is_late(event, now_ms))
+    return list(islice(meant, MOST_IN_A_REQUEST))

@@ -1,7 +1,7 @@
 """The Bailee service the agent sends to: the one that started it, or that it is logged in to.
 
 Not every address that a model is reached at is a Bailee service: what is declared to go to the service goes
-nowhere else, and without one it is not sent.
+nowhere else, and without one it is not sent. Which one it is `account.choose_service` tells.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ import msgspec
 from bailee.policy.problems import Problem
 
 VARIABLE = "BAILEE_SERVICE"
+# Set by `bailee run`, whose services and keys change from run to run: whose the keys are does not.
+RUN_ACCOUNT = "BAILEE_RUN_ACCOUNT"
 BASE = "ANTHROPIC_BASE_URL"
 KEYS = ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY")
 # How a key of a Bailee service begins.
@@ -21,13 +23,33 @@ LARGEST = 1_000_000  # bytes of an answer
 
 
 class Service(msgspec.Struct, frozen=True):
-    """A service, and the key that it knows the user by; empty for none."""
+    """A service, and the key that it knows the user by; empty for none.
+
+    Attributes:
+        named_by: what named it, in words.
+        account: with `bailee run`, the id of the account that its keys are of.
+    """
 
     url: str
     key: str
+    named_by: str = ""
+    account: str = ""
 
     def __repr__(self) -> str:
         return f"Service({self.url!r}, ...)"
+
+    @property
+    def place(self) -> str:
+        """The address, without credentials that may stand in it."""
+        return tell_place(self.url)
+
+    @property
+    def recipient(self) -> str:
+        """Whose hands something gets into that is sent there: what is meant for one goes to no other."""
+        if self.account:
+            return f"bailee run, account {self.account}"
+        id = key_id(self.key)
+        return f"{self.place}, key {id}" if id else self.place
 
     def post(
         self, path: str, body: bytes, environment: Mapping[str, str], *, seconds: float = SECONDS
@@ -118,7 +140,7 @@ def find_service(environment: Mapping[str, str]) -> Service | None:
             where=f"{VARIABLE}={url}",
             fix="write http:// or https:// and the host, or unset it",
         )
-    return Service(url, find_key(environment))
+    return Service(url, find_key(environment), VARIABLE, environment.get(RUN_ACCOUNT, ""))
 
 
 def find_gateway(environment: Mapping[str, str]) -> Service | None:
@@ -133,6 +155,24 @@ def find_gateway(environment: Mapping[str, str]) -> Service | None:
 def find_key(environment: Mapping[str, str]) -> str:
     """Return the credential for the model that the environment names; empty for none."""
     return next((environment[name] for name in KEYS if environment.get(name)), "")
+
+
+def key_id(key: str) -> str:
+    """Return the part of a Bailee service's key that is no secret; empty for another key."""
+    parts = key.split("_")
+    return parts[1] if key.startswith(KEY_START) and len(parts) == 3 else ""
+
+
+def tell_place(url: str) -> str:
+    """Return scheme, host, port and path of a URL, without credentials and whatever else it says."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return "(an address that cannot be read)"
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
 
 
 def is_same_place(one: str, other: str) -> bool:

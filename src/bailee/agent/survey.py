@@ -30,6 +30,9 @@ class Survey:
         rate: how likely a session is asked, from 0 to 1.
         send: sends a rating; None where there is nowhere to, or it is not allowed.
         random: gives a number from 0 up to 1.
+
+    Attributes:
+        is_rated: whether a rating of this session was taken.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Survey:
     ) -> None:
         self._state = state
         self._send = send
+        self.is_rated = False
         self._turns = 0
         # Drawn once for a session: asking again after each turn would make it likelier with every one.
         self._is_chosen = send is not None and random() < rate and not read_asked(state).never
@@ -56,7 +60,8 @@ class Survey:
             return False
         self.is_open = self._is_chosen = False
         send, self._send = self._send, None
-        return send(rating)
+        self.is_rated = send(rating)
+        return self.is_rated
 
     def never(self) -> None:
         """Do not ask again on this machine."""

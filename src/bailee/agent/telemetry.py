@@ -1,7 +1,8 @@
 """What is counted on this machine until it is sent, and an exact copy of what was.
 
-A folder of its owner alone: `pending.jsonl`, an event to a line; `local.jsonl`, what was counted while
-nothing might be sent, and never is; and below `sent` a file for each upload, byte for byte as it was sent.
+A folder of its owner alone: `pending.jsonl`, an event to a line, with the one recipient that it may go to;
+`local.jsonl`, what was counted while nothing might be sent or no service was known, and never is; and below
+`sent` a file for each upload, byte for byte as it was sent.
 All of it goes after 30 days.
 """
 
@@ -24,18 +25,36 @@ MOST_PENDING = 5000
 MOST_IN_A_REQUEST = 1000
 
 
+class Counted(Event, frozen=True):
+    """An event, and who alone may get it.
+
+    Attributes:
+        recipient: as `service.Service.recipient` tells it. Empty: nobody, as of what is counted without a
+            service, and of what programs before this one wrote, which did not tell.
+    """
+
+    recipient: str = ""
+
+
+def is_late(event: Event, now_ms: int) -> bool:
+    """Tell whether an event is older than it may be kept, at a moment in milliseconds since 1970 UTC."""
+    return event.hour_ms < now_ms - KEPT_MS
+
+
 class Upload(msgspec.Struct, frozen=True):
     """What was sent once.
 
     Attributes:
         at_ms: milliseconds since 1970 UTC.
         status: what the service answered; 0 where it could not be reached.
+        place: the address of the service; empty where a program before this one sent it.
     """
 
     at_ms: int
     path: str
     status: int
     bytes: int
+    place: str = ""
 
 
 class Store:
@@ -48,18 +67,19 @@ class Store:
     def __init__(self, state: Path) -> None:
         self.folder = state / FOLDER
 
-    def add(self, events: Sequence[Event], *, is_local: bool = False) -> None:
-        """Add events to what is pending, or to what stays on this machine.
+    def add(self, events: Sequence[Event], recipient: str = "") -> None:
+        """Add events to what is pending for a recipient; without one, to what stays on this machine.
 
         Raises:
             OSError: it cannot be written.
         """
         make_private(self.folder)
-        data = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
-        with self._alone(), os.fdopen(_append(self.folder / (LOCAL if is_local else PENDING)), "ab") as file:
+        counted = (Counted(event.name, event.fields, event.hour_ms, recipient) for event in events)
+        data = b"".join(msgspec.json.encode(event) + b"\n" for event in counted)
+        with self._alone(), os.fdopen(_append(self.folder / (PENDING if recipient else LOCAL)), "ab") as file:
             file.write(data)
 
-    def read(self, name: str = PENDING) -> list[Event]:
+    def read(self, name: str = PENDING) -> list[Counted]:
         """Return what is in a file, the oldest first; a line that cannot be read is passed over."""
         try:
             lines = (self.folder / name).read_bytes().splitlines()
@@ -68,11 +88,11 @@ class Store:
         events = []
         for line in lines:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                events.append(msgspec.json.decode(line, type=Event))
+                events.append(msgspec.json.decode(line, type=Counted))
         return events
 
     @contextlib.contextmanager
-    def taking(self, name: str = PENDING) -> Iterator[list[Event]]:
+    def taking(self, name: str = PENDING) -> Iterator[list[Counted]]:
         """Give what is pending to whoever sends it, alone; what is left in the list stays pending.
 
         Raises:
@@ -123,9 +143,9 @@ class Store:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".facts").unlink(missing_ok=True)
         for name in (PENDING, LOCAL):
-            if any(event.hour_ms < now_ms - KEPT_MS for event in self.read(name)):
+            if any(is_late(event, now_ms) for event in self.read(name)):
                 with self.taking(name) as events:
-                    events[:] = [event for event in events if event.hour_ms >= now_ms - KEPT_MS]
+                    events[:] = [event for event in events if not is_late(event, now_ms)]
 
     @contextlib.contextmanager
     def _alone(self, *, patient: bool = True) -> Iterator[None]:

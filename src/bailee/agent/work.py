@@ -14,16 +14,17 @@ from bailee.agent.account import (
     LOGIN_FILE,
     Account,
     ask_account,
+    choose_service,
     find_account,
-    is_login_used,
+    find_login,
     write_account,
 )
 from bailee.agent.clients import REHEARSAL, open_client, rehearsing
 from bailee.agent.conversations import Message
 from bailee.agent.editing import locate_file
 from bailee.agent.events import Event
-from bailee.agent.login import Login, read_login
-from bailee.agent.metrics import Metrics, is_counted
+from bailee.agent.login import Login
+from bailee.agent.metrics import Line, Metrics, is_counted
 from bailee.agent.permissions import Rule, read_rule
 from bailee.agent.prompts import find_instructions, write_system_prompt
 from bailee.agent.service import (
@@ -31,8 +32,6 @@ from bailee.agent.service import (
     KEYS,
     Service,
     find_gateway,
-    find_key,
-    find_service,
     is_plain_here,
     tell_fault,
 )
@@ -171,10 +170,7 @@ class Work:
     @property
     def service(self) -> Service | None:
         """The Bailee service to send to; None where there is none."""
-        found = find_service(self.environment)
-        if found is None and self.account is not None and (login := self.login) is not None:
-            return login.to_service()
-        return found
+        return choose_service(self.state, self.environment, self.settings.context().provider, self.account)
 
     # --- whose work it is ------------------------------------------------------------------------------
 
@@ -185,11 +181,7 @@ class Work:
         Raises:
             Problem: see `login.read_login`.
         """
-        provider = self.settings.context().provider
-        if provider is not Provider.ANTHROPIC or find_key(self.environment):
-            return None
-        login = read_login(self.state, self.environment)
-        return login if login and is_login_used(self.environment, provider, login.service) else None
+        return find_login(self.state, self.environment, self.settings.context().provider)
 
     def refresh_account(self) -> None:
         """Ask the service what is in force for the account now; what is known stays where it does not say.
@@ -239,16 +231,17 @@ class Work:
     def _make_metrics(self) -> Metrics:
         """Return what counts: nothing where metrics are off, or nothing is to be written."""
         service, environment = self.service, self.environment
+        line = None
+        if service is not None and self.decision(FlowId.METRICS).allowed:
 
-        def post(path: str, body: bytes) -> int:
-            assert service is not None
-            return service.post(path, body, environment, seconds=METRICS_SECONDS)
+            def post(path: str, body: bytes) -> int:
+                return service.post(path, body, environment, seconds=METRICS_SECONDS)
 
+            line = Line(service.recipient, service.place, post)
         return Metrics(
             Store(self.state) if self._is_counting else None,
-            post if service is not None else None,
+            line,
             Wire(self.settings["telemetryWire"]),
-            is_local=not self.decision(FlowId.METRICS).allowed,
             facts={"version": __version__, "provider": self.context.provider.value},
         )
 

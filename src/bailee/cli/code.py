@@ -108,6 +108,12 @@ def code(
     arguments = ("--settings", given) if given else ()
     settings = read_settings(directory=folder, arguments=arguments, given=options)
     prompt, printed = (text and read_argument(text) for text in (prompt, printed))
+    if printed and printed.startswith("--"):
+        raise Problem(
+            f"{printed.split()[0]} is taken for the prompt",
+            where="-p",
+            fix="give the prompt after -p, options before it: bailee code --json -p PROMPT",
+        )
     if printed is None:
         interact(settings, folder, added, prompt, resume, is_continued, incognito=incognito, plain=plain)
         return
@@ -254,8 +260,13 @@ def preload(work: "Work") -> None:
 
 def find_session(work: "Work", resume: str | None, is_continued: bool) -> str | None:
     """Return the session to go on with; None for a new one; raises Problem."""
+    from bailee.characters import make_visible
+
     if resume:
-        return work.cache.find(resume).id
+        found = work.cache.find(resume)
+        if found.folder != str(work.folder):
+            work.warn(f"this session is of {make_visible(found.folder)}; tools work in {work.folder}")
+        return found.id
     if not is_continued:
         return None
     sessions, _ = work.cache.list(folder=work.folder)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="K=V",
     help="Describe a context instead of reading this machine's; repeat for more. Keys: plan, training, "
-    "provider, dpp, zdr, location, env.NAME. What is not described is api, anthropic, local, all else off.",
+    "provider, dpp, zdr, location, forwarding, env.NAME. What is not described is api, anthropic, local, all "
+    "else off.",
 )
 @click.option("--brief", is_flag=True, help="One line for each flow.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
@@ -40,7 +41,7 @@ def explain(flow: str | None, agent: str, assignments: tuple[str, ...], brief: b
     the answer is the same everywhere.
 
     \b
-    FLOW is one of: messages metrics errors feedback survey update local_cache git web.
+    FLOW is one of: messages metrics errors feedback survey update local_cache git web forwarding.
     Examples:
       bailee explain
       bailee explain --brief

@@ -14,6 +14,7 @@ from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
 
 if TYPE_CHECKING:
+    from bailee.agent.conversations import Message
     from bailee.agent.sessions.cache import Cache, Kept, Session
     from bailee.agent.sessions.periods import Limits
 
@@ -233,7 +234,7 @@ def write_text(kept: "Kept", limits: "Limits") -> str:
     ]
     for message in kept.said:
         content = message["content"]
-        lines += ["", "You:" if message["role"] == "user" else "Agent:"]
+        lines += ["", _head(message)]
         lines += list(texts(message))
         for block in content if isinstance(content, list) else ():
             if block.get("type") == "tool_use":
@@ -241,6 +242,15 @@ def write_text(kept: "Kept", limits: "Limits") -> str:
             elif block.get("type") == "tool_result":
                 lines.append(f"[result] {_fitted(str(block.get('content', '')), 400)}")
     return "\n".join(_visible(line) for line in lines)
+
+
+def _head(message: "Message") -> str:
+    """Say whose words a message is: results of tools come back under the user's name in the model's API."""
+    content = message["content"]
+    kinds = {block.get("type") for block in content} if isinstance(content, list) else set()
+    if message["role"] != "user":
+        return "Agent:"
+    return "Tools:" if kinds == {"tool_result"} else "You:"
 
 
 def _visible(text: str) -> str:

@@ -107,9 +107,10 @@ def logout(as_json: bool) -> None:
     It is forgotten also where the service cannot be reached; then it stays in force there, and the account
     holder revokes it.
     """
-    from bailee.agent.account import LOGIN_FILE, key_id, read_account
+    from bailee.agent.account import LOGIN_FILE, read_account
     from bailee.agent.clients import require_libraries
     from bailee.agent.login import drop_login, read_login
+    from bailee.agent.service import key_id
     from bailee.agent.state import state_folder
 
     require_libraries()

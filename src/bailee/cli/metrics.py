@@ -35,7 +35,7 @@ def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None
     """
     import msgspec
 
-    from bailee.flows.metrics.results import read_points, summarize
+    from bailee.flows.metrics.results import count_dropped, read_points, summarize
 
     period = Period.parse(since, where="--since")
     today = datetime.now(UTC).date()
@@ -53,10 +53,12 @@ def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None
         else:
             click.echo(f"Wrote {tell_count(len(points), 'point')} to {parquet}.", err=True)
         return
-    found = summarize(points)
+    found, dropped = summarize(points), count_dropped(home, since=first)
     if as_json:
-        echo_json(msgspec.to_builtins(found))
+        echo_json({**msgspec.to_builtins(found), "dropped": dropped})
         return
+    if dropped:
+        click.echo(f"{tell_count(dropped, 'sample')} came that no entry of the catalogue names.", err=True)
     if not found.usage:
         echo_table((), [], empty="No metrics are held.")
         return

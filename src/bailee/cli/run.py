@@ -134,6 +134,7 @@ def run(
                 os.environ,
                 url=service.url,
                 key=secret,
+                account=holder.id,
                 provider=provider,
                 nonessential=nonessential,
             )
@@ -241,18 +242,20 @@ def make_environment(
     *,
     url: str,
     key: str,
+    account: str,
     provider: Provider,
     nonessential: bool,
 ) -> dict[str, str]:
     """Return the environment for the command.
 
     Args:
+        account: the id of the account that the key is of.
         manifests: the first says how the command is led to the service; what any takes out is taken out.
 
     Raises:
         Problem: the agent declares no way to reach this provider through the service.
     """
-    from bailee.manifests.loading import is_among
+    from bailee.manifests.loading import fill, is_among
 
     first = manifests[0]
     if first.is_led and provider not in first.launch.environment:
@@ -268,9 +271,7 @@ def make_environment(
             removed += launch.telemetry_removed
             set_here |= launch.telemetry | launch.essential_only
     environment = {name: value for name, value in inherited.items() if not is_among(name, removed)}
-    environment |= {
-        name: value.replace("{url}", url).replace("{key}", key) for name, value in set_here.items()
-    }
+    environment |= {name: fill(value, url=url, key=key, account=account) for name, value in set_here.items()}
     # The service is on this machine or has its own certificate: no proxy stands between.
     exempt = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
     host = url.split("//", 1)[1].rsplit(":", 1)[0].strip("[]")

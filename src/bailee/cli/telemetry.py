@@ -1,8 +1,10 @@
 """`bailee telemetry`: what the agent counts on this machine, what of it is sent, and the switch."""
 
 import os
+import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -10,10 +12,14 @@ from bailee.cli.options import echo_json, echo_table, with_json, working_folder
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
+    from bailee.agent.service import Service
     from bailee.agent.settings import Effective
     from bailee.agent.telemetry import Store
+    from bailee.manifests import Manifest
+    from bailee.policy.contexts import Context
 
 _FLOWS = ("metrics", "errors")
+_NOWHERE = "nowhere: no service is known here; the agent has one after bailee login, or in bailee run"
 
 
 @click.group()
@@ -27,55 +33,55 @@ def telemetry() -> None:
 @telemetry.command()
 @with_json
 def status(as_json: bool) -> None:
-    """Say what is in force in this folder, who decided it, and what was sent last."""
-    from bailee.agent.account import find_account
+    """Say what is in force in this folder, who decided it, where it goes, and what was sent last."""
     from bailee.agent.metrics import is_counted
-    from bailee.agent.service import find_service
-    from bailee.agent.state import state_folder
     from bailee.agent.telemetry import LOCAL
-    from bailee.manifests import load_manifest
     from bailee.moments import tell_minute
     from bailee.policy.decisions import decide
     from bailee.sizes import tell_count, tell_size
 
-    settings, store = _read()
-    manifest = load_manifest("bailee")
-    account = find_account(
-        state_folder(), {**settings.environment, **os.environ}, settings.context().provider
-    )
-    context = settings.context(account.context() if account else None)
-    service = find_service({**settings.environment, **os.environ})
+    there = _look()
+    settings, store, service = there.settings, there.store, there.service
     told: dict[str, Any] = {}
     for name in _FLOWS:
-        flow = manifest.flow(name)
-        decision = decide(flow, context)
+        flow = there.manifest.flow(name)
+        decision = decide(flow, there.context)
         # Of errors nothing is kept that is not sent.
-        counted = name == "metrics" and is_counted(flow, context, settings["telemetry"])
+        counted = name == "metrics" and is_counted(flow, there.context, settings["telemetry"])
         told[name] = {
             "value": "on" if decision.allowed else "local" if counted else "off",
             "decided_by": decision.decided_by,
             "because": decision.rules[0].text,
-            "to": service.url if service and decision.allowed else None,
+            "to": service.place if service and decision.allowed else None,
+            "to_by": service.named_by if service and decision.allowed else None,
         }
     uploads = store.list_uploads()
     last = uploads[-1][1] if uploads else None
-    pending, kept = len(store.read()), len(store.read(LOCAL))
+    waiting = there.waiting()
+    kept = len(store.read(LOCAL))
     if as_json:
         import msgspec
 
         facts = {
             "wire": settings["telemetryWire"],
-            "pending": pending,
+            "pending": sum(waiting.values()),
+            "pending_for": waiting,
             "local": kept,
             "uploads": len(uploads),
         }
         echo_json({**told, **facts, "last": msgspec.to_builtins(last), "folder": str(store.folder)})
         return
+    for notice in settings.notices:
+        click.echo(f"note: {notice}", err=True)
     for name, one in told.items():
         click.echo(f"{name:<9}{one['value']}, decided by {one['decided_by']}: {one['because']}")
         if one["value"] == "on":
-            click.echo(f"{'':<9}to {one['to'] or 'nowhere: the agent was started without a service'}")
+            place = f"{one['to']} ({one['to_by']})" if one["to"] else _NOWHERE
+            click.echo(f"{'':<9}to {place}")
+    pending = waiting.pop(service.recipient, 0) if service else 0
     click.echo(f"pending  {tell_count(pending, 'event')}, by {settings['telemetryWire']}; {store.folder}")
+    for recipient, count in waiting.items():
+        click.echo(f"{'':<9}{tell_count(count, 'event')} {_tell_meant(recipient)}")
     if kept:
         click.echo(f"counted  {tell_count(kept, 'event')} that stay here: bailee telemetry log --local")
     if last is None:
@@ -84,24 +90,50 @@ def status(as_json: bool) -> None:
         how = f"answered {last.status}" if last.status else "not reached"
         click.echo(
             f"sent     {tell_count(len(uploads), 'upload')} in 30 days, the last "
-            f"{tell_minute(last.at_ms)} UTC: {tell_size(last.bytes)} to {last.path}, {how}"
+            f"{tell_minute(last.at_ms)} UTC: {tell_size(last.bytes)} to {last.place}{last.path}, {how}"
         )
 
 
 @telemetry.command()
 def preview() -> None:
-    """Print exactly what would be sent next, and send nothing."""
-    from bailee.agent.telemetry import MOST_IN_A_REQUEST
-    from bailee.flows.metrics.sender import Wire, write_request
+    """Print exactly what would be sent next, and send nothing.
 
-    settings, store = _read()
-    events = store.read()[:MOST_IN_A_REQUEST]
-    if not events:
+    What waits for another service than that of now is printed too, a line of its own for each: it goes there
+    and nowhere else.
+    """
+    from bailee.agent.metrics import next_request
+    from bailee.flows.metrics.sender import Wire, write_request
+    from bailee.policy.decisions import decide
+    from bailee.sizes import tell_count
+
+    there = _look()
+    waiting = there.waiting()
+    decision = decide(there.manifest.flow("metrics"), there.context)
+    if not decision.allowed:
+        before = tell_count(sum(waiting.values()), "event")
+        kept = f"{before} counted before are kept (bailee telemetry clean)" if waiting else "nothing is kept"
+        click.echo(f"Nothing would be sent: off by {decision.decided_by}; {kept}.", err=True)
+        return
+    if not waiting:
         click.echo("Nothing is pending.", err=True)
         return
-    request = write_request(events, Wire(settings["telemetryWire"]))
-    click.echo(f"POST {request.path}, {len(request.body)} bytes; not sent", err=True)
-    click.echo(request.body.decode())
+    events, service = there.store.read(), there.service
+    if service is None or service.recipient not in waiting:
+        told = f"to {service.place}" if service else "from here: no service is known"
+        click.echo(f"Nothing would be sent {told}.", err=True)
+    for recipient, count in waiting.items():
+        if not recipient:
+            click.echo(f"{tell_count(count, 'event')} {_tell_meant(recipient)}.", err=True)
+            continue
+        request = write_request(
+            next_request(events, recipient, there.now_ms), Wire(there.settings["telemetryWire"])
+        )
+        if service is not None and recipient == service.recipient:
+            what = f"POST {service.place}{request.path}, {len(request.body)} bytes; not sent"
+        else:
+            what = f"POST {request.path}, {len(request.body)} bytes; not sent, {_tell_meant(recipient)}"
+        click.echo(what, err=True)
+        click.echo(request.body.decode())
 
 
 @telemetry.command()
@@ -131,7 +163,7 @@ def log(upload: str | None, is_local: bool, as_json: bool) -> None:
         echo_json([{"id": path.stem, **msgspec.to_builtins(one)} for path, one in uploads])
         return
     rows = [
-        (path.stem, tell_minute(one.at_ms), one.path, str(one.status), f"{one.bytes:,}")
+        (path.stem, tell_minute(one.at_ms), one.place + one.path, str(one.status), f"{one.bytes:,}")
         for path, one in uploads
     ]
     echo_table(("UPLOAD", "WHEN (UTC)", "TO", "STATUS", "BYTES"), rows, empty="Nothing was sent.")
@@ -145,13 +177,13 @@ def on() -> None:
 
 @telemetry.command()
 def local() -> None:
-    """Count on this machine and send nothing."""
+    """Count on this machine and send nothing. What was counted before stays, unsent, until `clean`."""
     _switch("local")
 
 
 @telemetry.command()
 def off() -> None:
-    """Count nothing and send nothing. What was counted stays until `clean`."""
+    """Count nothing and send nothing. What was counted stays, unsent, until `clean`."""
     _switch("off")
 
 
@@ -169,17 +201,62 @@ def clean() -> None:
 def _switch(value: str) -> None:
     from bailee.agent.editing import write_setting
     from bailee.policy.layers import LayerName
+    from bailee.sizes import tell_count
 
     path = write_setting(
         LayerName.USER, "telemetry", value, directory=working_folder(), environment=os.environ
     )
-    settings, _ = _read()
+    settings, store = _read()
     in_force = settings.values["telemetry"]
     click.echo(f"{path}: telemetry {value}", err=True)
     if in_force.value != value:
         click.echo(
             f"in force: {in_force.value}, by {in_force.origin.layer}: {in_force.origin.place}", err=True
         )
+    if value != "on" and (waiting := len(store.read())):
+        click.echo(
+            f"{tell_count(waiting, 'event')} counted before are kept here and not sent, unless "
+            "it is switched on again within 30 days. To delete them: bailee telemetry clean",
+            err=True,
+        )
+
+
+class _There(NamedTuple):
+    """What is in force on this machine in this folder, and what lies here."""
+
+    settings: "Effective"
+    store: "Store"
+    manifest: "Manifest"
+    context: "Context"
+    service: "Service | None"
+    now_ms: int
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many events are pending for each recipient, that of now first."""
+        from bailee.agent.telemetry import is_late
+
+        counts = Counter(one.recipient for one in self.store.read() if not is_late(one, self.now_ms))
+        now = self.service.recipient if self.service else ""
+        return dict(sorted(counts.items(), key=lambda one: (one[0] != now, one[0])))
+
+
+def _look() -> _There:
+    """Read it as the agent does when it starts."""
+    from bailee.agent.account import choose_service, find_account
+    from bailee.manifests import load_manifest
+
+    settings, store = _read()
+    state, environment = store.folder.parent, {**settings.environment, **os.environ}
+    provider = settings.context().provider
+    account = find_account(state, environment, provider)
+    context = settings.context(account.context() if account else None)
+    service = choose_service(state, environment, provider, account)
+    return _There(settings, store, load_manifest("bailee"), context, service, time.time_ns() // 1_000_000)
+
+
+def _tell_meant(recipient: str) -> str:
+    """Say who alone gets what was counted."""
+    return f"for {recipient}, and nobody else" if recipient else "for nobody: no service was noted with them"
 
 
 def _read() -> "tuple[Effective, Store]":

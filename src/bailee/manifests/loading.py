@@ -40,8 +40,8 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How `bailee run` gives this agent an environment that points at the service, and what it refuses.
 
-    In values, `{url}` stands for the service's URL and `{key}` for a key made for the run. In lists of
-    names a `*` at the end stands for any ending.
+    In values, `{url}` stands for the service's URL, `{key}` for a key made for the run and `{account}` for
+    the id of the account that it is of. In lists of names a `*` at the end stands for any ending.
 
     Attributes:
         commands: the file names by which the agent is known.
@@ -89,6 +89,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def is_among(name: str, listed: Iterable[str]) -> bool:
     """Tell whether a name is in a list, in which a `*` at the end stands for any ending."""
     return any(name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in listed)
+
+
+def fill(value: str, *, url: str, key: str, account: str = "") -> str:
+    """Return a value of `Launch` with what it stands for."""
+    return value.replace("{url}", url).replace("{key}", key).replace("{account}", account)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

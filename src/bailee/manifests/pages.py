@@ -29,7 +29,7 @@ PLAN_NAMES = {
     Plan.GOV: "Claude Gov",
 }
 READINGS = {
-    Reading.ANY_VALUE: "any value, even `0` or `false`",
+    Reading.ANY_VALUE: "any value but an empty one, even `0` or `false`",
     Reading.BOOLEAN: "a true value",
     Reading.FALSE_VALUE: "any value but a true one",
 }

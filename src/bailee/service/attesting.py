@@ -25,7 +25,7 @@ from bailee.flows.web.rules import Rule, Rules
 from bailee.flows.web.targets import read_target
 from bailee.manifests import Manifest
 from bailee.manifests.formats import write_key
-from bailee.manifests.loading import is_among
+from bailee.manifests.loading import fill, is_among
 from bailee.manifests.settings import read_layers
 from bailee.policy.contexts import Context
 from bailee.policy.flows import FlowId
@@ -225,12 +225,11 @@ class Attesting:
         self, environment: Mapping[str, str], folder: Path, files: Mapping[str, str] = MappingProxyType({})
     ) -> dict[str, str]:
         """Return the environment: led to the service, as `bailee run` does, but for what stops anything."""
-
         launch = self._manifest.launch
         removed = [*launch.remove, *launch.remove_for.get(self._provider, ()), "BAILEE_*"]
         inside = {name: value for name, value in environment.items() if not is_among(name, removed)}
         for name, value in launch.environment.get(self._provider, {}).items():
-            inside[name] = value.replace("{url}", self._url).replace("{key}", self._key)
+            inside[name] = fill(value, url=self._url, key=self._key)
         inside |= dict.fromkeys(PROXY_VARIABLES, PROXY_URL.format(port=free_ports(self._service[1])[0]))
         inside["NO_PROXY"] = inside["no_proxy"] = LOOPBACK
         inside["NODE_USE_ENV_PROXY"] = "1"
@@ -243,7 +242,7 @@ class Attesting:
             path = Path(inside.get("HOME", "/")) / place
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(content.replace("{url}", self._url).replace("{key}", self._key))
+                path.write_text(fill(content, url=self._url, key=self._key))
         if not self._is_live:
             inside |= dict.fromkeys(AUTHORITY_VARIABLES, str(folder / "authority.pem"))
         return inside

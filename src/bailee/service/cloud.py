@@ -28,6 +28,7 @@ from bailee.flows.web.files import RulesFile
 from bailee.flows.web.placeholders import Secret, make_secret
 from bailee.flows.web.rules import Rules
 from bailee.manifests import Manifest, load_manifest
+from bailee.manifests.loading import fill
 from bailee.policy.contexts import Context
 from bailee.policy.plans import Location, Provider
 from bailee.policy.problems import Problem
@@ -238,7 +239,7 @@ class Driver:
             "TERM": "dumb",
             "USER": "session",
             **{
-                name: value.replace("{url}", service.url).replace("{key}", token)
+                name: fill(value, url=service.url, key=token, account=session.account)
                 for name, value in set_here.items()
             },
             "BAILEE_SERVICE": service.url,

@@ -260,7 +260,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]
         except Problem:
             return
 
-    def _redeem(self, *, user: Login, **_: object) -> dict[str, str]:
+    def _redeem(self, *, user: Login, **_: object) -> dict[str, str | int]:
         made = redeem_login(self.directory, user)
         if made is None:
             raise InvalidGrantError("The device code was redeemed already.")

@@ -132,12 +132,14 @@ def _rate(dialogue: "Dialogue", rest: str) -> None:
     except ValueError:
         raise Problem(f"{rest!r} is no rating", fix=f"use one of {', '.join(Rating)}, never") from None
     if (decision := dialogue.work.decision(FlowId.SURVEY)).allowed:
-        taken = dialogue.survey.answer(rating)
-        dialogue.screen.note(
-            f"Sent: {rating}, and nothing else."
-            if taken
-            else "Not sent: there is no service to send it to, or this session was rated already."
-        )
+        was_rated = dialogue.survey.is_rated
+        if dialogue.survey.answer(rating):
+            told = f"Sent: {rating}, and nothing else."
+        elif was_rated:
+            told = "Not sent: this session was rated already."
+        else:
+            told = "Not sent: there is no service that takes it. See: bailee login"
+        dialogue.screen.note(told)
     else:
         raise Problem(f"the survey is switched off: {decision.rules[0].text}", where=decision.decided_by)
 

@@ -173,9 +173,8 @@ class Screen:
         if is_error:
             self.console.print(Styled("  failed", style="red"))
         for line in shown:
-            self.console.print(
-                Styled("  " + make_visible(line), style=style), overflow="ellipsis", no_wrap=True
-            )
+            told = Styled("  " + make_visible(line.expandtabs(4)), style=style)
+            self.console.print(told, overflow="ellipsis", no_wrap=True)
         if len(lines) > len(shown):
             self._line(f"  ... {len(lines) - len(shown)} lines more", "dim")
 

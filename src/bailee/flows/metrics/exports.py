@@ -271,8 +271,11 @@ def _of_log_message(record: Any) -> Sample:
 
 def _name_event(name: str, body: str | None, fields: dict[str, object]) -> str:
     """Return an event's name: Claude Code writes it into the body, `event_name` came later."""
+    beside = fields.pop("event.name", None)  # Claude Code's, the same name once more and no field
     if not name and isinstance(body, str):
         name = body
+    if not name and isinstance(beside, str):
+        name = beside
     return name[:_LONGEST_NAME]
 
 

@@ -1,5 +1,6 @@
 """What is held of metrics, read and added up: latency, reliability and usage, without whoever sent it."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -19,6 +20,10 @@ HOUR_MS = 3_600_000
 _ANSWERS = {"bailee.answer": "milliseconds", "claude_code.api_request": "duration_ms"}
 _FAILURES = ("claude_code.api_error",)
 _TURNS = "bailee.turn"
+
+
+# As the receiver notes it.
+_DROPPED = re.compile(r"(\d+) dropped")
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -69,6 +74,25 @@ class Summary(msgspec.Struct, frozen=True):
     latency: list[Latency]
     reliability: list[Reliability]
     usage: list[Usage]
+
+
+def count_dropped(home: Path, *, since: date | None = None) -> int:
+    """Return how many samples were dropped because no entry of the catalogue names them.
+
+    Args:
+        since: the first UTC day.
+    """
+    vault = open_vault(home)
+    try:
+        return sum(
+            int(found[1])
+            for one in list_exchanges(vault)
+            if one.flow == FlowId.METRICS
+            and (since is None or datetime.fromtimestamp(one.started_ms / 1000, UTC).date() >= since)
+            and (found := _DROPPED.match(one.reason or ""))
+        )
+    finally:
+        vault.dispose()
 
 
 def read_points(home: Path, *, since: date | None = None) -> list[Held]:
