@@ -42,7 +42,7 @@ def test_the_samples_for_curl_are_held(tmp_path: Path) -> None:
 
 
 def test_what_nobody_names_is_counted_where_it_can_be_read(tmp_path: Path) -> None:
-    """An event that no entry names is dropped, and `bailee metrics` tells how many were; `event.name` is none."""
+    """An event that no entry names is dropped, and `bailee metrics` counts it; `event.name` is no field."""
     environment, home = clean_environment(tmp_path), tmp_path / "home"
 
     def run(*words: str) -> str:
