@@ -34,6 +34,12 @@ _WHERE, _HERE = b"\x1b[6n", b"\x1b[1;1R"
 _READY = b"mode ask"  # of the line below the agent's prompt
 
 
+def find_aider() -> str:
+    """Return where set-up put aider; else its name."""
+    path = ROOT / ".venv-aider" / "bin" / "aider"
+    return str(path) if path.is_file() else "aider"
+
+
 def find_claude() -> str | None:
     """Return the program of the agent that tests use."""
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), "")
@@ -107,7 +113,7 @@ def main(runs: int) -> None:
         measure("bailee explain --as plan=pro", time_command, [BAILEE, "explain", "--as", "plan=pro"], "250")
         measure("bailee code, to its prompt", time_prompt, [BAILEE, "code"], "300")
         measure("claude --version", time_command, [find_claude(), "--version"])
-        measure("aider --version", time_command, ["aider", "--version"])
+        measure("aider --version", time_command, [find_aider(), "--version"])
     click.echo(f"{tell_machine()} Median of {runs}; others used {busy:.1f} cores.\n")
     click.echo(write_table(["", "median ms", "longest ms", "aim ms"], rows))
 

@@ -3,116 +3,15 @@
 import json
 import os
 import signal
-import ssl
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
 
 from counterparts import claude
-from counterparts.git_hosts import GitHost, git, run_git_host
-from counterparts.projects import CALCULATOR, TEST
-from counterparts.services import clean_environment
+from counterparts.clouds import World
+from counterparts.git_hosts import git
 from counterparts.waiting import wait_for
-
-
-@dataclass
-class World:
-    """A host with two repositories, and a home that has the credential of it."""
-
-    folder: Path
-    host: GitHost
-    url: str
-    environment: dict[str, str]
-
-    @property
-    def home(self) -> Path:
-        """The home of the service."""
-        return self.folder / "home"
-
-    def bailee(self, *words: str, value: str | None = None, status: int = 0) -> str:
-        """Run a command and return what it says."""
-        done = subprocess.run(
-            [sys.executable, "-m", "bailee", *words, "--home", str(self.home)],
-            env=self.environment,
-            cwd=self.folder,
-            input=value,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def start(
-        self, prompt: str, *options: str, status: int = 0, wait: bool = True
-    ) -> tuple[dict[str, Any], str]:
-        """Start a session, wait for its end, and return what is known of it with what was said."""
-        words = [
-            "cloud",
-            "start",
-            "--upstream",
-            "rehearsal",
-            "--repo",
-            self.url,
-            *(["--wait"] if wait else []),
-        ]
-        said = self.bailee(*words, *options, prompt, status=status)
-        id = said.split()[0]
-        return self.show(id), said
-
-    def show(self, id: str) -> dict[str, Any]:
-        """Return what is known of a session."""
-        told: dict[str, Any] = json.loads(self.bailee("cloud", "show", "--json", id))
-        return told
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """Give a world; nothing of it is started yet."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    for host in run_git_host(tmp_path / "host", tls):
-        url = host.add("app", {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
-        host.add("other", {"SECRET": "of another repository\n"})
-        environment = clean_environment(
-            tmp_path,
-            SSL_CERT_FILE=str(tmp_path / "authority.pem"),
-            OPERATORS_SECRET="canary-of-the-operator-0001",
-        )
-        made = World(tmp_path, host, url, environment)
-        made.bailee("secrets", "set", "GIT_CREDENTIAL", "--repo", url, value=host.accepted)
-        yield made
-        wait_for("the end of all drivers", partial(has_ended, made))
-
-
-def has_ended(world: World) -> bool | None:
-    """Tell whether nothing drives a session any more."""
-    return not drivers(world) or None
-
-
-def drivers(world: World) -> list[int]:
-    """Return the processes that work for a home."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(world.home).encode() in words and b"drive" in words:
-                found.append(int(entry.name))
-    return found
 
 
 def test_a_whole_session(world: World) -> None:
@@ -372,3 +271,36 @@ def test_what_cannot_be_meant(world: World, kind: str) -> None:
     said = world.bailee("cloud", "start", *BAD[kind], status=2)
     assert "fix:" in said
     assert not (world.home / "cloud").exists()
+
+
+def put_back(world: World, id: str, days: int) -> None:
+    """Let a session have been at work last some days ago."""
+    path = world.home / "cloud" / id / "session.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | {"changed_ms": time.time_ns() // 1_000_000 - days * 86_400_000}))
+
+
+def test_disks_go_on_their_day(world: World) -> None:
+    """A session that has ended goes with its disk on the day of a conversation; a hold keeps it."""
+    known, _ = world.start("x", "--agent", "true")
+    folder = world.home / "cloud" / known["id"]
+    put_back(world, known["id"], 29)
+    world.bailee("retention", "sweep")
+    assert folder.exists()
+    put_back(world, known["id"], 30)
+    hold = json.loads(world.bailee("holds", "place", "--account", "me", "--reason", "case", "--json"))
+    world.bailee("retention", "sweep")
+    assert folder.exists()
+    world.bailee("holds", "release", hold["id"], "--reason", "settled")
+    world.bailee("retention", "sweep")
+    assert not folder.exists()
+
+
+def test_disks_go_with_their_account(world: World) -> None:
+    """An account that is erased leaves no disk and no secret behind."""
+    known, _ = world.start("x", "--agent", "true")
+    world.bailee("accounts", "erase", "me", "--yes")
+    world.bailee("accounts", "add", "other", "--plan", "api")
+    world.bailee("retention", "sweep")
+    assert not (world.home / "cloud" / known["id"]).exists()
+    assert json.loads(world.bailee("secrets", "list", "--json")) == []

@@ -71,7 +71,11 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who presents a key, and what is in force for them."""
+    """Who presents a key, and what is in force for them.
+
+    Attributes:
+        is_proof: whether the key proves the account holder.
+    """
 
     key_id: str
     account_id: str
@@ -85,6 +89,7 @@ class Principal(msgspec.Struct, frozen=True):
     organization: str | None
     account_refuses: tuple[FlowId, ...] = ()
     organization_refuses: tuple[FlowId, ...] = ()
+    is_proof: bool = False
 
     def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
         """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
@@ -329,7 +334,7 @@ class KeyRing:
                 row.id.encode(): (
                     row.digest,
                     row.created_ms + _LOGIN_MS if row.origin == KeyOrigin.LOGIN else _NEVER_MS,
-                    _principal(row.id, accounts[row.account]),
+                    _principal(row.id, accounts[row.account], is_proof=row.origin in PROVING),
                 )
                 for row in connection.execute(query)
             }
@@ -345,7 +350,7 @@ def open_key_ring(home: Path) -> KeyRing:
     return KeyRing(directory, watch_changes(directory.engine))
 
 
-def _principal(key_id: str, account: Account) -> Principal:
+def _principal(key_id: str, account: Account, *, is_proof: bool) -> Principal:
     return Principal(
         key_id,
         account.id,
@@ -359,4 +364,5 @@ def _principal(key_id: str, account: Account) -> Principal:
         account.organization,
         account.refuses,
         account.organization_refuses,
+        is_proof,
     )

@@ -1,8 +1,5 @@
 """`bailee cloud`: sessions in machines of their own."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
-from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
     from bailee.cloud.records import CloudSession, Sessions
 
 _LOOK_SECONDS = 0.3
-_STOP_SECONDS = 30.0
 
 
 @click.group()
@@ -108,52 +103,28 @@ def start(
       bailee cloud logs -f SESSION
     """
     from bailee.accounts.directory import open_directory
-    from bailee.boundary.means import find_means
-    from bailee.cloud.records import CloudSession, Sessions, State
-    from bailee.flows.git.access import check_branch, check_url, is_ref
-    from bailee.flows.web.rules import read_rule
+    from bailee.cloud.records import Sessions, State
+    from bailee.service.cloud_orders import Order, begin, check_order
 
-    check_url(repo, where="--repo")
-    if base and not is_ref(f"refs/heads/{base}"):
-        raise Problem(f"{base!r} is no branch", where="--base", fix="write the name of a branch")
-    if branch:
-        check_branch(branch, where="--branch")
-    if allow and network == "none":
-        raise Problem(
-            "a session without a network reaches no host", where="--allow", fix="add: --network custom"
-        )
-    for host in allow:
-        read_rule(host, "--allow")
-    find_means()  # where no machine can be made nothing is begun
-    directory = open_directory(home)
-    holder = directory.get(account) if account else directory.ensure_default()
-    directory.close()
-    sessions = Sessions(home)
-    id = sessions.make()
-    now = time.time_ns() // 1_000_000
-    session = CloudSession(
-        id=id,
-        account=holder.name,
+    order = Order(
         repository=repo,
+        prompt=prompt,
         base=base,
-        branch=branch or f"bailee/{id}",
+        branch=branch or "",
         agent=agent,
-        isolation="namespace",
-        network=network,
-        upstream=upstream,
+        isolation=isolation,  # type: ignore[arg-type]
+        network=network,  # type: ignore[arg-type]
         allow=allow,
         setup=setup.read_text() if setup else "",
         seconds=seconds,
-        traffic_bytes=traffic * 1_000_000,
-        turns=(prompt,),
-        answered=0,
-        state=State.STARTING,
-        reason="",
-        created_ms=now,
-        changed_ms=now,
+        traffic_mb=traffic,
     )
-    sessions.write(session)
-    _drive(sessions, id, home)
+    check_order(order)
+    directory = open_directory(home)
+    holder = directory.get(account) if account else directory.ensure_default()
+    directory.close()
+    session, sessions = begin(home, holder.name, order, upstream=upstream), Sessions(home)
+    id = session.id
     if as_json:
         echo_json({"session": id, "branch": session.branch, "isolation": session.isolation})
     else:
@@ -251,12 +222,9 @@ def logs(follow: bool, home: Path, session: str) -> None:
 def say(home: Path, session: str, prompt: str) -> None:
     """Give a session another prompt: at once if it has ended, else after the one it works on."""
     from bailee.cloud.records import Sessions
+    from bailee.service import cloud_orders
 
-    sessions = Sessions(home)
-    found = sessions.get(session)
-    sessions.change(found.id, turns=(*found.turns, prompt))
-    if not sessions.is_driven(found.id):
-        _drive(sessions, found.id, home)
+    cloud_orders.say(home, Sessions(home).get(session).id, prompt)
 
 
 @cloud.command()
@@ -267,6 +235,7 @@ def attach(home: Path, session: str) -> None:
     import threading
 
     from bailee.cloud.records import Sessions
+    from bailee.service import cloud_orders
 
     sessions = Sessions(home)
     found = sessions.get(session)
@@ -276,10 +245,7 @@ def attach(home: Path, session: str) -> None:
     watching.start()
     for line in sys.stdin:
         if prompt := line.strip():
-            known = sessions.look(found.id)
-            sessions.change(found.id, turns=(*known.turns, prompt))
-            if not sessions.is_driven(found.id):
-                _drive(sessions, found.id, home)
+            cloud_orders.say(home, found.id, prompt)
 
 
 @cloud.command(epilog="Exit codes: 0 stopped, 2 it does not run, or does not stop.")
@@ -288,19 +254,10 @@ def attach(home: Path, session: str) -> None:
 def stop(home: Path, session: str) -> None:
     """Stop a session. What it had done is in its folder: save it with `bailee cloud save`."""
     from bailee.cloud.records import Sessions
+    from bailee.service import cloud_orders
 
-    sessions = Sessions(home)
-    found = sessions.get(session)
-    if sessions.driver(found.id) is None:
-        raise Problem("the session does not run", where=found.id, fix="see: bailee cloud list")
-    (sessions.folder(found.id) / "stop").touch(mode=0o600)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while sessions.is_driven(found.id):
-        if time.monotonic() > deadline:
-            if process := sessions.driver(found.id):
-                os.kill(process, signal.SIGKILL)
-            break
-        time.sleep(_LOOK_SECONDS)
+    found = Sessions(home).get(session)
+    cloud_orders.stop(home, found.id)
     click.echo(f"{found.id} is stopped.", err=True)
 
 
@@ -310,11 +267,11 @@ def stop(home: Path, session: str) -> None:
 def save(home: Path, session: str) -> None:
     """Commit what a session that ended had done, and push it to its branch, from a machine as before."""
     from bailee.cloud.records import Sessions
+    from bailee.service.cloud_orders import drive
 
     sessions = Sessions(home)
     found = sessions.get(session)
-    process = _drive(sessions, found.id, home, "--save")
-    process.wait()
+    drive(home, found.id, "--save").wait()
     ended = sessions.look(found.id)
     click.echo(f"{ended.branch}: {ended.reason}", err=True)
     sys.exit(0 if ended.reason == "its work was saved" else 1)
@@ -333,25 +290,6 @@ def rm(yes: bool, home: Path, session: str) -> None:
     found = sessions.get(session)
     require_confirmation(f"Remove the session {found.id} with what it did not push?", yes=yes)
     sessions.remove(found.id)
-
-
-def _drive(sessions: "Sessions", id: str, home: Path, *words: str) -> "subprocess.Popen[bytes]":
-    """Start a process that drives a session, apart from this one, and wait until it does."""
-    command = [sys.executable, "-P", "-m", "bailee", "cloud", "drive", "--home", str(home), *words, id]
-    descriptor = os.open(sessions.folder(id) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-            start_new_session=True,
-        )
-    finally:
-        os.close(descriptor)
-    while not sessions.is_driven(id) and process.poll() is None:
-        time.sleep(0.02)
-    return process
 
 
 def _follow(sessions: "Sessions", id: str, *, is_followed: bool) -> None:

@@ -30,6 +30,7 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     A running service does so within 5 seconds by itself. Safe to interrupt: the next sweep goes on.
     """
     from bailee.database.leases import node_name
+    from bailee.service.cloud_disks import sweep_disks
     from bailee.vault.custody import open_custody
     from bailee.vault.sweepers import note_earlier, note_start, note_success, read_clocks
     from bailee.vault.sweeping import preview
@@ -44,6 +45,9 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
         note_start(custody.keystore.engine, node_name(), read_clocks())
         done = sweep_once(custody, as_of=day)
         note(custody.keystore.engine, node_name(), read_clocks(), done)
+        disks = sweep_disks(home, custody.directory, custody.vault, day or custody.today())
+        if disks:
+            click.echo(f"{tell_count(len(disks), 'cloud session')} went with their disks.", err=True)
     custody.close()
     if as_json:
         echo_json({**_facts(done), "dry_run": dry_run})

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
+import sqlalchemy.exc
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -40,6 +42,8 @@ from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 from bailee.service.application import create_application
+from bailee.service.cloud_api import CloudApi
+from bailee.service.cloud_disks import sweep_disks
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
@@ -63,6 +67,8 @@ REPORTS, RATINGS = (20 / 3600, 20), (60 / 3600, 60)
 SWEEP_SECONDS = 1.0
 # A run waits for its log to be taken before it tells its receipt.
 COLLECT_SECONDS = 0.05
+# How long the disk of a cloud session may be there after its day has begun.
+DISK_SECONDS = 30.0
 
 
 def run(configuration: Configuration, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
@@ -195,6 +201,8 @@ async def _serve(
         )
         stack.push_async_callback(git_recorder.finish)
         stack.push_async_callback(git.close)
+        disks = asyncio.create_task(_sweep_disks(configuration.home, directory, vault))
+        stack.push_async_callback(_cancel, disks)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(
@@ -206,6 +214,7 @@ async def _serve(
                 *logins.make_routes(),
                 *feedback.make_routes(),
                 *git.make_routes(),
+                *CloudApi(configuration.home, keys).make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )
@@ -291,6 +300,14 @@ def _publish(state: Path, running: Running, announce: Callable[[str], None]) -> 
 def _find_context(directory: Directory, provider: Provider, account: str) -> Context | None:
     found = next((one for one in directory.all() if one.id == account), None)
     return found.to_context(provider) if found else None
+
+
+async def _sweep_disks(home: Path, directory: Directory, vault: sa.Engine) -> None:
+    """Remove the disks of cloud sessions on their day; what goes wrong is tried again."""
+    while True:
+        with contextlib.suppress(Problem, OSError, sqlalchemy.exc.SQLAlchemyError):
+            await asyncio.to_thread(sweep_disks, home, directory, vault, datetime.now(UTC).date())
+        await asyncio.sleep(DISK_SECONDS)
 
 
 async def _collect(connections: ConnectionsReceiver, home: Path) -> None:

@@ -1,0 +1,204 @@
+"""Cloud sessions over HTTP, for account holders: the same as `bailee cloud`, with a stream of events.
+
+GET, POST  /api/cloud/sessions
+GET, DELETE  /api/cloud/sessions/ID
+GET   /api/cloud/sessions/ID/events   Server-Sent Events: `state` as JSON, `log` a line
+POST  /api/cloud/sessions/ID/turns    {"prompt": "..."}
+POST  /api/cloud/sessions/ID/stop
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from bailee.accounts.credentials import read_key
+from bailee.accounts.keys import KeyRing, Principal
+from bailee.bodies import TooLong, TooSlow, read_body
+from bailee.characters import make_visible
+from bailee.cloud.records import ENDED, LOG, CloudSession, Sessions
+from bailee.codings import Undecodable
+from bailee.policy.problems import Problem
+from bailee.service import cloud_orders
+from bailee.service.cloud_orders import Order, Text
+
+BASE = "/api/cloud/sessions"
+LARGEST = 400_000  # bytes of an order
+_LOOK_SECONDS = 0.2
+_PIECE = 65_536
+# Comments keep a connection open through proxies that end what is quiet.
+_QUIET_LOOKS = 75
+Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another prompt."""
+
+    prompt: Text
+
+
+class CloudApi:
+    """Answers account holders.
+
+    A key that proves the account holder opens it, and no other: an agent in a machine has a key too, and
+    would begin sessions of repositories that it was not given.
+    """
+
+    def __init__(self, home: Path, keys: KeyRing) -> None:
+        self._home = home
+        self._keys = keys
+        self._sessions = Sessions(home)
+
+    def make_routes(self) -> list[Route]:
+        """Return the routes."""
+        one = BASE + "/{id}"
+        return [
+            Route(BASE, self._guard(self._list), methods=["GET"]),
+            Route(BASE, self._guard(self._begin), methods=["POST"]),
+            Route(one, self._guard(self._show), methods=["GET"]),
+            Route(one, self._guard(self._remove), methods=["DELETE"]),
+            Route(one + "/events", self._guard(self._follow), methods=["GET"]),
+            Route(one + "/turns", self._guard(self._say), methods=["POST"]),
+            Route(one + "/stop", self._guard(self._stop), methods=["POST"]),
+        ]
+
+    def _guard(self, answer: Callable[[Request, Principal], Coroutine[Any, Any, Response]]) -> Answer:
+        async def guarded(request: Request) -> Response:
+            try:
+                principal = self._keys.authenticate(read_key(request.headers.raw))
+                if principal is None:
+                    return _refuse(401, "no valid key: send one as Authorization: Bearer")
+                if not principal.is_proof:
+                    what = "this key is for agents; one that proves the account holder is wanted"
+                    return _refuse(403, what, "bailee keys create --for-holder")
+                return await answer(request, principal)
+            except Problem as problem:
+                return _refuse(400, problem.what, problem.fix, where=problem.where)
+
+        return guarded
+
+    async def _list(self, request: Request, principal: Principal) -> Response:
+        found = await run_in_threadpool(self._sessions.all)
+        return _tell([describe(one) for one in found if one.account == principal.account_name])
+
+    async def _begin(self, request: Request, principal: Principal) -> Response:
+        order = await _read(request, Order)
+        if isinstance(order, Response):
+            return order
+        session = await run_in_threadpool(cloud_orders.begin, self._home, principal.account_name, order)
+        return _tell(describe(session), 201)
+
+    async def _show(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        receipt = msgspec.json.decode(session.receipt or "null")
+        return _tell({**describe(session), "receipt": receipt})
+
+    async def _say(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        turn = await _read(request, Turn)
+        if isinstance(turn, Response):
+            return turn
+        changed = await run_in_threadpool(cloud_orders.say, self._home, session.id, turn.prompt)
+        return _tell(describe(changed), 202)
+
+    async def _stop(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        await run_in_threadpool(cloud_orders.stop, self._home, session.id)
+        return _tell(describe(await run_in_threadpool(self._sessions.look, session.id)))
+
+    async def _remove(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        await run_in_threadpool(self._sessions.remove, session.id)
+        return Response(status_code=204)
+
+    async def _follow(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._events(session.id), 200, headers, media_type="text/event-stream")
+
+    async def _events(self, id: str) -> AsyncIterator[bytes]:
+        """Give what a session says, and how it stands, from its beginning to its end."""
+        told, at, rest, quiet = "", 0, b"", 0
+        while True:
+            session = await run_in_threadpool(self._sessions.look, id)
+            is_over = session.state in ENDED and not self._sessions.is_driven(id)
+            data = await run_in_threadpool(_read_from, self._sessions.folder(id) / LOG, at)
+            at += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            if is_over and not data and rest:
+                lines, rest = [rest], b""
+            for line in lines:
+                yield _event("log", make_visible(line.decode("utf-8", "replace")))
+            state = msgspec.json.encode(
+                {"state": session.state, "reason": session.reason, "answered": session.answered}
+            ).decode()
+            if state != told:
+                told, quiet = state, 0
+                yield _event("state", state)
+            if is_over and not data:
+                return
+            quiet = 0 if data else quiet + 1
+            if quiet >= _QUIET_LOOKS:
+                quiet = 0
+                yield b": still here\n\n"
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _find(self, request: Request, principal: Principal) -> CloudSession:
+        """Return a session of the account; of others' it is not told whether there are any."""
+        id = request.path_params["id"]
+        if id in await run_in_threadpool(self._sessions.ids):
+            session = await run_in_threadpool(self._sessions.look, id)
+            if session.account == principal.account_name:
+                return session
+        raise Problem("there is no such session", where="ID", fix=f"see: GET {BASE}")
+
+
+def describe(session: CloudSession) -> dict[str, Any]:
+    """Return what is told of a session."""
+    told: dict[str, Any] = msgspec.to_builtins(session)
+    told.pop("receipt")
+    return told
+
+
+def _event(name: str, data: str) -> bytes:
+    # A line of data is one line (WHATWG HTML, "Server-sent events"); make_visible left no line break in it.
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _read_from(path: Path, at: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            return file.read(_PIECE)
+    except FileNotFoundError:
+        return b""
+
+
+async def _read(request: Request, kind: type[Any]) -> Any:
+    """Return a body as what it is to be, or the answer that says why it is not."""
+    try:
+        coding = request.headers.get("content-encoding", "")
+        body = await read_body(request.stream(), coding, most=LARGEST, most_decoded=LARGEST)
+        return msgspec.json.decode(body, type=kind)
+    except TooLong:
+        return _refuse(413, f"an order has at most {LARGEST} bytes")
+    except (TooSlow, ClientDisconnect):
+        return _refuse(408, "the order did not come in time")
+    except (msgspec.MsgspecError, UnicodeDecodeError, Undecodable) as fault:
+        return _refuse(400, f"this is no order: {fault}")
+
+
+def _tell(value: object, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(value), status, {"cache-control": "no-store"}, media_type="application/json"
+    )
+
+
+def _refuse(status: int, what: str, fix: str = "", *, where: str = "") -> Response:
+    return JSONResponse({"error": make_visible(what), "where": make_visible(where), "fix": fix}, status)

@@ -1,0 +1,157 @@
+"""What is asked of cloud sessions, from the command line and over HTTP."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from bailee.boundary.means import find_means
+from bailee.cloud.records import LOG, CloudSession, Sessions, State
+from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
+from bailee.flows.web.rules import read_rule
+from bailee.policy.problems import Problem
+
+STOP_SECONDS = 30.0
+MOST_RUNNING = 50  # at once on a home
+_LOOK_SECONDS = 0.1
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
+Short = Annotated[str, msgspec.Meta(max_length=4000)]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session that is wanted.
+
+    Attributes:
+        repository: over HTTP, without credentials.
+        base: the branch it begins from; empty for the repository's own.
+        branch: what it pushes to, below `bailee/`; named after the session if empty.
+        agent: `bailee`, `claude-code`, or a command line that finds the prompt in BAILEE_PROMPT.
+        allow: hosts besides those of the network's level.
+        setup: a script that runs first.
+        seconds: how long a turn may take.
+        traffic_mb: how much it may send to each host.
+    """
+
+    repository: Short
+    prompt: Text
+    base: Short = ""
+    branch: Short = ""
+    agent: Short = "bailee"
+    isolation: Literal["auto", "namespace"] = "auto"
+    network: Literal["none", "trusted", "custom"] = "none"
+    allow: tuple[Short, ...] = ()
+    setup: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
+    seconds: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 3600
+    traffic_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
+
+
+def check_order(order: Order) -> None:
+    """Find out before anything is made whether a session can be.
+
+    Raises:
+        Problem: something cannot be meant, or no machine can be made here.
+    """
+    check_url(order.repository, where="--repo")
+    if order.base and not is_ref(f"refs/heads/{order.base}"):
+        raise Problem(f"{order.base[:100]!r} is no branch", where="--base", fix="write the name of a branch")
+    if order.branch:
+        check_branch(order.branch, where="--branch")
+    if order.allow and order.network == "none":
+        what = "a session without a network reaches no host"
+        raise Problem(what, where="--allow", fix="add: --network custom")
+    for host in order.allow:
+        read_rule(host, "--allow")
+    find_means()
+
+
+def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> CloudSession:
+    """Begin a session, and return when it is being driven.
+
+    Args:
+        account: its name.
+        upstream: with which a service is started where none runs.
+
+    Raises:
+        Problem: see `check_order`.
+    """
+    check_order(order)
+    sessions = Sessions(home)
+    if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
+        what = f"{MOST_RUNNING} sessions are running already"
+        raise Problem(what, where="bailee cloud", fix="stop one, or wait: bailee cloud list")
+    id = sessions.make()
+    now = time.time_ns() // 1_000_000
+    session = CloudSession(
+        id=id,
+        account=account,
+        repository=order.repository,
+        base=order.base,
+        branch=order.branch or f"{BRANCH_START}{id}",
+        agent=order.agent,
+        isolation="namespace",
+        network=order.network,
+        upstream=upstream,
+        allow=order.allow,
+        setup=order.setup,
+        seconds=order.seconds,
+        traffic_bytes=order.traffic_mb * 1_000_000,
+        turns=(order.prompt,),
+        answered=0,
+        state=State.STARTING,
+        reason="",
+        created_ms=now,
+        changed_ms=now,
+    )
+    sessions.write(session)
+    drive(home, id)
+    return session
+
+
+def say(home: Path, id: str, prompt: str) -> CloudSession:
+    """Give a session another prompt: at once if it has ended, else after the one it works on."""
+    sessions = Sessions(home)
+    session = sessions.look(id)
+    changed = sessions.change(id, turns=(*session.turns, prompt))
+    if not sessions.is_driven(id):
+        drive(home, id)
+    return changed
+
+
+def stop(home: Path, id: str) -> None:
+    """End a session's machine, and return when it has ended.
+
+    Raises:
+        Problem: it does not run.
+    """
+    sessions = Sessions(home)
+    if sessions.driver(id) is None:
+        raise Problem("the session does not run", where=id, fix="see: bailee cloud list")
+    (sessions.folder(id) / "stop").touch(mode=0o600)
+    deadline = time.monotonic() + STOP_SECONDS
+    while sessions.is_driven(id):
+        if time.monotonic() > deadline:
+            if process := sessions.driver(id):
+                os.kill(process, signal.SIGKILL)
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a process that drives a session, apart from this one, and return when it does."""
+    sessions = Sessions(home)
+    command = [sys.executable, "-P", "-m", "bailee", "cloud", "drive", "--home", str(home), *words, id]
+    descriptor = os.open(sessions.folder(id) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
+    while not sessions.is_driven(id) and process.poll() is None:
+        time.sleep(0.02)
+    return process

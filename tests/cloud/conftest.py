@@ -1,0 +1,36 @@
+"""A world for cloud sessions."""
+
+import ssl
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trustme
+
+from counterparts.clouds import World, has_ended
+from counterparts.git_hosts import run_git_host
+from counterparts.projects import CALCULATOR, TEST
+from counterparts.services import clean_environment
+from counterparts.waiting import wait_for
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Give a world; nothing of it is started yet."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    for host in run_git_host(tmp_path / "host", tls):
+        url = host.add("app", {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
+        host.add("other", {"SECRET": "of another repository\n"})
+        environment = clean_environment(
+            tmp_path,
+            SSL_CERT_FILE=str(tmp_path / "authority.pem"),
+            OPERATORS_SECRET="canary-of-the-operator-0001",
+        )
+        made = World(tmp_path, host, url, environment)
+        made.bailee("secrets", "set", "GIT_CREDENTIAL", "--repo", url, value=host.accepted)
+        yield made
+        wait_for("the end of all drivers", partial(has_ended, made))

@@ -1,0 +1,161 @@
+"""Cloud sessions over HTTP: what an account holder can, what an agent cannot, and what comes as events."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from counterparts.clouds import World
+from counterparts.git_hosts import git
+from counterparts.services import Service, serving
+from counterparts.waiting import wait_for
+
+PATH = "/api/cloud/sessions"
+
+
+@pytest.fixture
+def service(world: World) -> Iterator[Service]:
+    """Give a service that runs on the world's home."""
+    options = ("--upstream", "rehearsal")
+    with serving(world.home, world.folder / "service", *options, environment=world.environment) as running:
+        yield running
+
+
+@dataclass
+class Client:
+    """Somebody with a key, or without one."""
+
+    url: str
+    key: str = ""
+
+    def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """Send a request."""
+        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx2.request(method, self.url + path, headers=headers, timeout=60, **more)
+
+    def get(self, path: str) -> httpx2.Response:
+        """Ask for something."""
+        return self.ask("GET", path)
+
+    def post(self, path: str, body: object = None) -> httpx2.Response:
+        """Send an order."""
+        return self.ask("POST", path, json=body)
+
+    def follow(self, id: str) -> list[tuple[str, str]]:
+        """Return the events of a session, to its end."""
+        events, name = [], ""
+        headers = {"authorization": f"Bearer {self.key}"}
+        with httpx2.stream("GET", f"{self.url}{PATH}/{id}/events", headers=headers, timeout=60) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            for line in stream.iter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    events.append((name, line.removeprefix("data: ")))
+        return events
+
+
+def make_client(world: World, service: Service, account: str = "me", *options: str) -> Client:
+    """Return a client with a new key of an account."""
+    key = world.bailee("keys", "create", "--account", account, *options).split()[0]
+    return Client(service.url, key)
+
+
+def test_a_session_over_http(world: World, service: Service) -> None:
+    """Begun, followed to its end, given another prompt, removed: the same as by the command."""
+    client = make_client(world, service)
+    agent = 'printf "said \\033[2J %s\\n" "$BAILEE_PROMPT"; echo "$BAILEE_PROMPT" >> said.txt'
+    begun = client.post(PATH, {"repository": world.url, "prompt": "one", "agent": agent})
+    assert begun.status_code == 201, begun.text
+    id = begun.json()["id"]
+    events = client.follow(id)
+    states = [json.loads(data)["state"] for name, data in events if name == "state"]
+    assert states[-1] == "done"
+    said = [data for name, data in events if name == "log"]
+    assert any(line.startswith("said") and line.endswith("one") for line in said)
+    assert not any("\x1b" in line for line in said)
+    assert client.post(f"{PATH}/{id}/turns", {"prompt": "two"}).status_code == 202
+    assert json.loads(client.follow(id)[-1][1])["answered"] == 2
+    shown = client.get(f"{PATH}/{id}").json()
+    assert shown["receipt"]["enforced"] is True
+    bare = world.host.folder / "app.git"
+    assert git("show", f"{shown['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
+    assert [one["id"] for one in client.get(PATH).json()] == [id]
+    assert client.ask("DELETE", f"{PATH}/{id}").status_code == 204
+    assert client.get(PATH).json() == []
+
+
+def test_a_session_is_stopped_over_http(world: World, service: Service) -> None:
+    """It ends with its machine, and says why."""
+    client = make_client(world, service)
+    order = {"repository": world.url, "prompt": "x", "agent": "touch begun; sleep 303"}
+    id = client.post(PATH, order).json()["id"]
+    assert client.ask("DELETE", f"{PATH}/{id}").status_code == 400
+    wait_for("its work", lambda: client.get(f"{PATH}/{id}").json()["state"] == "working" or None)
+    stopped = client.post(f"{PATH}/{id}/stop").json()
+    assert (stopped["state"], stopped["reason"]) == ("stopped", "it was stopped")
+
+
+def test_others_see_nothing(world: World, service: Service) -> None:
+    """Another account, a key for agents, and no key: no session is begun, shown, stopped or removed."""
+    client = make_client(world, service)
+    id = client.post(PATH, {"repository": world.url, "prompt": "x", "agent": "true"}).json()["id"]
+    client.follow(id)
+    world.bailee("accounts", "add", "bob", "--plan", "api")
+    stranger = make_client(world, service, "bob", "--for-holder")
+    agents = make_client(world, service, "bob")
+    nobody = Client(service.url)
+    assert stranger.get(PATH).json() == []
+    order: dict[str, Any] = {"repository": world.url, "prompt": "x", "agent": "true"}
+    for who, statuses in ((stranger, {400}), (agents, {403}), (nobody, {401})):
+        for method, path in (
+            ("GET", f"/{id}"),
+            ("GET", f"/{id}/events"),
+            ("POST", f"/{id}/stop"),
+            ("DELETE", f"/{id}"),
+        ):
+            assert who.ask(method, PATH + path).status_code in statuses, (method, path)
+        assert who.post(f"{PATH}/{id}/turns", {"prompt": "x"}).status_code in statuses
+    for who in (agents, nobody):
+        assert who.get(PATH).status_code in (401, 403)
+        assert who.post(PATH, order).status_code in (401, 403)
+    assert [one["id"] for one in client.get(PATH).json()] == [id]
+
+
+def test_a_machine_begins_no_session(world: World, service: Service) -> None:
+    """The key that an agent has in its machine opens none: other repositories would be within its reach."""
+    client = make_client(world, service)
+    agent = (
+        "curl -s -o /dev/null -w 'answered %{http_code}\\n' -X POST "
+        '-H "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" '
+        f'-d \'{{"repository": "{world.url}", "prompt": "x"}}\' $ANTHROPIC_BASE_URL{PATH}'
+    )
+    id = client.post(PATH, {"repository": world.url, "prompt": "x", "agent": agent}).json()["id"]
+    assert ("log", "answered 403") in client.follow(id)
+    assert len(client.get(PATH).json()) == 1
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        [],
+        {"repository": "x", "prompt": "x"},
+        {"repository": "https://host/x", "prompt": ""},
+        {"repository": "https://host/x", "prompt": "x", "branch": "main"},
+        {"repository": "https://host/x", "prompt": "x", "network": "all"},
+        {"repository": "https://host/x", "prompt": "x", "seconds": 1},
+        {"repository": "https://host/x", "prompt": "x", "colour": "red"},
+        {"repository": "https://host/x", "prompt": "x", "allow": ["a b"], "network": "custom"},
+    ],
+)
+def test_orders_that_cannot_be_meant(world: World, service: Service, order: object) -> None:
+    """Refused with what is wrong, and nothing is made."""
+    client = make_client(world, service)
+    answer = client.post(PATH, order)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+    assert client.get(PATH).json() == []

@@ -1,0 +1,81 @@
+"""A Git host, a home that has the credential of it, and cloud sessions by the command."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from counterparts.git_hosts import GitHost
+
+
+@dataclass
+class World:
+    """A host with two repositories, and a home that has the credential of it."""
+
+    folder: Path
+    host: GitHost
+    url: str
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        """The home of the service."""
+        return self.folder / "home"
+
+    def bailee(self, *words: str, value: str | None = None, status: int = 0) -> str:
+        """Run a command and return what it says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "bailee", *words, "--home", str(self.home)],
+            env=self.environment,
+            cwd=self.folder,
+            input=value,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(
+        self, prompt: str, *options: str, status: int = 0, wait: bool = True
+    ) -> tuple[dict[str, Any], str]:
+        """Start a session, wait for its end, and return what is known of it with what was said."""
+        words = [
+            "cloud",
+            "start",
+            "--upstream",
+            "rehearsal",
+            "--repo",
+            self.url,
+            *(["--wait"] if wait else []),
+        ]
+        said = self.bailee(*words, *options, prompt, status=status)
+        id = said.split()[0]
+        return self.show(id), said
+
+    def show(self, id: str) -> dict[str, Any]:
+        """Return what is known of a session."""
+        told: dict[str, Any] = json.loads(self.bailee("cloud", "show", "--json", id))
+        return told
+
+
+def has_ended(world: World) -> bool | None:
+    """Tell whether nothing drives a session any more."""
+    return not drivers(world) or None
+
+
+def drivers(world: World) -> list[int]:
+    """Return the processes that work for a home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(world.home).encode() in words and b"drive" in words:
+                found.append(int(entry.name))
+    return found
