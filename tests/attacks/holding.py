@@ -33,9 +33,11 @@ from bailee.flows.web.hello import Hello
 from bailee.flows.web.log import ConnectionLog, read_log
 from bailee.flows.web.placeholders import Secrets, TakingOut, make_secret
 from bailee.flows.web.rules import Rule, Rules, Wire, check_rule
+from bailee.sandbox.namespaces import write_machine
 
 RUN = Path(__file__).with_name("probes") / "__main__.py"
 SANDBOX_RUNTIME = "sandbox-runtime"
+MACHINE = "machine"  # that of a cloud session, inside the boundary
 RUNTIME = Path(__file__).parents[2] / "node_modules/@anthropic-ai/sandbox-runtime/dist/cli.js"
 PORTS = (3128, 15001, 15053)
 SECRET = "the-real-secret-of-this-account"
@@ -121,7 +123,11 @@ def _hold(order: Order) -> dict[str, object]:
             log._fault = "no space left on device"
         enclosure = Enclosure(means, layout)
         words = command
-        if order.probe.startswith("files.") and order.off != "confine":
+        if order.off == MACHINE:
+            shown = [str(path) for path in folder.glob("*.pem")]
+            tools = [Path(sys.prefix), Path(sys.base_prefix), RUN.parent]
+            words = write_machine(means, command, folder / "project", readable=shown, tools=tools)
+        elif order.probe.startswith("files.") and order.off != "confine":
             words = write_confinement(
                 means, command, folder / "project", readable=[str(folder)], environment=environment
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from attacks.holding import SECRET
+from attacks.holding import MACHINE, SECRET
 from attacks.internet import ALLOWED_PLACES
 from attacks.probes.tools import ATTACKS, BREACH, Attack
 from attacks.promises import tell
@@ -125,6 +125,23 @@ def test_it_is_held(network: Network, probe: str, user: str) -> None:
     # Whatever was tried, the two counts agree; but where the proxy could note nothing they must not.
     agreed = "disagreed" if probe == "lifetime.without_a_log" else "agreed"
     assert result.told["verdict"] == agreed, result.told
+
+
+@pytest.mark.parametrize(("probe", "user"), CASES)
+def test_it_is_held_in_a_machine(network: Network, probe: str, user: str) -> None:
+    """Nor inside the machine of a cloud session, which stands in the boundary."""
+    attack = ATTACKS[probe]
+    result, canary = network.run(probe, user, off=MACHINE, patience=attack.patience)
+    assert "fault" not in result.told, result.told
+    assert result.breaches(attack, canary) == [], result.told
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("way", ["allowed_host", "plain_host"])
+def test_what_is_allowed_gets_out_of_a_machine(network: Network, way: str, user: str) -> None:
+    """Control of the above: the machine runs the probes, and what a rule allows arrives."""
+    result, canary = network.run(f"legitimate.{way}", user, off=MACHINE, patience=0.1)
+    assert [place for place, data in result.events if canary.encode() in data], result.told
 
 
 @pytest.mark.parametrize(("probe", "user"), CASES)
