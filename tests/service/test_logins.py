@@ -123,7 +123,8 @@ def test_a_walk_by_the_rfc(database: str, bailee: Bailee, client: Client) -> Non
     assert client.error(codes["device_code"]) == "authorization_pending"
     approve(bailee, codes["user_code"])
     status, token = client.exchange(codes["device_code"])
-    assert (status, token["token_type"], token.keys()) == (200, "Bearer", {"access_token", "token_type", "expires_in"})
+    assert (status, token["token_type"], token["expires_in"]) == (200, "Bearer", 90 * 86_400)
+    assert token.keys() == {"access_token", "token_type", "expires_in"}
     bearer = {"Authorization": f"Bearer {token['access_token']}"}
     status, account, headers = client.ask("GET", "/api/account", headers=bearer)
     assert (status, headers["cache-control"]) == (200, "no-store")

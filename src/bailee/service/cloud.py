@@ -38,7 +38,7 @@ from bailee.service.boundaries import Surroundings
 from bailee.service.launching import running_service
 from bailee.service.receipts import anchor, make_receipt
 from bailee.service.repositories import list_owners
-from bailee.service.running import Running
+from bailee.service.running import Running, find_running
 from bailee.vault.store import open_keys, open_vault
 
 GUEST = Path(__file__).parents[1] / "cloud" / "guest.sh"
@@ -126,7 +126,12 @@ class Driver:
         directory = open_directory(self._home)
         holder = directory.get(session.account)
         try:
-            with running_service(self._home, session.upstream or None) as (service, run):
+            # Whatever runs is taken; where nothing does, one like that which the session began with.
+            upstream = None if find_running(self._home) else session.upstream or None
+            with running_service(self._home, upstream) as (service, run):
+                if not session.upstream:
+                    url = service.upstream_url
+                    self._change(upstream=f"{service.upstream}={url}" if url else service.upstream)
                 key, token = create_key(
                     directory, holder.name, label=f"cloud {self._id}", origin=KeyOrigin.RUN, made_by="cloud"
                 )
