@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 
 import pytest
 
+from bailee.flows.git.access import place_of
 from counterparts import claude
 from counterparts.clouds import World
 from counterparts.git_hosts import git
@@ -261,6 +263,7 @@ BAD = {
     "a credential in it": ["--repo", "https://a:b@host/x", "x"],
     "a branch of others": ["--repo", "https://host/x", "--branch", "main", "x"],
     "a host without a network": ["--repo", "https://host/x", "--allow", "pypi.org", "x"],
+    "a base of dashes": ["--repo", "https://host/x", "--base", "-", "x"],
     "a base that is none": ["--repo", "https://host/x", "--base", "--upload-pack=x", "x"],
 }
 
@@ -304,3 +307,30 @@ def test_disks_go_with_their_account(world: World) -> None:
     world.bailee("retention", "sweep")
     assert not (world.home / "cloud" / known["id"]).exists()
     assert json.loads(world.bailee("secrets", "list", "--json")) == []
+
+
+def test_secrets_that_cannot_be_meant(world: World) -> None:
+    """Too short for a placeholder, of a name that is none, for nobody, empty: refused, and not kept."""
+    for value, words in (
+        ("short", ("TOKEN", "--host", "a.example")),
+        ("long-enough-for-a-placeholder", ("lower", "--expose")),
+        ("long-enough-for-a-placeholder", ("TOKEN",)),
+        ("long-enough-for-a-placeholder", ("TOKEN", "--host", "*.example")),
+        ("long-enough-for-a-placeholder", ("GIT_CREDENTIAL", "--expose")),
+        ("", ("TOKEN", "--expose")),
+    ):
+        assert "fix:" in world.bailee("secrets", "set", *words, value=value, status=2)
+    assert len(json.loads(world.bailee("secrets", "list", "--json"))) == 1
+
+
+def test_a_secret_is_sealed(world: World) -> None:
+    """No file of the home has the value in clear; changed, the session fails closed with a reason."""
+    world.bailee("secrets", "set", "TOKEN", "--expose", value="canary-of-a-secret-0001")
+    for path in world.home.rglob("*"):
+        if path.is_file():
+            assert b"canary-of-a-secret" not in path.read_bytes()
+    with sqlite3.connect(world.home / "accounts.db") as connection:
+        connection.execute("UPDATE secrets SET repository = ? WHERE name = 'TOKEN'", (place_of(world.url),))
+    connection.close()
+    known, _ = world.start("x", "--agent", "true", status=1)
+    assert "does not open" in known["reason"]

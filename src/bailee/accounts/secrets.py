@@ -19,6 +19,7 @@ from bailee.sealing.wrapping import KeyWrapper
 # The one that opens a repository at its host; it goes into no session, not even as a placeholder.
 GIT_CREDENTIAL = "GIT_CREDENTIAL"
 LONGEST = 16_000  # characters
+SHORTEST_BOUND = 16  # as the security proxy wants it: see flows/web/placeholders.py
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,99}")
 
 
@@ -71,6 +72,9 @@ def keep_secret(
     if not value or len(value) > LONGEST or not all(letter.isprintable() for letter in value):
         what = f"a secret is one line of 1 to {LONGEST} printable characters"
         raise Problem(what, where=name, fix="give it on standard input, without line breaks")
+    if hosts and (len(value) < SHORTEST_BOUND or not value.isascii()):
+        what = f"a secret that is bound to hosts has at least {SHORTEST_BOUND} ASCII characters"
+        raise Problem(what, where=name, fix="a placeholder of a shorter one could be met by chance")
     if name == GIT_CREDENTIAL and (hosts or is_exposed):
         raise Problem(
             "a Git credential goes to the repository's host alone", where=name, fix="leave the rest out"

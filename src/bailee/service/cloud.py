@@ -166,7 +166,9 @@ class Driver:
         keys = open_keys(self._home)
         held = self._open_secrets(holder, session.repository)
         environment = self._write_environment(session, prompt or "", manifest, provider, service, token)
-        environment |= {name: value for name, (known, value) in held.items() if known.is_exposed}
+        # What a machine needs to work at all stands above a secret of the same name.
+        exposed = {name: value for name, (known, value) in held.items() if known.is_exposed}
+        environment = exposed | environment
         context = Context(plan=holder.plan, provider=provider, location=Location.CLOUD)
         surroundings = Surroundings(
             self._home,

@@ -5,13 +5,16 @@ the session was last at work. Under zero data retention it goes as soon as the s
 """
 
 import contextlib
+import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from bailee.accounts.directory import Directory
+from bailee.accounts.keys import list_keys
 from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.flows.git.grants import list_grants, withdraw_grant
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
@@ -40,6 +43,15 @@ def sweep_disks(home: Path, directory: Directory, vault: sa.Engine, today: date)
                 sessions.remove(id)
                 gone.append(id)
     return gone
+
+
+def sweep_grants(home: Path, directory: Directory) -> None:
+    """Take away what killed sessions left of their way to repositories: it goes with its key."""
+    if granted := list_grants(home):
+        now_ms = time.time_ns() // 1_000_000
+        in_force = {key.id for key in list_keys(directory) if key.is_in_force(now_ms)}
+        for key in set(granted) - in_force:
+            withdraw_grant(home, key)
 
 
 def _is_due(session: CloudSession, period: Period, today: date) -> bool:

@@ -57,6 +57,8 @@ def check_order(order: Order) -> None:
         Problem: something cannot be meant, or no machine can be made here.
     """
     check_url(order.repository, where="--repo")
+    for where, text in (("PROMPT", order.prompt), ("--agent", order.agent), ("--setup", order.setup)):
+        check_text(text, where=where)
     if order.base and not is_ref(f"refs/heads/{order.base}"):
         raise Problem(f"{order.base[:100]!r} is no branch", where="--base", fix="write the name of a branch")
     if order.branch:
@@ -67,6 +69,12 @@ def check_order(order: Order) -> None:
     for host in order.allow:
         read_rule(host, "--allow")
     find_means()
+
+
+def check_text(text: str, *, where: str) -> None:
+    """Raise Problem where a text cannot be an argument of a program."""
+    if "\0" in text:
+        raise Problem("there is a NUL in it", where=where, fix="take it out")
 
 
 def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> CloudSession:
@@ -114,6 +122,7 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
 
 def say(home: Path, id: str, prompt: str) -> CloudSession:
     """Give a session another prompt: at once if it has ended, else after the one it works on."""
+    check_text(prompt, where="PROMPT")
     sessions = Sessions(home)
     session = sessions.look(id)
     changed = sessions.change(id, turns=(*session.turns, prompt))

@@ -43,7 +43,7 @@ from bailee.policy.problems import Problem
 from bailee.rates import Rates
 from bailee.service.application import create_application
 from bailee.service.cloud_api import CloudApi
-from bailee.service.cloud_disks import sweep_disks
+from bailee.service.cloud_disks import sweep_disks, sweep_grants
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
 from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
@@ -307,6 +307,7 @@ async def _sweep_disks(home: Path, directory: Directory, vault: sa.Engine) -> No
     while True:
         with contextlib.suppress(Problem, OSError, sqlalchemy.exc.SQLAlchemyError):
             await asyncio.to_thread(sweep_disks, home, directory, vault, datetime.now(UTC).date())
+            await asyncio.to_thread(sweep_grants, home, directory)
         await asyncio.sleep(DISK_SECONDS)
 
 

@@ -28,6 +28,11 @@ def find_grant(home: Path, key: str) -> Access | None:
         return None
 
 
+def list_grants(home: Path) -> list[str]:
+    """Return the keys that something was granted to."""
+    return sorted(path.stem for path in (home / FOLDER).glob("*.json"))
+
+
 def withdraw_grant(home: Path, key: str) -> None:
     """Take away what a key could reach."""
     (home / FOLDER / f"{key}.json").unlink(missing_ok=True)

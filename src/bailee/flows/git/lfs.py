@@ -4,7 +4,10 @@ The batch request goes on to the repository. What comes back are addresses with 
 session gets tickets in their place, and brings and fetches the objects through them.
 """
 
+import asyncio
+import ipaddress
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -27,13 +30,18 @@ _METHODS = {"download": "GET", "upload": "PUT", "verify": "POST"}
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """Where an object really is, for one session and an hour."""
+    """Where an object really is, for one session and an hour.
+
+    Attributes:
+        is_elsewhere: on another host than the repository's.
+    """
 
     session: str
     method: str
     url: str
     headers: dict[str, str]
     until: float
+    is_elsewhere: bool
 
 
 class LargeFiles:
@@ -99,6 +107,9 @@ class LargeFiles:
             or ticket.method != request.method
         ):
             return _refuse(403, "this object was not asked for, or an hour ago")
+        # The repository's host says where: into the network of this service it must not lead.
+        if ticket.is_elsewhere and not await is_public(ticket.url):
+            return _refuse(403, "the object is said to be at an address that is not public")
         headers = {"accept-encoding": "identity", **ticket.headers}
         for name in ("content-type", "content-length"):
             if request.method != "GET" and name in request.headers:
@@ -133,7 +144,7 @@ class LargeFiles:
         """Put tickets in the place of addresses and credentials."""
         self._forget()
         base = f"{request.url.scheme}://{request.headers['host']}/git/-/"
-        scheme = urlsplit(repository.url).scheme
+        scheme, own = urlsplit(repository.url).scheme, urlsplit(repository.url).hostname
         for one in batch.get("objects", []):
             for name, action in list(one.get("actions", {}).items()):
                 if name not in _METHODS or (name == "download") != (operation == "download"):
@@ -144,7 +155,8 @@ class LargeFiles:
                 ticket = secrets.token_urlsafe(24)
                 given = {str(key): str(value) for key, value in action.get("header", {}).items()}
                 until = self._clock() + TICKET_SECONDS
-                self._tickets[ticket] = Ticket(session, _METHODS[name], url, given, until)
+                is_elsewhere = urlsplit(url).hostname != own
+                self._tickets[ticket] = Ticket(session, _METHODS[name], url, given, until, is_elsewhere)
                 # The client sends its own credential along: it is for this place.
                 one["actions"][name] = {"href": base + ticket, "expires_in": int(TICKET_SECONDS)}
             one["authenticated"] = False
@@ -154,6 +166,18 @@ class LargeFiles:
         self._tickets = {name: one for name, one in self._tickets.items() if one.until >= now}
         while len(self._tickets) > MOST_TICKETS:
             del self._tickets[next(iter(self._tickets))]
+
+
+async def is_public(url: str) -> bool:
+    """Tell whether all that the host of a URL leads to are public addresses."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_global for one in found)
 
 
 async def _read(pieces: AsyncIterator[bytes]) -> bytes:

@@ -4,12 +4,13 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import KeyRing, create_key, open_key_ring, revoke_key
@@ -17,7 +18,6 @@ from bailee.accounts.tables import KeyOrigin
 from bailee.flows.git.access import Access, Attached
 from bailee.flows.git.receiver import GitReceiver, GitRequest
 from bailee.flows.git.upstreams import Credential
-from bailee.service.application import create_application
 from bailee.service.serving import listen
 from counterparts.git_hosts import GitHost, git, run_git_host
 from counterparts.waiting import wait_for
@@ -80,8 +80,15 @@ def serving(made: World, listener: socket.socket) -> Iterator[None]:
 
     def serve() -> None:
         ring = open_key_ring(made.home)
-        routes = make_receiver(made, ring).make_routes()
-        configuration = uvicorn.Config(create_application(routes), log_config=None, lifespan="off")
+        receiver = make_receiver(made, ring)
+
+        @contextlib.asynccontextmanager
+        async def closing(application: Starlette) -> AsyncIterator[None]:
+            yield
+            await receiver.close()
+
+        application = Starlette(routes=receiver.make_routes(), lifespan=closing)
+        configuration = uvicorn.Config(application, log_config=None)
         servers.append(uvicorn.Server(configuration))
         servers[0].run(sockets=[listener])
         ring.close()

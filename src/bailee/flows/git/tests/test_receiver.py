@@ -369,3 +369,20 @@ def test_an_action_that_was_not_asked_for(world: World) -> None:
     """A host that answers a download with an upload is not believed."""
     answer_batch(world.host, "upload", {})
     assert ask_batch(world, "download").status_code == 502
+
+
+def test_an_object_at_an_inner_address(world: World) -> None:
+    """A host that says an object is elsewhere in the service's own network leads nobody there."""
+    store: dict[str, bytes] = {"a" * 64: b"inner"}
+    answer_batch(world.host, "download", store)
+    href = ask_batch(world, "download").json()["objects"][0]["actions"]["download"]["href"]
+    assert (
+        httpx2.get(href, headers=bearer(world)).content == b"inner"
+    )  # Control: on the repository's own host.
+    inner = GitHost(world.host.folder, world.host.url.replace("127.0.0.1", "localhost"))
+    answer_batch(inner, "download", store)
+    world.host.answers |= inner.answers
+    href = ask_batch(world, "download").json()["objects"][0]["actions"]["download"]["href"]
+    refused = httpx2.get(href, headers=bearer(world))
+    assert refused.status_code == 403
+    assert "not public" in refused.text
