@@ -4,13 +4,14 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import pytest
 
-from counterparts.clouds import World, has_ended
+from counterparts.clouds import World, drivers, has_ended
 from counterparts.git_hosts import git
 from counterparts.services import Service, serving
 from counterparts.waiting import wait_for
@@ -187,3 +188,18 @@ def test_a_service_that_is_killed(world: World, service: Service, state: str) ->
         changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
         assert set(changed.split()) == {"begun", "half.txt"}
     assert json.loads(world.bailee("keys", "list", "--json"))[-1]["label"] != f"cloud {id}"
+
+
+def test_several_orders_at_once(world: World, service: Service) -> None:
+    """Each is driven by a process of its own; one waits for the next, and none when the service ends."""
+    client = make_client(world, service)
+    order = {"repository": world.url, "prompt": "x", "agent": "true"}
+    client.follow(client.post(PATH, order).json()["id"])
+    with ThreadPoolExecutor(4) as pool:
+        ids = [one.json()["id"] for one in pool.map(lambda _: client.post(PATH, order), range(4))]
+    assert len(set(ids)) == 4
+    for id in ids:
+        assert json.loads(client.follow(id)[-1][1])["state"] == "done"
+    wait_for("the end of those that drove", lambda: len(drivers(world)) == 1 or None)
+    service.end()
+    assert drivers(world) == []

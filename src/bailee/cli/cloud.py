@@ -142,9 +142,14 @@ def start(
 @with_home
 @click.argument("session")
 def drive(save: bool, home: Path, session: str) -> None:
-    """Drive a session to its end."""
+    """Drive a session to its end. For `-` its id comes on standard input, when one is wanted."""
     from bailee.service.cloud import Driver
+    from bailee.service.cloud_orders import write_to_log
 
+    if session == "-":
+        if not (session := sys.stdin.readline().strip()):
+            return
+        write_to_log(home, session)
     Driver(home, session).run(only_saves=save)
 
 

@@ -9,6 +9,7 @@ POST  /api/cloud/sessions/ID/stop
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bailee.cloud.records import ENDED, LOG, CloudSession, Sessions
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
-from bailee.service.cloud_orders import Order, Text
+from bailee.service.cloud_orders import Order, Pool, Text
 
 BASE = "/api/cloud/sessions"
 LARGEST = 400_000  # bytes of an order
@@ -54,6 +55,11 @@ class CloudApi:
         self._home = home
         self._keys = keys
         self._sessions = Sessions(home)
+        self._pool = Pool(home)
+
+    def close(self) -> None:
+        """End what waits for orders."""
+        self._pool.close()
 
     def make_routes(self) -> list[Route]:
         """Return the routes."""
@@ -91,7 +97,8 @@ class CloudApi:
         order = await _read(request, Order)
         if isinstance(order, Response):
             return order
-        session = await run_in_threadpool(cloud_orders.begin, self._home, principal.account_name, order)
+        start = partial(cloud_orders.begin, self._home, principal.account_name, order, pool=self._pool)
+        session = await run_in_threadpool(start)
         return _tell(describe(session), 201)
 
     async def _show(self, request: Request, principal: Principal) -> Response:

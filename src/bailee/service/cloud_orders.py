@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from bailee.policy.problems import Problem
 
 STOP_SECONDS = 30.0
 MOST_RUNNING = 50  # at once on a home
+_DRIVE = [sys.executable, "-P", "-m", "bailee", "cloud", "drive"]
 _LOOK_SECONDS = 0.1
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
 Short = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -77,12 +79,54 @@ def check_text(text: str, *, where: str) -> None:
         raise Problem("there is a NUL in it", where=where, fix="take it out")
 
 
-def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> CloudSession:
+class Pool:
+    """A process that has all it needs to drive a session and waits for one: a start without Python's imports.
+
+    Only where a session was begun before: a service that nobody wants sessions of has none.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._spare: subprocess.Popen[bytes] | None = None
+
+    def drive(self, id: str) -> None:
+        """Drive a session, and have another process wait for the next."""
+        with self._lock:
+            spare, self._spare = self._spare, self._start()
+        if spare is None or spare.poll() is not None or spare.stdin is None:
+            drive(self._home, id)
+            return
+        spare.stdin.write(f"{id}\n".encode())
+        spare.stdin.close()
+        _wait_until_driven(self._home, id, spare)
+
+    def close(self) -> None:
+        """End the one that waits."""
+        if self._spare is not None and self._spare.stdin is not None:
+            self._spare.stdin.close()
+            self._spare.wait()
+            self._spare = None
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [*_DRIVE, "--home", str(self._home), "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def begin(
+    home: Path, account: str, order: Order, *, upstream: str = "", pool: Pool | None = None
+) -> CloudSession:
     """Begin a session, and return when it is being driven.
 
     Args:
         account: its name.
         upstream: with which a service is started where none runs.
+        pool: has a process for it.
 
     Raises:
         Problem: see `check_order`.
@@ -116,7 +160,7 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
         changed_ms=now,
     )
     sessions.write(session)
-    drive(home, id)
+    pool.drive(id) if pool else drive(home, id)
     return session
 
 
@@ -152,15 +196,36 @@ def stop(home: Path, id: str) -> None:
 
 def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
     """Start a process that drives a session, apart from this one, and return when it does."""
-    sessions = Sessions(home)
-    command = [sys.executable, "-P", "-m", "bailee", "cloud", "drive", "--home", str(home), *words, id]
-    descriptor = os.open(sessions.folder(id) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = _open_log(home, id)
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+            [*_DRIVE, "--home", str(home), *words, id],
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
         )
     finally:
         os.close(descriptor)
+    _wait_until_driven(home, id, process)
+    return process
+
+
+def write_to_log(home: Path, id: str) -> None:
+    """Let all that this process and those below it write go to a session's log."""
+    descriptor = _open_log(home, id)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+
+
+def _open_log(home: Path, id: str) -> int:
+    path = Sessions(home).folder(id) / LOG
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _wait_until_driven(home: Path, id: str, process: "subprocess.Popen[bytes]") -> None:
+    sessions = Sessions(home)
     while not sessions.is_driven(id) and process.poll() is None:
         time.sleep(0.02)
-    return process

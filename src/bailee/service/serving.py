@@ -203,6 +203,8 @@ async def _serve(
         stack.push_async_callback(git.close)
         disks = asyncio.create_task(_sweep_disks(configuration.home, directory, vault))
         stack.push_async_callback(_cancel, disks)
+        cloud = CloudApi(configuration.home, keys)
+        stack.callback(cloud.close)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
         application = create_application(
@@ -214,7 +216,7 @@ async def _serve(
                 *logins.make_routes(),
                 *feedback.make_routes(),
                 *git.make_routes(),
-                *CloudApi(configuration.home, keys).make_routes(),
+                *cloud.make_routes(),
                 *make_monitoring_routes(partial(check_retention, vault, keystore)),
             ]
         )

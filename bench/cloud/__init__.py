@@ -1,0 +1,1 @@
+"""Cloud sessions: how long until an agent asks its first, and what an idle one takes."""
