@@ -60,11 +60,16 @@ def do(kind):
         with tunnel(b"r" + b"z" * 1000) as out:
             read_all(out)
     elif kind == "killed":
+        told, tells = os.pipe()
         child = os.fork()
         if child == 0:
             out = tunnel(b"e")
+            os.write(tells, b"x")
             while True:
                 out.sendall(b"k" * 10_000)
+        os.close(tells)
+        os.read(told, 1)  # on a busy machine it would else be killed before it has begun
+        os.close(told)
         threading.Event().wait(0.02)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
