@@ -12,6 +12,7 @@ from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 
 if TYPE_CHECKING:
+    from bailee.flows.metrics.drops import Drops
     from bailee.flows.metrics.results import Usage
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -29,7 +30,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 @with_home
 @with_json
 def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None:
-    """Show latency, reliability and usage, by UTC day. Who sent what is not in it.
+    """Show latency, reliability and usage, by UTC day, and how much was dropped. Who sent what is not in it.
 
     What is held are the events of the catalogue (docs/operational-data.md), numbers rounded to two digits.
     """
@@ -55,12 +56,11 @@ def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None
         return
     found, dropped = summarize(points), count_dropped(home, since=first)
     if as_json:
-        echo_json({**msgspec.to_builtins(found), "dropped": dropped})
+        echo_json(msgspec.to_builtins(found) | {"dropped": msgspec.to_builtins(dropped)})
         return
-    if dropped:
-        click.echo(f"{tell_count(dropped, 'sample')} came that no entry of the catalogue names.", err=True)
     if not found.usage:
         echo_table((), [], empty="No metrics are held.")
+        _show_dropped(dropped)
         return
     click.echo("Latency (ms)")
     echo_table(
@@ -82,6 +82,14 @@ def metrics(since: str, parquet: Path | None, home: Path, as_json: bool) -> None
     )
     click.echo("\nUsage")
     echo_table(("NAME", "KIND", "IN ALL", "BY DAY"), _usage_rows(found.usage), empty="")
+    _show_dropped(dropped)
+
+
+def _show_dropped(dropped: "dict[str, Drops]") -> None:
+    if dropped:
+        click.echo("\nDropped: not in the catalogue, or a running total from before the service began")
+        rows = [(path, f"{one.samples:,}", f"{one.fields:,}") for path, one in dropped.items()]
+        echo_table(("CAME TO", "SAMPLES", "FIELDS OF OTHERS"), rows, empty="")
 
 
 def _usage_rows(usage: "list[Usage]") -> list[tuple[str, ...]]:

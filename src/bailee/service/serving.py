@@ -128,8 +128,8 @@ async def _serve(
         stack.callback(watch.cancel)
         intake = partial(Intake, keys=keys, provider=upstream.provider, recording=recording)
         often = partial(Rates, configuration.intake_rate, configuration.intake_rate * BURST_SECONDS)
-        metrics = MetricsReceiver(intake(flow=manifest.flow("metrics"), rates=often()))
-        errors = ErrorsReceiver(intake(flow=manifest.flow("errors"), rates=often()))
+        intakes = [intake(flow=manifest.flow(name), rates=often()) for name in ("metrics", "errors")]
+        metrics, errors = MetricsReceiver(intakes[0]), ErrorsReceiver(intakes[1])
         survey = SurveyReceiver(
             flow=manifest.flow("survey"),
             keys=keys,
@@ -217,7 +217,7 @@ async def _serve(
                 *feedback.make_routes(),
                 *git.make_routes(),
                 *cloud.make_routes(),
-                *make_monitoring_routes(partial(check_retention, vault, keystore)),
+                *make_monitoring_routes(partial(check_retention, vault, keystore), intakes),
             ]
         )
         if configuration.otlp_grpc is not None:

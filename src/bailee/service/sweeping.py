@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy.exc
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from bailee.vault.health import RetentionHealth
+from bailee.vault.intake import Dropped, Intake
 
 # A key is destroyed within 60 s of its deadline, and a million keys take most of that; a look takes 0.3 ms.
 LOOK_SECONDS = 5.0
@@ -70,11 +72,12 @@ class Sweeping:
             raise
 
 
-def make_routes(check: Callable[[int], RetentionHealth]) -> list[Route]:
-    """Return the route of the service's own metrics: numbers about retention, nothing about anybody.
+def make_routes(check: Callable[[int], RetentionHealth], intakes: Sequence[Intake]) -> list[Route]:
+    """Return the route of the service's own metrics: numbers about retention and drops, none about anybody.
 
     Args:
         check: tells how retention stands at a moment, in milliseconds since 1970 UTC.
+        intakes: they count what was dropped.
     """
 
     async def tell_metrics(request: Request) -> Response:
@@ -83,14 +86,31 @@ def make_routes(check: Callable[[int], RetentionHealth]) -> list[Route]:
         except sqlalchemy.exc.SQLAlchemyError:
             return Response("the vault cannot be read\n", 503, media_type="text/plain")
         # Source of the format: Prometheus, "Exposition formats", text format 0.0.4.
-        return Response(render(health), media_type="text/plain; version=0.0.4")
+        return Response(render(health, intakes), media_type="text/plain; version=0.0.4")
 
     return [Route("/metrics", tell_metrics, methods=["GET"])]
 
 
-def render(health: RetentionHealth) -> bytes:
-    """Write how retention stands in Prometheus' text format."""
+class _Drops:
+    """What was dropped since the service began, as Prometheus' library asks for it."""
+
+    def __init__(self, intakes: Sequence[Intake]) -> None:
+        self._intakes = intakes
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the counter."""
+        text = "What no entry of a catalogue names, since the service began."
+        counter = CounterMetricFamily("bailee_dropped", text, labels=Dropped._fields)
+        for intake in self._intakes:
+            for dropped, count in intake.dropped.items():
+                counter.add_metric(dropped, count)
+        yield counter
+
+
+def render(health: RetentionHealth, intakes: Sequence[Intake]) -> bytes:
+    """Write how retention stands, and how much was dropped, in Prometheus' text format."""
     registry = CollectorRegistry()
+    registry.register(_Drops(intakes))
 
     def gauge(name: str, text: str, value: float) -> None:
         Gauge(f"bailee_retention_{name}", text, registry=registry).set(value)

@@ -7,7 +7,8 @@ and records.
 
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bailee.accounts.keys import KeyRing, Principal
@@ -44,6 +45,14 @@ class Sender(NamedTuple):
     decision: Decision
 
 
+class Dropped(NamedTuple):
+    """What was dropped is counted by these: who sent it, and what it was, is not among them."""
+
+    flow: str
+    path: str
+    kind: str
+
+
 class Intake:
     """The side of a flow's receiver that is turned to the house.
 
@@ -69,6 +78,22 @@ class Intake:
         self._provider = provider
         self._recording = recording
         self.wall_clock = wall_clock
+        self._dropped: Counter[Dropped] = Counter()
+
+    def count_dropped(self, path: str, kind: str, count: int) -> None:
+        """Count what no entry of a catalogue names.
+
+        Args:
+            path: of the route that it came by.
+            kind: what was dropped, in a word.
+        """
+        if count:
+            self._dropped[Dropped(self._flow.id.value, path, kind)] += count
+
+    @property
+    def dropped(self) -> Mapping["Dropped", int]:
+        """How much was dropped since the service began."""
+        return self._dropped
 
     def admit(self, key: bytes) -> Sender:
         """Tell who presents a key, and what the policy says.

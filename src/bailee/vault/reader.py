@@ -158,14 +158,27 @@ def _latest(days: Sequence[date | None]) -> date | None:
 
 
 def list_exchanges(
-    engine: sa.Engine, *, account: str | None = None, session: str | None = None, key: str | None = None
+    engine: sa.Engine,
+    *,
+    account: str | None = None,
+    session: str | None = None,
+    key: str | None = None,
+    flow: str | None = None,
+    since_ms: int = 0,
 ) -> list[Exchange]:
-    """Return exchanges in the order they began."""
+    """Return exchanges in the order they began.
+
+    Args:
+        since_ms: when the first may have begun, milliseconds since 1970 UTC.
+    """
     table, decisions = tables.exchanges, tables.decisions
     query = sa.select(table, decisions.c.body).join(decisions).order_by(table.c.started_ms, table.c.id)
-    for column, wanted in ((table.c.account, account), (table.c.session, session), (table.c.key, key)):
+    asked = (table.c.account, account), (table.c.session, session), (table.c.key, key), (table.c.flow, flow)
+    for column, wanted in asked:
         if wanted is not None:
             query = query.where(column == wanted)
+    if since_ms:
+        query = query.where(table.c.started_ms >= since_ms)
     fields = [name for name in Exchange.__struct_fields__ if name not in ("is_kept", "decision")]
     with engine.connect() as connection:
         return [

@@ -118,6 +118,7 @@ class ErrorsReceiver:
             else:
                 faults.append(fault)
         reason = _tell_dropped(dropped)
+        self._intake.count_dropped(_path(request), "items", dropped.total())
         if faults and not sender.decision.terms.retention.is_none:
             await self._intake.keep(
                 sender, _path(request), pack(faults), request_bytes=size, reason=reason or None

@@ -29,11 +29,13 @@ class Taken(msgspec.Struct, frozen=True):
     Attributes:
         points: what may be held.
         rejected: how many samples were dropped whole.
+        fields: how many fields were dropped of the others.
         message: what was dropped, in words; empty where nothing was.
     """
 
     points: list[Point]
     rejected: int
+    fields: int
     message: str
 
 
@@ -54,7 +56,7 @@ def take(samples: Iterable[Sample], deltas: Deltas, sender: str, *, today: date)
     points: list[Point] = []
     dropped: Counter[str] = Counter()
     fields: set[str] = set()
-    totals = 0
+    totals = fields_dropped = 0
     for sample in samples:
         counted = deltas.take(sender, sample) if sample.name in catalogue.entries else sample
         if counted is None:
@@ -67,10 +69,11 @@ def take(samples: Iterable[Sample], deltas: Deltas, sender: str, *, today: date)
             dropped[name_plainly(sample.name)] += 1
         else:
             points.append(Point(admitted.name, admitted.fields))
-            fields.update(admitted.dropped)
-    # An event's `value` that no entry names is Statsig's, which always sends one.
-    fields.discard("value")
-    return Taken(points, totals + dropped.total(), _tell(dropped, fields, totals))
+            # An event's `value` that no entry names is Statsig's, which always sends one.
+            unnamed = admitted.dropped - {"value"}
+            fields.update(unnamed)
+            fields_dropped += len(unnamed)
+    return Taken(points, totals + dropped.total(), fields_dropped, _tell(dropped, fields, totals))
 
 
 def _tell(dropped: Counter[str], fields: Iterable[str], totals: int) -> str:

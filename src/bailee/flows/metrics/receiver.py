@@ -17,6 +17,7 @@ from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.codings import Undecodable
 from bailee.flows.metrics import exports, statsig
 from bailee.flows.metrics.deltas import Deltas
+from bailee.flows.metrics.drops import Drops, tell_drops
 from bailee.flows.metrics.exports import Malformed, Sample, Signal
 from bailee.flows.metrics.points import Taken, pack, take
 from bailee.vault.intake import Intake, Refused, Sender
@@ -151,11 +152,13 @@ class MetricsReceiver:
         today = datetime.fromtimestamp(self._intake.wall_clock(), UTC).date()
         taken = take(samples, self._deltas, sender.principal.key_id, today=today)
         size = len(body)
+        reason = tell_drops(Drops(taken.rejected, taken.fields))
+        self._intake.count_dropped(path, "samples", taken.rejected)
+        self._intake.count_dropped(path, "fields", taken.fields)
         if taken.points and not sender.decision.terms.retention.is_none:
-            reason = f"{taken.rejected} dropped" if taken.rejected else None
             await self._intake.keep(sender, path, pack(taken.points), request_bytes=size, reason=reason)
         elif samples:
-            reason = "nothing of it is in the catalogue"
+            reason = reason or "nothing of it is held"
             self._intake.note(
                 sender, path, state=State.COMPLETE, status=200, reason=reason, request_bytes=size
             )

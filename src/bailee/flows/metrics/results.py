@@ -1,6 +1,5 @@
 """What is held of metrics, read and added up: latency, reliability and usage, without whoever sent it."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -8,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from bailee.flows.metrics.drops import Drops, read_drops
 from bailee.flows.metrics.points import unpack
 from bailee.manifests.catalogues import Kept
+from bailee.moments import begin_of
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.reader import list_exchanges, list_sessions, read_session
@@ -20,10 +21,6 @@ HOUR_MS = 3_600_000
 _ANSWERS = {"bailee.answer": "milliseconds", "claude_code.api_request": "duration_ms"}
 _FAILURES = ("claude_code.api_error",)
 _TURNS = "bailee.turn"
-
-
-# As the receiver notes it.
-_DROPPED = re.compile(r"(\d+) dropped")
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -76,23 +73,21 @@ class Summary(msgspec.Struct, frozen=True):
     usage: list[Usage]
 
 
-def count_dropped(home: Path, *, since: date | None = None) -> int:
-    """Return how many samples were dropped because no entry of the catalogue names them.
+def count_dropped(home: Path, *, since: date) -> dict[str, Drops]:
+    """Return how much was dropped because no entry of the catalogue names it, by the path that it came by.
 
     Args:
         since: the first UTC day.
     """
     vault = open_vault(home)
+    found: defaultdict[str, Drops] = defaultdict(Drops)
     try:
-        return sum(
-            int(found[1])
-            for one in list_exchanges(vault)
-            if one.flow == FlowId.METRICS
-            and (since is None or datetime.fromtimestamp(one.started_ms / 1000, UTC).date() >= since)
-            and (found := _DROPPED.match(one.reason or ""))
-        )
+        for one in list_exchanges(vault, flow=FlowId.METRICS, since_ms=begin_of(since)):
+            if (drops := read_drops(one.reason)) != Drops():
+                found[one.path] += drops
     finally:
         vault.dispose()
+    return dict(sorted(found.items()))
 
 
 def read_points(home: Path, *, since: date | None = None) -> list[Held]:

@@ -10,6 +10,7 @@ import httpx2
 
 from counterparts.programs import run_program
 from counterparts.services import clean_environment, serving
+from counterparts.waiting import wait_for
 
 PAGE = Path(__file__).parents[5] / "docs" / "telemetry.md"
 
@@ -41,8 +42,9 @@ def test_the_samples_for_curl_are_held(tmp_path: Path) -> None:
         assert "ValueError" in run("errors", "list", "--json")
 
 
-def test_what_nobody_names_is_counted_where_it_can_be_read(tmp_path: Path) -> None:
-    """An event that no entry names is dropped, and `bailee metrics` counts it; `event.name` is no field."""
+def test_what_was_dropped_is_counted_where_it_can_be_read(tmp_path: Path) -> None:
+    """A misspelt event by itself, a misspelt field, an item of Sentry's that is none: `bailee metrics` and
+    `/metrics` count them, by path, and never say what it was; what is catalogued adds nothing (control)."""
     environment, home = clean_environment(tmp_path), tmp_path / "home"
 
     def run(*words: str) -> str:
@@ -52,19 +54,60 @@ def test_what_nobody_names_is_counted_where_it_can_be_read(tmp_path: Path) -> No
 
     run("accounts", "add", "me", "--plan", "api")
     key = run("keys", "create", "--account", "me").strip()
-    events = [{"eventName": name, "metadata": {"version": "1.0.0"}} for name in ("bailee.session", "no.such")]
-    record = {
-        "body": {"stringValue": "bailee.session"},
-        "attributes": [
-            {"key": name, "value": {"stringValue": value}}
-            for name, value in (("event.name", "bailee.session"), ("version", "1.0.0"))
-        ],
-    }
-    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
     with serving(home, tmp_path / "service", "--upstream", "rehearsal") as service:
         headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-        sent = httpx2.post(f"{service.url}/v1/log_event", json={"events": events}, headers=headers)
-        assert sent.status_code == 202
-        answer = httpx2.post(f"{service.url}/v1/logs", json=logs, headers=headers)
-        assert "event.name" not in answer.text
-        assert json.loads(run("metrics", "--json"))["dropped"] == 1
+
+        def send(name: str, **fields: str) -> None:
+            events = [{"eventName": name, "metadata": {"version": "1.0.0", **fields}}]
+            sent = httpx2.post(f"{service.url}/v1/log_event", json={"events": events}, headers=headers)
+            assert sent.status_code == 202
+
+        def count() -> tuple[dict[str, object], list[str]]:
+            lines = httpx2.get(f"{service.url}/metrics").text.splitlines()
+            drops = [line for line in lines if line.startswith("bailee_dropped")]
+            return json.loads(run("metrics", "--json"))["dropped"], drops
+
+        send("bailee.session")
+        assert count() == ({}, [])
+        send("bailee.sesion")
+        send("bailee.session", surfaces="heron")
+        log = {"body": {"stringValue": "heron.event"}}
+        logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [log, log]}]}]}
+        assert httpx2.post(f"{service.url}/v1/logs", json=logs, headers=headers).status_code == 200
+        envelope = '{}\n{"type": "session"}\n{}\n'
+        url = f"{service.url}/api/1/envelope/?sentry_key={key}"
+        assert httpx2.post(url, content=envelope, headers={"content-type": "text/plain"}).status_code == 200
+        told, drops = wait_for("the notes", lambda: found if len((found := count())[0]) == 2 else None)
+        shown = run("metrics")
+    assert told == {
+        "/v1/log_event": {"samples": 1, "fields": 1},
+        "/v1/logs": {"samples": 2, "fields": 0},
+    }
+    assert sorted(drops) == [
+        'bailee_dropped_total{flow="errors",kind="items",path="/api/{project:int}/envelope/"} 1.0',
+        'bailee_dropped_total{flow="metrics",kind="fields",path="/v1/log_event"} 1.0',
+        'bailee_dropped_total{flow="metrics",kind="samples",path="/v1/log_event"} 1.0',
+        'bailee_dropped_total{flow="metrics",kind="samples",path="/v1/logs"} 2.0',
+    ]
+    assert re.search(r"^/v1/logs +2 +0$", shown, re.MULTILINE)
+    assert "heron" not in shown
+    assert "sesion" not in shown
+
+
+def test_the_name_of_an_event_is_no_field(tmp_path: Path) -> None:
+    """A log shaped like Claude Code's, `event.name` beside the body, is taken without a word; another field
+    that no entry names is told (control)."""
+    environment, home = clean_environment(tmp_path), tmp_path / "home"
+    for words in (("accounts", "add", "me", "--plan", "api"), ("keys", "create", "--account", "me")):
+        done = run_program(*words, "--home", str(home), environment=environment, folder=tmp_path)
+    headers = {"authorization": f"Bearer {done.stdout.strip()}"}
+    with serving(home, tmp_path / "service", "--upstream", "rehearsal") as service:
+        for field, is_told in (("event.name", False), ("event.title", True)):
+            given = {"version": "1.0.0", field: "session"}
+            record = {
+                "body": {"stringValue": "bailee.session"},
+                "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in given.items()],
+            }
+            logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+            answer = httpx2.post(f"{service.url}/v1/logs", json=logs, headers=headers)
+            assert ("fields dropped" in answer.text) is is_told

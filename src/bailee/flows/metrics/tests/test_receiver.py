@@ -218,7 +218,8 @@ def test_control_without_the_catalogue(tmp_path: Path) -> None:
     home = tmp_path / "state"
     bearer = f"Bearer {make_key(home)}"
     changes = "from bailee.manifests import catalogues\n"
-    changes += "def admit(self, name, fields, *, today): return catalogues.Admitted(name, dict(fields), ())\n"
+    changes += "def admit(self, name, fields, *, today):\n"
+    changes += "    return catalogues.Admitted(name, dict(fields), frozenset())\n"
     changes += "catalogues.Catalogue.admit = admit\n"
     with serving(home, tmp_path, "--upstream", "rehearsal", changes=changes) as service:
         send_hostile(service, bearer)
