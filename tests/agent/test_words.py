@@ -17,14 +17,33 @@ def code(folder: Path, project: str, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_an_option_is_no_prompt(tmp_path: Path) -> None:
-    """`-p --json PROMPT` is answered with how it is written; written so it works (control)."""
-    status, _, told = code(tmp_path, "one", "code", "--model", "rehearsal", "-p", "--json", "rehearse greet")
-    assert status == 2
-    assert "bailee code --json -p PROMPT" in told
-    status, out, _ = code(tmp_path, "one", "code", "--model", "rehearsal", "--json", "-p", "rehearse greet")
-    assert status == 0
-    assert json.loads(out)
+@pytest.mark.parametrize(
+    "options", [("--json",), ("--output", "stream"), ("--output=json",), ("-c",), ("--mode", "plan")]
+)
+def test_an_option_is_no_prompt(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """An option where `-p` has its prompt is answered with how it is written."""
+    words = ("code", "--model", "rehearsal", "-p", *options, "rehearse greet")
+    status, out, told = code(tmp_path, "one", *words)
+    assert (status, out) == (2, "")
+    assert f"{options[0]} is taken for the prompt" in told
+    assert f"bailee code {options[0]} ... -p PROMPT" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--json", "-p", "rehearse greet"), '"Hello.'),
+        (("-p", "rehearse greet", "--json"), '"Hello.'),
+        (("-p", "--json is missing: rehearse greet"), "Hello."),
+        (("-p", "-- rehearse greet"), "Hello."),
+        (("-p", "- rehearse greet"), "Hello."),
+    ],
+)
+def test_control_a_prompt_may_begin_with_dashes(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    """Control: options before and after it are taken, and a prompt that only begins like one is a prompt."""
+    status, out, told = code(tmp_path, "one", "code", "--model", "rehearsal", *words)
+    assert status == 0, told
+    assert said in out
 
 
 def test_a_session_of_another_project_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,35 @@ if TYPE_CHECKING:
     from bailee.agent.work import Work
 
 LARGEST_INPUT = 1_000_000  # bytes
+PRINT = ("-p", "--print")
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell would tell it
 
 
+class _Code(click.Command):
+    """Tells an option that stands where `-p` has its prompt, before it is taken for that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; raises Problem."""
+        options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        for word, after in pairwise(args):
+            if word == "--":
+                break
+            # A prompt may begin with dashes; none is an option of this command to the letter.
+            if word in PRINT and after.partition("=")[0] in options and not any(map(str.isspace, after)):
+                raise Problem(
+                    f"{after} is taken for the prompt",
+                    where=word,
+                    fix=f"give options before it: bailee code {after} ... {word} PROMPT",
+                )
+        return super().parse_args(ctx, args)
+
+
 @click.command(
-    epilog="Exit codes: 0 done, 1 the model or a limit ended it, 2 a setting is wrong, 130 interrupted."
+    cls=_Code,
+    epilog="Exit codes: 0 done, 1 the model or a limit ended it, 2 a setting is wrong, 130 interrupted.",
 )
 @click.argument("prompt", required=False)
-@click.option(
-    "-p", "--print", "printed", metavar="PROMPT", help="Answer this prompt, print the answer, and end."
-)
+@click.option(*PRINT, "printed", metavar="PROMPT", help="Answer this prompt, print the answer, and end.")
 @click.option(
     "--output",
     type=click.Choice(["text", "json", "stream"]),
@@ -108,12 +128,6 @@ def code(
     arguments = ("--settings", given) if given else ()
     settings = read_settings(directory=folder, arguments=arguments, given=options)
     prompt, printed = (text and read_argument(text) for text in (prompt, printed))
-    if printed and printed.startswith("--"):
-        raise Problem(
-            f"{printed.split()[0]} is taken for the prompt",
-            where="-p",
-            fix="give the prompt after -p, options before it: bailee code --json -p PROMPT",
-        )
     if printed is None:
         interact(settings, folder, added, prompt, resume, is_continued, incognito=incognito, plain=plain)
         return
