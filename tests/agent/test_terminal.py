@@ -151,7 +151,7 @@ def test_the_survey_takes_no_key_that_was_meant_for_something_else(
         terminal.type("/rate 3")
         terminal.wait("Sent: 3, and nothing else.")
         terminal.type("/rate 2")
-        terminal.wait("Not sent")
+        terminal.wait("Not sent: this session was rated already.")
         terminal.press("C-d")
         terminal.wait_until_ended()
         told = run_program(

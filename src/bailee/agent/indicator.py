@@ -16,13 +16,13 @@ def tell_indicator(work: Work) -> str:
     if account is not None and work.account_doubt:
         since = f", as of {tell_minute(account.as_of)}"
     whose = f"{make_visible(account.name)} ({account.plan}{since})" if account else f"plan {context.plan}"
-    parts = [
-        f"mode {work.gate.mode}",
-        whose,
-        "rehearsal (offline)" if work.model_name == REHEARSAL else str(context.provider),
-        f"training {'on' if messages.trainable else 'off'}",
-        f"ZDR {'on' if context.zdr else 'off'}",
-        f"kept {messages.retention}, here {here}",
-        work.model_name,
-    ]
-    return " | ".join(parts)
+    if work.model_name == REHEARSAL:
+        terms = ["rehearsal (offline)", "the conversation goes nowhere", f"kept here {here}"]
+    else:
+        terms = [
+            str(context.provider),
+            f"training {'on' if messages.trainable else 'off'}",
+            f"ZDR {'on' if context.zdr else 'off'}",
+            f"kept {messages.retention}, here {here}",
+        ]
+    return " | ".join([f"mode {work.gate.mode}", whose, *terms, work.model_name])

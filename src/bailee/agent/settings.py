@@ -8,7 +8,7 @@ repository can only tighten: whoever wrote the repository may have written them.
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from bailee.manifests.settings import Source, read_sources
 from bailee.policy.contexts import Context, choose_provider
 from bailee.policy.layers import REPOSITORY, Layer, LayerName
 from bailee.policy.problems import Problem
+from bailee.policy.switches import find_meant
 
 AGENT = "bailee"
 DEFAULT_MODEL = "claude-sonnet-5-5"
@@ -236,7 +237,7 @@ def compose(
     manifest: Manifest, stated: Stated, layers: tuple[Layer, ...], environment: Mapping[str, str]
 ) -> Effective:
     """Compose what layers state into what is in force; pure."""
-    notices: list[str] = []
+    notices = [doubt for name in environment for doubt in _doubt(manifest, name, f"the environment: {name}")]
     ordered = sorted(stated, key=lambda one: _PRECEDENCE.index(one[0]))
     model = _first(ordered, "model", None)
     if model.value is None:
@@ -356,6 +357,7 @@ def _variables(manifest: Manifest, ordered: Stated, notices: list[str]) -> dict[
     found: dict[str, str] = {}
     for layer, place, settings in ordered:
         for name, value in settings.env.items():
+            notices.extend(_doubt(manifest, name, f"{place}: env.{name}"))
             if layer in REPOSITORY:
                 if name not in manifest.variables:
                     notices.append(f"{place}: env.{name} is ignored: a repository's file sets switches only")
@@ -363,6 +365,12 @@ def _variables(manifest: Manifest, ordered: Stated, notices: list[str]) -> dict[
             text = ("true" if value else "false") if isinstance(value, bool) else str(value)
             found.setdefault(name, text)
     return found
+
+
+def _doubt(manifest: Manifest, name: str, place: str) -> Iterator[str]:
+    """Give what is to be said of a variable that may be a misspelt switch: it stops nothing."""
+    if meant := find_meant(name, manifest.variables):
+        yield f"{place} is no switch and stops nothing; did you mean {meant}?"
 
 
 def make_schema() -> dict[str, Any]:

@@ -47,6 +47,7 @@ from bailee.agent.tools import TOOLS, Workspace
 from bailee.agent.tools.paths import Project
 from bailee.agent.tools.running import WITHHELD_FOR
 from bailee.agent.turns import Asks, Conversation, Gate, Model, compact, refuse_unasked, run_turn
+from bailee.characters import make_visible
 from bailee.flows.metrics.sender import Wire
 from bailee.flows.survey.ratings import Rating
 from bailee.flows.survey.sender import send_rating
@@ -256,7 +257,7 @@ class Work:
         self.metrics.begin_session(is_resumed=False)
 
     def resume_session(self, id: str) -> Kept:
-        """Go on with a session of this machine.
+        """Go on with a session of this machine; one of another folder is told.
 
         Raises:
             Problem: it is open elsewhere, or cannot be read.
@@ -270,6 +271,9 @@ class Work:
             raise
         self._take(id, lambda: self.cache.resume(id), kept.messages, journal)
         self.metrics.begin_session(is_resumed=True)
+        if kept.session.folder != str(self.folder):
+            place, here = make_visible(kept.session.folder), make_visible(str(self.folder))
+            self.warn(f"this session is of {place}; tools work in {here}")
         return kept
 
     def _take(

@@ -274,13 +274,8 @@ def preload(work: "Work") -> None:
 
 def find_session(work: "Work", resume: str | None, is_continued: bool) -> str | None:
     """Return the session to go on with; None for a new one; raises Problem."""
-    from bailee.characters import make_visible
-
     if resume:
-        found = work.cache.find(resume)
-        if found.folder != str(work.folder):
-            work.warn(f"this session is of {make_visible(found.folder)}; tools work in {work.folder}")
-        return found.id
+        return work.cache.find(resume).id
     if not is_continued:
         return None
     sessions, _ = work.cache.list(folder=work.folder)

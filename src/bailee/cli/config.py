@@ -99,8 +99,6 @@ def set_(key: str, value: str, layer: str) -> None:
     settings = read_settings(directory=folder)
     tell_notices(settings)
     click.echo(f"{path}: {key}", err=True)
-    if near := find_misspelt(key):
-        click.echo(f"note: {key} is no switch that is known; did you mean env.{near}?", err=True)
     if key in settings.values:
         fact = _fact(settings, key)
         click.echo(f"in force: {_written(fact['value'])} ({fact['layer']}: {fact['origin']})", err=True)
@@ -129,20 +127,6 @@ def schema() -> None:
     from bailee.agent.settings import make_schema
 
     echo_json(make_schema())
-
-
-def find_misspelt(key: str) -> str | None:
-    """Return the switch that somebody may have meant by a variable; None where it is one, or like none."""
-    import difflib
-
-    from bailee.agent.settings import AGENT
-    from bailee.manifests import load_manifest
-
-    name = key.removeprefix("env.")
-    known = load_manifest(AGENT).variables
-    if name == key or name in known:
-        return None
-    return next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.85)), None)
 
 
 def tell_notices(settings: "Effective") -> None:

@@ -256,7 +256,8 @@ def _head(message: "Message") -> str:
 def _visible(text: str) -> str:
     from bailee.characters import make_visible
 
-    return "\n".join(make_visible(line) for line in text.split("\n"))
+    # Line ends and tabs are what they are: no terminal obeys more in them, and code has them.
+    return "\n".join("\t".join(make_visible(part) for part in line.split("\t")) for line in text.split("\n"))
 
 
 def _fitted(text: str, width: int) -> str:

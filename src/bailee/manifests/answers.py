@@ -13,7 +13,7 @@ from bailee.policy.retention import Holding
 
 WIDTH = 100
 LABEL = 13
-ASSUMED = "assumed; say another with --as plan=..."
+ASSUMED = "assumed; of another: bailee explain --as plan=..."
 MARKS = {True: ("\x1b[32m", "allowed"), False: ("\x1b[31m", "refused")}
 
 

@@ -1,6 +1,7 @@
 """Environment variables that switch a flow off or select where the model is reached."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 
 import msgspec
@@ -10,6 +11,11 @@ from bailee.policy.problems import Problem
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+# How like two names are, as difflib tells it, where one is taken for a slip of the other. The likest that
+# means something else is Claude Code's DISABLE_UPGRADE_COMMAND: 0.857 of DISABLE_BUG_COMMAND.
+_LIKE = 0.87
 
 
 class Reading(StrEnum):
@@ -54,6 +60,17 @@ SELECTORS: Mapping[str, Provider] = {
     "CLAUDE_CODE_USE_BEDROCK": Provider.BEDROCK,
     "CLAUDE_CODE_USE_VERTEX": Provider.VERTEX,
 }
+
+
+def find_meant(name: str, known: Iterable[str]) -> str | None:
+    """Return the variable that somebody may have meant by another name; None where it is one, or like none.
+
+    Another program's own, such as `NX_DISABLE_TELEMETRY`, is meant as it stands.
+    """
+    names = set(known)
+    if name in names or any(name.endswith(f"_{one}") for one in names):
+        return None
+    return next(iter(get_close_matches(name.upper(), names, 1, cutoff=_LIKE)), None)
 
 
 def select_provider(variables: Mapping[str, str], *, where: str = "") -> Provider | None:
