@@ -79,6 +79,12 @@ def add(
         place = f" in {account.organization} ({account.role})" if account.organization else ""
         limit = f", records held at most {account.retention}" if account.retention else ""
         click.echo(f"Added {account.name}, plan {account.plan}{place}{limit}.")
+        if account.name != DEFAULT_NAME:
+            click.echo(
+                "It is its holder's, who alone approves logins of it. What proves the holder is a key that is "
+                f"handed over: bailee keys create --account {account.name} --for-holder",
+                err=True,
+            )
 
 
 @accounts.command(name="list")

@@ -4,21 +4,26 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import httpx2
+import pytest
 
 from counterparts.programs import run_program
 from counterparts.services import clean_environment, serving
+from counterparts.sinks import run_with_sink
 from counterparts.waiting import wait_for
 
 PAGE = Path(__file__).parents[5] / "docs" / "telemetry.md"
 
 
 def test_the_samples_for_curl_are_held(tmp_path: Path) -> None:
-    """The two commands of the page, with a key in place: both are taken, and read back."""
-    commands = re.findall(r"^    (curl (?:.*\\\n)*.*)$", PAGE.read_text(), re.MULTILINE)
-    assert len(commands) == 2
+    """The commands of the page, with a key in place: all are taken, and read back."""
+    (block,) = re.findall(r"^    curl .*?(?=\n\n)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    commands = re.split(r"^(?=    curl )", block, flags=re.MULTILINE)[1:]
+    assert len(commands) == 3
     environment, home = clean_environment(tmp_path), tmp_path / "home"
 
     def run(*words: str) -> str:
@@ -37,9 +42,38 @@ def test_the_samples_for_curl_are_held(tmp_path: Path) -> None:
                 text=True,
                 check=True,
             )
-            assert "error" not in done.stdout
-        assert "bailee.session" in run("metrics", "--json")
+            assert "rror" not in done.stdout
+        told = json.loads(run("metrics", "--json"))
+        assert {one["name"] for one in told["usage"]} == {"bailee.turn", "bailee.session"}
+        assert told["dropped"] == {}
         assert "ValueError" in run("errors", "list", "--json")
+
+
+# Puts address and key of the run around it into a sample, and runs that.
+RUN_SAMPLE = """
+import os, sys
+from pathlib import Path
+place = os.environ["BAILEE_SERVICE"].removeprefix("http://")
+sample = Path(sys.argv[1]).read_text().replace("127.0.0.1:8787", place)
+exec(compile(sample.replace("KEY", os.environ["ANTHROPIC_AUTH_TOKEN"]), sys.argv[1], "exec"))
+"""
+
+
+@pytest.mark.parametrize(("maker", "shown"), [("statsig", "bailee.turn"), ("sentry_sdk", "ValueError")])
+def test_the_samples_in_python_are_held(tmp_path: Path, maker: str, shown: str) -> None:
+    """With the SDKs as their makers ship them, where no route leads out: both are held, and read back."""
+    found = re.search(
+        rf"^    (?:from|import) {maker}\b.*?(?=\n\n\S)", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert found
+    (tmp_path / "sample.py").write_text(dedent(found[0]))
+    environment = clean_environment(tmp_path, BAILEE_HOME=str(tmp_path / "home"))
+    run = [sys.executable, "-m", "bailee", "run", "--upstream", "rehearsal", "--nonessential", "--"]
+    command = [*run, sys.executable, "-c", RUN_SAMPLE, str(tmp_path / "sample.py")]
+    seen = run_with_sink(command, tmp_path, environment)
+    assert seen.status == 0, seen.stderr
+    words = ("metrics",) if maker == "statsig" else ("errors", "list")
+    assert shown in run_program(*words, "--json", environment=environment, folder=tmp_path).stdout
 
 
 def test_what_was_dropped_is_counted_where_it_can_be_read(tmp_path: Path) -> None:
