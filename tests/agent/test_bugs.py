@@ -353,8 +353,10 @@ def test_control_without_a_switch_it_is_on(tmp_path: Path, scanner_rules: Path, 
     """Control: where nothing forbids it the service is asked; without one there is nowhere to send it."""
     with work_in(tmp_path, scanner_rules, reach(service)) as work:
         assert BugReporter(work).ask_offer().retention == "5y"
-    with work_in(tmp_path, scanner_rules) as work, pytest.raises(Problem, match="no Bailee service"):
+    with work_in(tmp_path, scanner_rules) as work, pytest.raises(Problem, match="no Bailee service") as told:
         BugReporter(work).ask_offer()
+    assert "bailee login" in told.value.fix
+    assert "bailee run -- bailee code" in told.value.fix
 
 
 def test_zero_data_retention_is_named(tmp_path: Path, scanner_rules: Path, service: Service) -> None:

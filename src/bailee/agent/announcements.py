@@ -77,8 +77,9 @@ def introduce(work: Work) -> list[str]:
     ]
     if work.decision(FlowId.METRICS).allowed:
         lines.append(
-            "From the next start on the agent sends counts, such as how long answers take, to the "
-            "Bailee service that it runs with. See: bailee telemetry preview. Off: bailee telemetry off"
+            "From the next start on the agent sends counts, such as how long answers take, to the Bailee "
+            "service that started it or that it is logged in to; without one they stay here. "
+            "See: bailee telemetry status. Off: bailee telemetry off"
         )
     if work.service is not None and work.decision(FlowId.SURVEY).allowed:
         lines.append(
