@@ -39,6 +39,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         firewall: the rules, as `nft -f` reads them.
         filter: the filter of system calls; empty for none (a negative control's only).
         hidden: folders and files of which the command sees nothing.
+        processes: how many there may be at once, where the kernel counts them for each namespace; 0 for no limit.
         all_users: whether root keeps what it may do to other users' files.
         gives_up_rights: whether the command has fewer rights than what makes its boundary (off in a negative
             control only).
@@ -48,6 +49,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     firewall: str
     filter: bytes
     hidden: tuple[str, ...] = ()
+    processes: int = 0
     all_users: bool = True
     gives_up_rights: bool = True
 
@@ -85,11 +87,13 @@ class Enclosure:
         folder: Path,
         *,
         output: IO[bytes] | None = None,
+        channel: socket.socket | None = None,
     ) -> dict[str, socket.socket]:
         """Make everything but the command, and return the listeners by name.
 
         Args:
             output: where the command's output goes, standard error included; by default where ours goes.
+            channel: what the command has as its standard input, to be asked by it.
 
         Raises:
             Problem: a step failed; nothing of it is left then, and the command has not begun.
@@ -100,7 +104,7 @@ class Enclosure:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(INIT), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=None if output is None else subprocess.DEVNULL,
+                stdin=_choose_input(output, channel),
                 stdout=output,
                 stderr=output,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
@@ -113,6 +117,7 @@ class Enclosure:
             "firewall": self._layout.firewall,
             "filter": self._layout.filter.hex(),
             "hidden": list(self._layout.hidden),
+            "processes": self._layout.processes,
             "all_users": self._layout.all_users,
             "gives_up_rights": self._layout.gives_up_rights,
             "listeners": [msgspec.to_builtins(one) for one in self._layout.listeners],
@@ -194,6 +199,12 @@ class Enclosure:
                 yield json.loads(line)
 
 
+def _choose_input(output: IO[bytes] | None, channel: socket.socket | None) -> int | None:
+    if channel is not None:
+        return channel.fileno()
+    return None if output is None else subprocess.DEVNULL
+
+
 def check_descriptors() -> None:
     """Refuse to hand on a network as standard input or output: an open connection knows no boundary.
 
@@ -221,6 +232,7 @@ def make_layout(
     *,
     service_port: int | None,
     hidden: Sequence[str] = (),
+    processes: int = 0,
     ports: tuple[int, int, int],
 ) -> Layout:
     """Return the layout of every boundary.
@@ -243,4 +255,5 @@ def make_layout(
         firewall=write_firewall(tuple(watched)),
         filter=means.filter,
         hidden=tuple(hidden),
+        processes=processes,
     )

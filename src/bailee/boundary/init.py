@@ -89,6 +89,7 @@ ROOT_KEEPS = (
     CAP_SETFCAP,  # without, nothing inside can make a namespace that has a root, as bubblewrap does
 )
 LAST_CAP = 40
+PER_NAMESPACE, FEWEST_PIDS = (6, 14), 301  # of kernel.pid_max, kernel/pid.c
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT)
@@ -247,6 +248,7 @@ def set_up(asked: Asked) -> list[tuple[str, socket.socket]]:
     keep_for_programs(CAP_NET_ADMIN)
     mount("mounts", None, "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    limit_processes(asked["processes"])
     for path in (*READ_ONLY, *map(os.path.realpath, READ_ONLY_NAMES)):
         if os.path.exists(path):
             make_read_only(path)
@@ -259,6 +261,16 @@ def set_up(asked: Asked) -> list[tuple[str, socket.socket]]:
         if family == "-4" or os.path.exists("/proc/net/if_inet6"):
             spawn("route", [asked["ip"], family, "route", "add", "local", "default", "dev", "lo"], "")
     return [(one["name"], open_listener(one)) for one in asked["listeners"]]
+
+
+def limit_processes(most: int) -> None:
+    """Let no more processes be made than these, threads included, where that is a namespace's own affair.
+
+    Since Linux 6.14; before, the same file is the whole machine's.
+    """
+    release = os.uname().release.split(".")
+    if most and (int(release[0]), int(release[1].split("-")[0])) >= PER_NAMESPACE:
+        write("processes", "/proc/sys/kernel/pid_max", str(max(most, FEWEST_PIDS)))
 
 
 def keep_for_programs(capability: int) -> None:

@@ -18,9 +18,10 @@ import msgspec
 
 from bailee.files import replace_file
 from bailee.policy.problems import Problem
+from bailee.sandbox.machines import Limits
 
 FOLDER = "cloud"
-RECORD, LOG, INBOX, LOCK, WORK, STAGE = "session.json", "log", "inbox", "lock", "work", "stage"
+RECORD, LOG, INBOX, LOCK, WORK = "session.json", "log", "inbox", "lock", "work"
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -52,6 +53,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         exposed: names of secrets that it gets as variables.
         reason: why it ended, in words.
         receipt: of the flows of its last run, as JSON.
+        limits: what its machine may take.
         created_ms, changed_ms: milliseconds since 1970 UTC.
     """
 
@@ -75,6 +77,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     changed_ms: int
     receipt: str = ""
+    limits: Limits = Limits()
 
 
 class Sessions:

@@ -6,16 +6,19 @@ its own folder to write to, and no home, no mail, no spool, no other session.
 
 import os
 import shutil
+import socket
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bailee.boundary.means import Means, tell_step
+from bailee.boundary.means import Means, find_means, tell_step
+from bailee.sandbox.machines import WORK, Begin, Kind, Machine, Spec
 
 # Programs and what they are made of.
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
 # Of the settings of the machine what a program needs to run at all, and nothing that opens anything.
-_SETTINGS = (
+SETTINGS = (
     *(
         "alternatives",
         "ca-certificates",
@@ -29,7 +32,45 @@ _SETTINGS = (
     *("services", "shells", "ssl", "terminfo", "timezone", "debian_version", "os-release", "bash.bashrc"),
 )
 _ENDINGS = ("key", "private")
-WORK = "/session"
+GUEST = Path(__file__).with_name("guest.py")
+
+
+class Namespaces:
+    """Makes machines of namespaces."""
+
+    kind = Kind.NAMESPACE
+    address = "127.0.0.1"
+
+    def check(self) -> None:
+        """Raise Problem where no such machine can be made here."""
+        if not find_means().bwrap:
+            raise tell_step("bubblewrap", "bwrap is not installed")
+
+    def create(self, spec: Spec, begin: Begin) -> Machine:
+        """Make a machine; its disk is a folder."""
+        command = [sys.executable, "-I", "-S", str(GUEST), "0"]
+        words = write_machine(
+            find_means(),
+            command,
+            spec.folder,
+            tools=list_tools(spec.program),
+            memory_bytes=spec.limits.memory_mb * 1_000_000,
+        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            enclosure = begin(words, theirs)
+        return Machine(enclosure, ours, copy_disk=lambda target: copy_folder(spec.folder, target))
+
+
+def copy_folder(folder: Path, target: Path) -> None:
+    """Copy what somebody else wrote, links as links."""
+    shutil.copytree(folder, target, symlinks=True, ignore=_ignore_special)
+
+
+def _ignore_special(folder: str, names: list[str]) -> list[str]:
+    modes = {name: os.lstat(f"{folder}/{name}").st_mode for name in names}
+    kept = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+    return [name for name, mode in modes.items() if not any(is_one(mode) for is_one in kept)]
 
 
 def list_tools(command: str) -> list[Path]:
@@ -49,6 +90,8 @@ def write_machine(
     *,
     readable: Iterable[str] = (),
     tools: Iterable[Path] = (),
+    devices: Iterable[str] = (),
+    memory_bytes: int = 2_000_000_000,
 ) -> list[str]:
     """Return the command that runs a command in a machine.
 
@@ -56,6 +99,8 @@ def write_machine(
         folder: the session's own, there as `/session`.
         readable: folders that are shown as they lie.
         tools: see `list_tools`.
+        devices: besides those that every program needs.
+        memory_bytes: what may lie in its folders of memory, each.
 
     Raises:
         Problem: bubblewrap is missing.
@@ -70,7 +115,7 @@ def write_machine(
             words += ["--symlink", str(path.readlink()), name]
         elif path.is_dir():
             words += ["--ro-bind", name, name]
-    for name in _SETTINGS:
+    for name in SETTINGS:
         if (Path("/etc") / name).exists():
             words += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     for name in _ENDINGS:
@@ -78,7 +123,9 @@ def write_machine(
             words += ["--tmpfs", f"/etc/ssl/{name}"]
     words += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
     for name in ("/tmp", "/var/tmp", "/run"):  # noqa: S108 - they are made empty
-        words += ["--tmpfs", name]
+        words += ["--size", str(memory_bytes), "--tmpfs", name]
+    for device in devices:
+        words += ["--dev-bind", device, device]
     for one in tools:
         words += ["--ro-bind", str(one), str(one)]
     for place in readable:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import ssl
 import threading
 from collections import Counter
@@ -23,6 +24,7 @@ from bailee.flows.web.placeholders import Secret, Secrets
 from bailee.flows.web.receiver import begin_log, end_log, read_rows
 from bailee.flows.web.rules import Rules
 from bailee.policy.problems import Problem
+from bailee.sandbox.machines import Isolation, Machine, Spec
 from bailee.sealing.wrapping import KeyWrapper
 from bailee.service.scratch import Scratch
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.5
 SERVICE_RULE = "the service"
-PROXY_URL = "http://127.0.0.1:{port}"
+PROXY_URL = "http://{address}:{port}"
+AUTHORITIES = "/run/authorities.pem"  # in a machine
 LOOPBACK = "localhost,127.0.0.1,::1"
 # What programs and libraries read for the proxy, and for authorities; Node's adds to its own.
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -110,8 +113,6 @@ class Surroundings:
         service_url: where the service is.
         make_rules: makes the rules, with what a file says.
         means: None for a run that nothing holds.
-        machine: writes the command that runs another in a machine of its own, given the folders that have to
-            be readable there; the home, which is not in it, is not hidden besides.
         secrets: besides those of the file.
     """
 
@@ -128,10 +129,8 @@ class Surroundings:
         key_id: str,
         wrapper: KeyWrapper,
         environment: Mapping[str, str],
-        machine: "Callable[[Sequence[str], Sequence[str]], list[str]] | None" = None,
         secrets: Sequence[Secret] = (),
     ) -> None:
-        self._machine = machine
         self._home = home
         self._run = run
         self._make_rules = make_rules
@@ -162,13 +161,12 @@ class Surroundings:
         """
         assert self._means is not None
         ports = free_ports(self._service[1])
-        hidden = [] if self._machine else [str(self._home)]
-        layout = make_layout(self._means, service_port=self._service[1], hidden=hidden, ports=ports)
+        layout = make_layout(
+            self._means, service_port=self._service[1], hidden=[str(self._home)], ports=ports
+        )
         enclosure = Enclosure(self._means, layout)
-        inside = self._prepare_environment(environment, PROXY_URL.format(port=ports[0]))
+        inside = self._lead(environment, PROXY_URL.format(address="127.0.0.1", port=ports[0]))
         words = self._confine(command, folder) if self._is_confined else command
-        if self._machine is not None:
-            words = self._machine(command, (str(self._folder.path),))
         listeners = enclosure.prepare(words, inside, folder)
         way_out = self._make_exit()
         try:
@@ -183,10 +181,46 @@ class Surroundings:
         finally:
             way_out.end()
 
+    @contextlib.contextmanager
+    def holding(self, isolation: Isolation, spec: Spec) -> Iterator[Machine]:
+        """Give a machine inside the boundary, and destroy it at the end.
+
+        Raises:
+            Problem: the machine or its boundary cannot be made.
+        """
+        assert self._means is not None
+        # The home is not hidden here: nothing of it is in a machine but the disk, which lies in it.
+        layout = make_layout(
+            self._means,
+            service_port=self._service[1],
+            ports=free_ports(self._service[1]),
+            processes=spec.limits.processes,
+        )
+        enclosure = Enclosure(self._means, layout)
+        way_out = self._make_exit()
+
+        def begin(words: Sequence[str], channel: socket.socket) -> Enclosure:
+            least = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+            way_out.start(enclosure.prepare(words, least, self._folder.path, channel=channel))
+            enclosure.go()
+            return enclosure
+
+        machine = None
+        try:
+            machine = isolation.create(spec, begin)
+            with self._watching(way_out):
+                machine.wait_ready()
+                if self._authority is not None:
+                    machine.put(AUTHORITIES, self._read_authorities({}), mode=0o644)
+                yield machine
+        finally:
+            if machine is not None:
+                machine.destroy()
+            way_out.end()
+
     def run_unenforced(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Ended:
         """Run a command that is only led to the proxy, and may go past it."""
         import secrets
-        import socket
         import subprocess
 
         credential = f"run:{secrets.token_urlsafe(24)}"
@@ -197,9 +231,7 @@ class Surroundings:
         try:
             with self._watching(way_out):
                 try:
-                    process = subprocess.Popen(
-                        command, env=self._prepare_environment(environment, url), cwd=folder
-                    )
+                    process = subprocess.Popen(command, env=self._lead(environment, url), cwd=folder)
                 except FileNotFoundError:
                     return Ended(127, None, "not found")
                 except OSError as error:
@@ -248,7 +280,20 @@ class Surroundings:
             credential=credential,
         )
 
-    def _prepare_environment(self, environment: Mapping[str, str], url: str) -> dict[str, str]:
+    def lead_machine(self, environment: Mapping[str, str], address: str) -> dict[str, str]:
+        """Return an environment for a machine that leads to the proxy and has placeholders where secrets are.
+
+        Args:
+            address: where the machine finds the boundary's loopback.
+        """
+        url = PROXY_URL.format(address=address, port=free_ports(self._service[1])[0])
+        inside = self._lead(environment, url, AUTHORITIES)
+        inside["NO_PROXY"] = inside["no_proxy"] = ",".join(dict.fromkeys((*LOOPBACK.split(","), address)))
+        return inside
+
+    def _lead(
+        self, environment: Mapping[str, str], url: str, authorities: str | None = None
+    ) -> dict[str, str]:
         inside = dict(environment)
         inside |= dict.fromkeys(PROXY_VARIABLES, url)
         inside["NO_PROXY"] = inside["no_proxy"] = LOOPBACK
@@ -257,10 +302,16 @@ class Surroundings:
         for secret in self._secrets:
             inside[secret.name] = secret.placeholder
         if self._authority is not None:
-            path = self._folder.path / "authorities.pem"
-            path.write_bytes(_read_authorities(environment) + self._authority.certificate)
-            inside |= dict.fromkeys(AUTHORITY_VARIABLES, str(path))
+            if authorities is None:
+                path = self._folder.path / "authorities.pem"
+                path.write_bytes(self._read_authorities(environment))
+                authorities = str(path)
+            inside |= dict.fromkeys(AUTHORITY_VARIABLES, authorities)
         return inside
+
+    def _read_authorities(self, environment: Mapping[str, str]) -> bytes:
+        assert self._authority is not None
+        return _read_authorities(environment) + self._authority.certificate
 
     def _confine(self, command: Sequence[str], folder: Path) -> list[str]:
         from bailee.boundary.confinement import write_confinement

@@ -4,9 +4,8 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bailee.accounts.tables import KeyOrigin
 from bailee.boundary.declarations import make_rules
 from bailee.boundary.means import find_means
 from bailee.cloud.networks import TRUSTED, Network
-from bailee.cloud.records import ENDED, STAGE, WORK, CloudSession, Sessions, State
+from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
 from bailee.flows.git.access import Access, Attached, place_of
 from bailee.flows.git.grants import grant, withdraw_grant
 from bailee.flows.git.receiver import BASE
@@ -32,23 +31,25 @@ from bailee.manifests.loading import fill
 from bailee.policy.contexts import Context
 from bailee.policy.plans import Location, Provider
 from bailee.policy.problems import Problem
-from bailee.sandbox.namespaces import WORK as INSIDE
-from bailee.sandbox.namespaces import list_tools, write_machine
+from bailee.sandbox.machines import WORK as INSIDE
+from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
+from bailee.service.cloud_limits import Watch
+from bailee.service.isolations import make_isolation
 from bailee.service.launching import running_service
 from bailee.service.receipts import anchor, make_receipt
 from bailee.service.repositories import list_owners
 from bailee.service.running import Running, find_running
 from bailee.vault.store import open_keys, open_vault
 
-GUEST = Path(__file__).parents[1] / "cloud" / "guest.sh"
-_STAGES = {"cloning": State.CLONING, "working": State.WORKING, "pushing": State.PUSHING}
-_LOOK_SECONDS = 0.2
-# What guest.sh ends with where it is not the agent's own status.
+SCRIPT = Path(__file__).parents[1] / "cloud" / "work.sh"
+REPOSITORY = f"{INSIDE}/repository"
+# What a machine does around the agent's own work, and what it is called where it goes wrong.
+_CLONE, _PREPARE, _PUSH = "clone", "prepare", "push"
 _FAULTS = {
-    101: "the repository could not be cloned",
-    102: "the set-up script failed",
-    103: "the work could not be pushed",
+    _CLONE: "the repository could not be cloned",
+    _PREPARE: "the set-up script failed",
+    _PUSH: "the work could not be pushed",
 }
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
@@ -82,7 +83,7 @@ class Driver:
         self._id = id
         self._inherited = inherited
         self._sessions = Sessions(home)
-        self._is_late = False
+        self._cut = ""  # why the turn ended before its work had
         self._folder = self._sessions.folder(id)
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
@@ -94,7 +95,7 @@ class Driver:
         Raises:
             Problem: another process drives it.
         """
-        with self._sessions.driving(self._id):
+        with self._sessions.driving(self._id), _heeding(self._stop):
             try:
                 return self._drive(only_saves=only_saves)
             except Problem as problem:
@@ -109,20 +110,19 @@ class Driver:
             session = self._sessions.look(self._id)
             waiting = session.turns[session.answered :]
             if only_saves:
-                status = self._turn(session, None)
-                return self._end(State.STOPPED, "its work was saved" if status == 0 else _tell(status))
+                fault = self._turn(session, None)
+                return self._end(State.STOPPED, fault or "its work was saved")
             if not waiting:
                 return self._end(State.DONE, "")
-            status = self._turn(session, waiting[0])
+            fault = self._turn(session, waiting[0])
             self._change(answered=session.answered + 1)
-            if self._is_late or self._is_stopped:
-                reason = f"its {session.seconds} s were over" if self._is_late else "it was stopped"
-                return self._end(State.STOPPED, reason)
-            if status:
-                return self._end(State.FAILED, _tell(status))
+            if self._cut:
+                return self._end(State.STOPPED, self._cut)
+            if fault:
+                return self._end(State.FAILED, fault)
 
-    def _turn(self, session: CloudSession, prompt: str | None) -> int:
-        """Let the machine work on a prompt, or only save what is there; return its status."""
+    def _turn(self, session: CloudSession, prompt: str | None) -> str:
+        """Let the machine work on a prompt, or only save what is there; return what went wrong."""
         directory = open_directory(self._home)
         holder = directory.get(session.account)
         try:
@@ -156,7 +156,7 @@ class Driver:
         run: str,
         key: str,
         token: str,
-    ) -> int:
+    ) -> str:
         provider = Provider(service.upstream) if service.upstream in set(Provider) else Provider.ANTHROPIC
         manifest = load_manifest(session.agent if session.agent in AGENTS else "bailee")
         command = (
@@ -165,7 +165,9 @@ class Driver:
         means = find_means()
         keys = open_keys(self._home)
         held = self._open_secrets(holder, session.repository)
-        environment = self._write_environment(session, prompt or "", manifest, provider, service, token)
+        isolation = make_isolation(Kind(session.isolation), _say_line)
+        url = service.url.replace("127.0.0.1", isolation.address)
+        environment = self._write_environment(session, prompt or "", manifest, provider, url, token)
         # What a machine needs to work at all stands above a secret of the same name.
         exposed = {name: value for name, (known, value) in held.items() if known.is_exposed}
         environment = exposed | environment
@@ -180,18 +182,18 @@ class Driver:
             key_id=key,
             wrapper=keys.wrapper,
             environment={},
-            machine=lambda words, readable: write_machine(
-                means, words, self._folder / WORK, readable=readable, tools=list_tools(command[0])
-            ),
             secrets=_bind(held),
         )
         keys.close()
-        (self._folder / WORK / "home").mkdir(exist_ok=True)
         started = datetime.now(UTC)
-        with self._watching(session.seconds):
-            ended = surroundings.run(
-                ["sh", "-c", GUEST.read_text(), "guest", *command], environment, self._folder
-            )
+        spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
+        with surroundings.holding(isolation, spec) as machine:
+            inside = surroundings.lead_machine(environment, isolation.address)
+            deadline = time.monotonic() + session.seconds
+            watch = Watch(machine.process_id, isolation.kind, spec, deadline, self._is_stopped)
+            status, fault = self._work(machine, watch, session, inside, None if prompt is None else command)
+            self._cut = watch.reason
+            ended = machine.destroy()
         made = make_receipt(
             open_vault(self._home),
             key_id=key,
@@ -201,12 +203,54 @@ class Driver:
             account=holder.name,
             upstream=service.upstream,
             started=started,
-            exit_status=ended.status,
+            exit_status=status,
             boundary=surroundings.tell(ended),
         )
         made = anchor(self._home, holder.id, made)
         self._change(receipt=msgspec.json.encode(made).decode())
-        return ended.status
+        return fault
+
+    def _work(
+        self,
+        machine: Machine,
+        watch: Watch,
+        session: CloudSession,
+        environment: Mapping[str, str],
+        command: list[str] | None,
+    ) -> tuple[int, str]:
+        """Do what a turn asks, and return the agent's status with what went wrong."""
+
+        def exec(words: list[str], folder: str = INSIDE) -> int:
+            ended = machine.exec(words, environment, folder, say=_say, is_over=watch.is_over)
+            return 128 + signal.SIGTERM if ended is None else ended
+
+        def run_script(step: str) -> bool:
+            return exec(["sh", "-c", SCRIPT.read_text(), "sh", step]) == 0
+
+        if not self._is_cloned(machine):
+            self._change(state=State.CLONING)
+            exec(["mkdir", "-p", f"{INSIDE}/home"])
+            for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
+                if not run_script(step):
+                    return 1, _FAULTS[step]
+            machine.put(f"{INSIDE}/{_MARK}", b"")
+        status = 0
+        if command is not None:
+            self._change(state=State.WORKING)
+            status = exec(command, REPOSITORY)
+        if watch.reason:
+            return status, watch.reason
+        self._change(state=State.PUSHING)
+        if not run_script(_PUSH):
+            return status, _FAULTS[_PUSH]
+        return status, f"the agent ended with {status}" if status else ""
+
+    def _is_cloned(self, machine: Machine) -> bool:
+        try:
+            machine.get(f"{INSIDE}/{_MARK}", most=0)
+        except NotAnswered:
+            return False
+        return True
 
     # --- What a session has ---
 
@@ -227,7 +271,7 @@ class Driver:
         prompt: str,
         manifest: Manifest,
         provider: Provider,
-        service: Running,
+        url: str,
         token: str,
     ) -> dict[str, str]:
         """Return all that a machine has in its environment; nothing of this process's is in it but PATH."""
@@ -237,7 +281,7 @@ class Driver:
         set_here = {**launch.environment.get(provider, {}), **launch.telemetry, **launch.essential_only}
         parts = session.repository.partition("://")
         host = parts[2].partition("/")[0]
-        inside = f"{service.url}{BASE}{host}/"
+        inside = f"{url}{BASE}{host}/"
         basic = base64.b64encode(f"session:{token}".encode()).decode()
         return {
             "PATH": self._inherited.get("PATH", os.defpath),
@@ -246,15 +290,14 @@ class Driver:
             "TERM": "dumb",
             "USER": "session",
             **{
-                name: fill(value, url=service.url, key=token, account=session.account)
+                name: fill(value, url=url, key=token, account=session.account)
                 for name, value in set_here.items()
             },
-            "BAILEE_SERVICE": service.url,
+            "BAILEE_SERVICE": url,
             "BAILEE_REPOSITORY": session.repository,
             "BAILEE_BASE": session.base,
             "BAILEE_BRANCH": session.branch,
             "BAILEE_SETUP": session.setup,
-            "BAILEE_STAGE": f"{INSIDE}/{STAGE}",
             "BAILEE_PROMPT": prompt,
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_AUTHOR_NAME": "Bailee session",
@@ -264,7 +307,7 @@ class Driver:
             "GIT_CONFIG_COUNT": "2",
             "GIT_CONFIG_KEY_0": f"url.{inside}.insteadOf",
             "GIT_CONFIG_VALUE_0": f"{parts[0]}://{host}/",
-            "GIT_CONFIG_KEY_1": f"http.{service.url}{BASE}.extraHeader",
+            "GIT_CONFIG_KEY_1": f"http.{url}{BASE}.extraHeader",
             "GIT_CONFIG_VALUE_1": f"Authorization: Basic {basic}",
             "GH_TOKEN": "proxy-injected",
         }
@@ -290,37 +333,9 @@ class Driver:
 
     # --- How it goes ---
 
-    @contextlib.contextmanager
-    def _watching(self, seconds: int) -> Iterator[None]:
-        """Write down the stage that the machine tells, and end it when its time is over or it is stopped."""
-        done = threading.Event()
-        stage = self._folder / WORK / STAGE
-        stage.unlink(missing_ok=True)
+    def _stop(self) -> None:
+        (self._folder / "stop").touch(mode=0o600)
 
-        def watch() -> None:
-            told = ""
-            deadline = time.monotonic() + seconds
-            while not done.wait(_LOOK_SECONDS):
-                if time.monotonic() > deadline or self._is_stopped:
-                    self._is_late = not self._is_stopped
-                    os.kill(os.getpid(), signal.SIGTERM)  # passed on to the machine
-                    return
-                # What stands there is the machine's word, and nothing but a word is taken from it.
-                with contextlib.suppress(OSError, Problem):
-                    now = _read_word(stage)
-                    if now != told and now in _STAGES:
-                        told = now
-                        self._change(state=_STAGES[now])
-
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watching.join()
-
-    @property
     def _is_stopped(self) -> bool:
         return (self._folder / "stop").exists()
 
@@ -333,12 +348,6 @@ class Driver:
         return self._change(state=state, reason=reason)
 
 
-def _read_word(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(20).decode("ascii", "replace").strip()
-
-
 def _bind(held: Mapping[str, tuple[StoredSecret, str]]) -> list[Secret]:
     """Return the secrets that a machine sees placeholders of."""
     return [
@@ -348,5 +357,28 @@ def _bind(held: Mapping[str, tuple[StoredSecret, str]]) -> list[Secret]:
     ]
 
 
-def _tell(status: int) -> str:
-    return _FAULTS.get(status, f"the agent ended with {status}")
+def _find_program(agent: str) -> str:
+    """Return the program that a machine needs besides its own and Bailee's."""
+    return "claude" if agent == "claude-code" else ""
+
+
+def _say(data: bytes) -> None:
+    """Let what a machine says go to the log."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _say_line(what: str) -> None:
+    _say(f"bailee: {what}\n".encode())
+
+
+@contextlib.contextmanager
+def _heeding(stop: Callable[[], None]) -> Iterator[None]:
+    """Let signals that ask for the end stop a session, so that its machine ends as when it is stopped."""
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, frame: stop()) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -16,6 +16,8 @@ from bailee.cloud.records import LOG, CloudSession, Sessions, State
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
+from bailee.sandbox.machines import Limits
+from bailee.service.isolations import choose_kind
 
 STOP_SECONDS = 30.0
 MOST_RUNNING = 50  # at once on a home
@@ -36,7 +38,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         allow: hosts besides those of the network's level.
         setup: a script that runs first.
         seconds: how long a turn may take.
+        isolation: what its machine is made of; `auto` for the strongest that can be made here.
         traffic_mb: how much it may send to each host.
+        memory_mb, processors, disk_mb, processes: see `machines.Limits`.
     """
 
     repository: Short
@@ -44,12 +48,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     base: Short = ""
     branch: Short = ""
     agent: Short = "bailee"
-    isolation: Literal["auto", "namespace"] = "auto"
+    isolation: Literal["auto", "vm", "container", "namespace"] = "auto"
     network: Literal["none", "trusted", "custom"] = "none"
     allow: tuple[Short, ...] = ()
     setup: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
     seconds: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 3600
     traffic_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
+    memory_mb: Annotated[int, msgspec.Meta(ge=256, le=1_000_000)] = 2000
+    processors: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
+    disk_mb: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 10_000
+    processes: Annotated[int, msgspec.Meta(ge=301, le=100_000)] = 1000
 
 
 def check_order(order: Order) -> None:
@@ -71,6 +79,7 @@ def check_order(order: Order) -> None:
     for host in order.allow:
         read_rule(host, "--allow")
     find_means()
+    choose_kind(order.isolation)
 
 
 def check_text(text: str, *, where: str) -> None:
@@ -145,7 +154,7 @@ def begin(
         base=order.base,
         branch=order.branch or f"{BRANCH_START}{id}",
         agent=order.agent,
-        isolation="namespace",
+        isolation=choose_kind(order.isolation),
         network=order.network,
         upstream=upstream,
         allow=order.allow,
@@ -156,6 +165,12 @@ def begin(
         answered=0,
         state=State.STARTING,
         reason="",
+        limits=Limits(
+            memory_mb=order.memory_mb,
+            processors=order.processors,
+            disk_mb=order.disk_mb,
+            processes=order.processes,
+        ),
         created_ms=now,
         changed_ms=now,
     )

@@ -1,0 +1,71 @@
+"""Ends a session's turn when its time is over, when somebody stops it, and when it takes more than it may."""
+
+import time
+from collections.abc import Callable
+
+from bailee.sandbox.machines import Kind, Spec
+from bailee.sandbox.usage import measure_disk, measure_usage
+
+_USAGE_SECONDS, _DISK_SECONDS = 0.5, 2.0
+# Of its time a watch spends no more than a twentieth on looking at the files of a disk.
+_DISK_SHARE = 20
+
+
+class Watch:
+    """Tells whether a turn is over, and why.
+
+    A virtual machine has its limits of itself: memory, processors and a disk of its own size. The others are looked
+    at twice a second, so that for so long they may take more.
+
+    Args:
+        process: that everything of the machine is below.
+        deadline: on the clock.
+    """
+
+    def __init__(
+        self,
+        process: int,
+        kind: Kind,
+        spec: Spec,
+        deadline: float,
+        is_stopped: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._process = process
+        self._is_watched = kind is not Kind.VM
+        self._spec = spec
+        self._deadline = deadline
+        self._is_stopped = is_stopped
+        self._clock = clock
+        self._begun = clock()
+        self._next_usage = self._next_disk = self._begun
+        self.reason = ""
+
+    def is_over(self) -> bool:
+        """Tell whether the turn is over; `reason` is why."""
+        if not self.reason:
+            self.reason = self._look()
+        return bool(self.reason)
+
+    def _look(self) -> str:
+        now = self._clock()
+        if self._is_stopped():
+            return "it was stopped"
+        if now > self._deadline:
+            return f"its {self._deadline - self._begun:.0f} s were over"
+        if not self._is_watched:
+            return ""
+        limits = self._spec.limits
+        if now >= self._next_usage:
+            self._next_usage = now + _USAGE_SECONDS
+            usage = measure_usage(self._process)
+            if usage.memory_bytes > limits.memory_mb * 1_000_000:
+                return f"it took more than its {limits.memory_mb} MB of memory"
+            if usage.processes > limits.processes:
+                return f"it had more than its {limits.processes} processes"
+        if now >= self._next_disk:
+            taken = measure_disk(self._spec.folder)
+            self._next_disk = now + max(_DISK_SECONDS, _DISK_SHARE * (self._clock() - now))
+            if taken > limits.disk_mb * 1_000_000:
+                return f"it wrote more than its {limits.disk_mb} MB of disk"
+        return ""

@@ -1,0 +1,50 @@
+"""The kinds of machine that there are here, and which one a session gets."""
+
+from collections.abc import Callable, Iterable
+
+from bailee.policy.problems import Problem
+from bailee.sandbox.machines import Isolation, Kind
+
+AUTO = "auto"
+CHOICES = (AUTO, *(kind.value for kind in Kind))
+
+
+def make_isolation(kind: Kind, tell: Callable[[str], None] = lambda what: None) -> Isolation:
+    """Return what makes machines of a kind.
+
+    Args:
+        tell: is told what is being made that sessions share.
+    """
+    if kind is Kind.VM:
+        from bailee.sandbox.virtual import VirtualMachines
+
+        return VirtualMachines(tell)
+    if kind is Kind.CONTAINER:
+        from bailee.sandbox.containers import Containers
+
+        return Containers()
+    from bailee.sandbox.namespaces import Namespaces
+
+    return Namespaces()
+
+
+def choose_kind(asked: str, kinds: Iterable[Kind] = Kind) -> Kind:
+    """Return the kind that was asked for, or for `auto` the strongest that can be made here.
+
+    Raises:
+        Problem: it cannot be made here; for `auto`: none can.
+    """
+    if asked != AUTO:
+        kind = Kind(asked)
+        make_isolation(kind).check()
+        return kind
+    refused: Problem | None = None
+    for kind in kinds:
+        try:
+            make_isolation(kind).check()
+        except Problem as problem:
+            refused = problem
+        else:
+            return kind
+    assert refused is not None
+    raise refused
