@@ -51,6 +51,7 @@ class World:
             "--repo",
             self.url,
             *(["--wait"] if wait else []),
+            *(() if "--isolation" in options else ("--isolation", "namespace")),
         ]
         said = self.bailee(*words, *options, prompt, status=status)
         id = said.split()[0]

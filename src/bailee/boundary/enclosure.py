@@ -40,6 +40,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         filter: the filter of system calls; empty for none (a negative control's only).
         hidden: folders and files of which the command sees nothing.
         processes: how many there may be at once, where the kernel counts them for each namespace; 0 for no limit.
+        nests: whether the command makes namespaces of processes, with a view of them, inside.
         all_users: whether root keeps what it may do to other users' files.
         gives_up_rights: whether the command has fewer rights than what makes its boundary (off in a negative
             control only).
@@ -50,6 +51,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     filter: bytes
     hidden: tuple[str, ...] = ()
     processes: int = 0
+    nests: bool = False
     all_users: bool = True
     gives_up_rights: bool = True
 
@@ -118,6 +120,7 @@ class Enclosure:
             "filter": self._layout.filter.hex(),
             "hidden": list(self._layout.hidden),
             "processes": self._layout.processes,
+            "nests": self._layout.nests,
             "all_users": self._layout.all_users,
             "gives_up_rights": self._layout.gives_up_rights,
             "listeners": [msgspec.to_builtins(one) for one in self._layout.listeners],

@@ -252,6 +252,10 @@ def set_up(asked: Asked) -> list[tuple[str, socket.socket]]:
     for path in (*READ_ONLY, *map(os.path.realpath, READ_ONLY_NAMES)):
         if os.path.exists(path):
             make_read_only(path)
+    if asked["nests"]:
+        # Another may be mounted only where one is seen whole, and of the one above a part is covered. Whoever
+        # nests has a root of its own, in which this is not.
+        mount("proc", "proc", "/sys", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for path in asked["hidden"]:
         hide(path)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:

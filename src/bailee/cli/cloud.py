@@ -37,10 +37,10 @@ def cloud() -> None:
 )
 @click.option(
     "--isolation",
-    type=click.Choice(["auto", "namespace"]),
+    type=click.Choice(["auto", "vm", "container", "namespace"]),
     default="auto",
     show_default=True,
-    help="What the machine is made of.",
+    help="What the machine is made of; auto for the strongest that can be made here.",
 )
 @click.option(
     "--network",
@@ -70,6 +70,38 @@ def cloud() -> None:
     metavar="MB",
     help="How much it may send to each host.",
 )
+@click.option(
+    "--memory",
+    type=click.IntRange(256, 1_000_000),
+    default=2000,
+    show_default=True,
+    metavar="MB",
+    help="How much memory its machine has.",
+)
+@click.option(
+    "--processors",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="How many processors its machine has.",
+)
+@click.option(
+    "--disk",
+    type=click.IntRange(100, 10_000_000),
+    default=10_000,
+    show_default=True,
+    metavar="MB",
+    help="How much it may write.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(301, 100_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many processes, with their threads, it may have at once.",
+)
 @click.option("--account", help="Whose session it is; the only account, or `me`, if left out.")
 @click.option("--upstream", default="", help="Start the service with this upstream, where none is running.")
 @click.option("--wait", is_flag=True, help="Show its log, and end when it does.")
@@ -87,6 +119,10 @@ def start(
     setup: Path | None,
     seconds: int,
     traffic: int,
+    memory: int,
+    processors: int,
+    disk: int,
+    processes: int,
     account: str | None,
     upstream: str,
     wait: bool,
@@ -118,6 +154,10 @@ def start(
         setup=setup.read_text() if setup else "",
         seconds=seconds,
         traffic_mb=traffic,
+        memory_mb=memory,
+        processors=processors,
+        disk_mb=disk,
+        processes=processes,
     )
     check_order(order)
     directory = open_directory(home)

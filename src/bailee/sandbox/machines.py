@@ -83,6 +83,11 @@ class Isolation(Protocol):
         """Where a machine finds what listens on its boundary's loopback."""
         ...
 
+    @property
+    def answers_itself(self) -> bool:
+        """Whether it answers the system calls of what runs in it, and so needs more of them than that may have."""
+        ...
+
     def check(self) -> None:
         """Raise Problem where no such machine can be made here."""
         ...

@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bailee.boundary.means import Means, find_means, tell_step
@@ -40,6 +40,7 @@ class Namespaces:
 
     kind = Kind.NAMESPACE
     address = "127.0.0.1"
+    answers_itself = False
 
     def check(self) -> None:
         """Raise Problem where no such machine can be made here."""
@@ -90,8 +91,10 @@ def write_machine(
     *,
     readable: Iterable[str] = (),
     tools: Iterable[Path] = (),
+    placed: Mapping[str, str] = {},
     devices: Iterable[str] = (),
     memory_bytes: int = 2_000_000_000,
+    is_root: bool = False,
 ) -> list[str]:
     """Return the command that runs a command in a machine.
 
@@ -99,7 +102,10 @@ def write_machine(
         folder: the session's own, there as `/session`.
         readable: folders that are shown as they lie.
         tools: see `list_tools`.
+        placed: folders that are shown elsewhere, and where.
         devices: besides those that every program needs.
+        is_root: whether the command is to make namespaces of its own in there: root of that machine, with
+            processes of its own, and with no right over anything outside.
         memory_bytes: what may lie in its folders of memory, each.
 
     Raises:
@@ -107,7 +113,11 @@ def write_machine(
     """
     if not means.bwrap:
         raise tell_step("bubblewrap", "bwrap is not installed")
-    words = [means.bwrap, "--unshare-user", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
+    words = [means.bwrap, "--unshare-user", "--unshare-ipc", "--unshare-uts"]
+    if is_root:
+        words += ["--unshare-pid", "--uid", "0", "--gid", "0", "--cap-add", "ALL"]
+    else:
+        words += ["--cap-drop", "ALL"]
     words += ["--hostname", "session", "--tmpfs", "/", "--dev", "/dev", "--proc", "/proc"]
     for name in _PROGRAMS:
         path = Path(name)
@@ -128,8 +138,8 @@ def write_machine(
         words += ["--dev-bind", device, device]
     for one in tools:
         words += ["--ro-bind", str(one), str(one)]
-    for place in readable:
-        words += ["--ro-bind", place, place]
+    for source, place in {**{one: one for one in readable}, **placed}.items():
+        words += ["--ro-bind", source, place]
     words += ["--bind", str(folder), WORK, "--chdir", WORK]
     return [*words, "--die-with-parent", "--", *command]
 

@@ -16,7 +16,7 @@ from bailee.policy.problems import Problem
 
 # What people expect where programs are built and tested; those that are not installed here are left out.
 PACKAGES = (
-    *("base-files", "bash", "coreutils", "findutils", "grep", "sed", "gawk", "mawk", "tar", "gzip", "xz-utils"),
+    *("base-files", "bash", "dash", "perl-base", "coreutils", "findutils", "grep", "sed", "gawk", "mawk", "tar", "gzip", "xz-utils"),
     *("bzip2", "zstd", "unzip", "diffutils", "patch", "file", "less", "procps", "util-linux", "hostname"),
     *("ca-certificates", "openssl", "curl", "git", "openssh-client", "ripgrep", "jq", "libc-bin", "debianutils"),
     *("python3", "python3-venv", "python3-pip", "nodejs", "npm", "make", "gcc", "g++", "libc6-dev"),

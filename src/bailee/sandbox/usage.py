@@ -18,8 +18,7 @@ class Usage(msgspec.Struct, frozen=True):
     """What a machine takes now.
 
     Attributes:
-        memory_bytes: what its programs hold and share with nobody, and what they share among each other, counted
-            for each: never less than they take.
+        memory_bytes: what its programs hold, and their part of what several hold (`Pss`, proc_pid_smaps(5)).
     """
 
     processes: int
@@ -62,7 +61,13 @@ def _children(proc: Path, process: int) -> list[int]:
 
 def _memory(proc: Path, process: int) -> int:
     kilobytes = 0
-    for line in (proc / str(process) / "status").read_text().splitlines():
-        if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")):
+    try:
+        told = (proc / str(process) / "smaps_rollup").read_text()
+        counted = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
+    except PermissionError:  # it changed its user: what several hold is counted for each then
+        told = (proc / str(process) / "status").read_text()
+        counted = ("RssAnon:", "RssShmem:", "VmSwap:")
+    for line in told.splitlines():
+        if line.startswith(counted):
             kilobytes += int(line.split()[1])
     return kilobytes * 1024

@@ -42,6 +42,7 @@ class VirtualMachines:
 
     kind = Kind.VM
     address = GATEWAY
+    answers_itself = False
 
     def __init__(self, tell: Tell = lambda what: None) -> None:
         self._tell = tell

@@ -15,6 +15,7 @@ import msgspec
 
 from bailee.boundary.enclosure import Enclosure, Ended, make_layout
 from bailee.boundary.exits import Exit
+from bailee.boundary.filters import write_filter
 from bailee.boundary.firewall import NAMES_PORT, PROXY_PORT, REDIRECT_PORT
 from bailee.boundary.means import Means
 from bailee.boundary.reconciliation import Reconciliation, reconcile
@@ -196,6 +197,9 @@ class Surroundings:
             ports=free_ports(self._service[1]),
             processes=spec.limits.processes,
         )
+        if isolation.answers_itself:
+            written = write_filter(os.uname().machine, unix_sockets=True)
+            layout = msgspec.structs.replace(layout, filter=written, nests=True)
         enclosure = Enclosure(self._means, layout)
         way_out = self._make_exit()
 

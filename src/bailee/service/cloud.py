@@ -51,6 +51,7 @@ _FAULTS = {
     _PREPARE: "the set-up script failed",
     _PUSH: "the work could not be pushed",
 }
+_MARK = ".cloned"  # on the disk, once the clone and its set-up are whole
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 

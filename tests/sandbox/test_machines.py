@@ -1,0 +1,256 @@
+"""Every kind of machine keeps the same promises: one suite, run on each."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bailee.boundary.enclosure import Enclosure, make_layout
+from bailee.boundary.filters import write_filter
+from bailee.boundary.means import find_means
+from bailee.sandbox.containers import Containers
+from bailee.sandbox.machines import Isolation, Kind, Limits, Machine, NotAnswered, Spec
+from bailee.sandbox.namespaces import Namespaces
+from bailee.sandbox.virtual import VirtualMachines
+
+import msgspec
+
+KINDS: dict[Kind, type[Isolation]] = {
+    Kind.NAMESPACE: Namespaces,
+    Kind.CONTAINER: Containers,
+    Kind.VM: VirtualMachines,
+}
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/session"}
+SERVICE = 18999
+
+
+@dataclass
+class Made:
+    """A machine, and what was said in it."""
+
+    machine: Machine
+    isolation: Isolation
+    folder: Path
+    said: bytearray = field(default_factory=bytearray)
+
+    def run(self, script: str, **more: object) -> int | None:
+        """Run a script to its end, and return its status."""
+        self.said.clear()
+        return self.machine.exec(["sh", "-c", script], ENVIRONMENT, say=self.said.extend, **more)  # type: ignore[arg-type]
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+        return self.said.decode("utf-8", "replace")
+
+
+@contextmanager
+def making(kind: Kind, folder: Path, limits: Limits = Limits()) -> Iterator[Made]:
+    """Give a machine of a kind, in a boundary whose ports one serves that answers with its name."""
+    isolation = KINDS[kind]()
+    means = find_means()
+    layout = make_layout(
+        means, service_port=SERVICE, ports=(3128, 15001, 15053), processes=limits.processes
+    )
+    if isolation.answers_itself:
+        written = write_filter(os.uname().machine, unix_sockets=True)
+        layout = msgspec.structs.replace(layout, filter=written, nests=True)
+    enclosure = Enclosure(means, layout)
+    disk = folder / "disk"
+    disk.mkdir(exist_ok=True)
+    served: list[socket.socket] = []
+
+    def begin(words: Sequence[str], channel: socket.socket) -> Enclosure:
+        for name, listener in enclosure.prepare(words, {"PATH": os.defpath}, folder, channel=channel).items():
+            served.append(listener)
+            if listener.type == socket.SOCK_STREAM:
+                threading.Thread(target=answer, args=(listener, name), daemon=True).start()
+        enclosure.go()
+        return enclosure
+
+    machine = isolation.create(Spec(folder=disk, limits=limits), begin)
+    try:
+        machine.wait_ready()
+        yield Made(machine, isolation, disk)
+    finally:
+        machine.destroy()
+        for listener in served:
+            listener.close()
+
+
+def answer(listener: socket.socket, name: str) -> None:
+    """Tell everybody who connects which port it was."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(4096)
+            connection.sendall(f"HTTP/1.0 200 OK\r\n\r\nthis is {name}\n".encode())
+
+
+@pytest.fixture(params=list(KINDS), scope="module")
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Give a machine of each kind."""
+    with making(request.param, tmp_path_factory.mktemp(request.param)) as one:
+        yield one
+
+
+def test_a_command(made: Made) -> None:
+    """What it says and what it ends with come back."""
+    assert made.run("echo out; echo err >&2; exit 7") == 7
+    assert made.text == "out\nerr\n"
+
+
+def test_a_command_that_is_not_there(made: Made) -> None:
+    """It is told as a shell tells it."""
+    assert made.machine.exec(["nothing-of-that-name"], ENVIRONMENT, say=made.said.extend) == 127
+
+
+def test_a_command_that_is_killed(made: Made) -> None:
+    """A signal counts as a shell counts it."""
+    assert made.run("kill -9 $$") == 137
+
+
+def test_files_go_in_and_out(made: Made) -> None:
+    """What is put can be read inside, and what is written inside can be got, bytes as they are."""
+    data = os.urandom(300_000)
+    made.machine.put("/session/some/where", data, mode=0o640)
+    assert made.run("stat -c %a /session/some/where 2>/dev/null || python3 -c 'import os; print(oct(os.stat(\"/session/some/where\").st_mode)[-3:])'") == 0
+    assert "640" in made.text
+    assert made.run("cp /session/some/where /session/copy") == 0
+    assert made.machine.get("/session/copy", most=400_000) == data
+
+
+@pytest.mark.parametrize("path", ["/session/none", "/session", "/dev/zero", "/session/pipe"])
+def test_what_cannot_be_got(made: Made, path: str) -> None:
+    """What is missing or no file is refused, and the machine goes on."""
+    made.run("test -e /session/pipe || python3 -c 'import os; os.mkfifo(\"/session/pipe\")'")
+    with pytest.raises(NotAnswered):
+        made.machine.get(path, most=1000)
+    assert made.run("true") == 0
+
+
+def test_too_much_is_not_got(made: Made) -> None:
+    """A file that is larger than asked for is refused."""
+    made.run("head -c 5000 /dev/zero > /session/large")
+    with pytest.raises(NotAnswered):
+        made.machine.get("/session/large", most=4999)
+    assert len(made.machine.get("/session/large", most=5000)) == 5000
+
+
+def test_much_is_said(made: Made) -> None:
+    """Ten megabytes of output come whole."""
+    assert made.run("head -c 10000000 /dev/zero") == 0
+    assert len(made.said) == 10_000_000
+
+
+def test_what_is_left_running_holds_nothing_up(made: Made) -> None:
+    """A command ends when it ends, and not when what it left does."""
+    begun = time.monotonic()
+    assert made.run("sleep 600 & echo left") == 0
+    assert made.text == "left\n"
+    assert time.monotonic() - begun < 20
+
+
+def test_the_environment_is_what_was_given(made: Made) -> None:
+    """Nothing of whoever drives it is in it."""
+    assert made.run("env") == 0
+    names = {line.partition("=")[0] for line in made.text.splitlines()}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "HOME"}
+
+
+def test_nothing_of_the_host_is_there(made: Made, tmp_path: Path) -> None:
+    """No home, no secret, no other process; the programs cannot be changed."""
+    (tmp_path / "mine").write_text("canary-of-the-host")
+    looks = [
+        f"cat {tmp_path}/mine",
+        "cat /etc/shadow",
+        "cat /root/.bashrc",
+        "echo x > /usr/bin/x",
+        f"kill -0 {os.getpid()}",
+        "head -c 1 /dev/vda",
+        "mount -t tmpfs x /mnt",
+        "python3 -c 'import os; os.setuid(0); os.mknod(\"/session/n\", 0o60600, os.makedev(8, 0))'",
+    ]
+    for look in looks:
+        assert made.run(look) != 0, look
+    assert "canary" not in made.text
+
+
+def test_what_it_reaches(made: Made) -> None:
+    """What listens on its boundary's loopback, by the machine's address; everything else is led to the proxy."""
+    address = made.isolation.address
+    assert made.run(f"curl -s -m 20 http://{address}:{SERVICE}/") == 0
+    assert made.text == "this is service\n"
+    assert made.run("curl -s -m 20 http://192.0.2.1:8080/") == 0
+    assert made.text == "this is redirect\n"
+
+
+def test_what_it_does_not_reach(made: Made) -> None:
+    """No packet but TCP and names goes anywhere."""
+    script = (
+        "python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2);"
+        ' s.connect(("192.0.2.1", 9)); s.send(b"x"); print(s.recv(9))\''
+    )
+    assert made.run(script) != 0
+
+
+def test_its_disk_is_kept(made: Made, tmp_path: Path) -> None:
+    """A snapshot of a disk has what was written, and another machine finds it on it."""
+    assert made.run("mkdir -p /session/kept && echo canary > /session/kept/file") == 0
+    target = tmp_path / "disk"
+    if made.isolation.kind is Kind.VM:
+        target.mkdir()
+        made.machine.snapshot(target / "disk.img")
+    else:
+        made.machine.snapshot(target)
+    with making(made.isolation.kind, tmp_path) as other:
+        assert other.run("cat /session/kept/file") == 0
+        assert other.text == "canary\n"
+        assert other.run("sh -c 'ls /session/kept || true'; cat /proc/sys/kernel/random/uuid") == 0
+
+
+def test_two_machines_have_nothing_in_common(made: Made, tmp_path: Path) -> None:
+    """Another of the kind has other random numbers, the right time, and does not see this one's disk."""
+    made.run("echo secret > /session/secret")
+    look = "head -c 16 /dev/urandom | od -An -tx1; date +%s; cat /session/secret"
+    made.run(look)
+    mine = made.text.splitlines()
+    with making(made.isolation.kind, tmp_path) as other:
+        other.run(look)
+        theirs = other.text.splitlines()
+    assert mine[0] != theirs[0]
+    assert abs(int(theirs[1]) - time.time()) < 60
+    assert "secret" not in theirs[2:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_command_that_is_cut_off(kind: Kind, tmp_path: Path) -> None:
+    """What is over ends with its machine, and nothing of it runs on."""
+    with making(kind, tmp_path) as made:
+        begun = time.monotonic()
+        outer = made.machine.process_id
+        assert made.run("sleep 600 & sleep 601", is_over=lambda: time.monotonic() > begun + 1) is None
+        ended = made.machine.destroy()
+        assert ended.count is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(outer, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_machine_that_is_killed(kind: Kind, tmp_path: Path) -> None:
+    """It is told, and what it was asked is given up at once."""
+    with making(kind, tmp_path) as made:
+        threading.Timer(1, os.kill, (made.machine.process_id, signal.SIGKILL)).start()
+        with pytest.raises(NotAnswered):
+            made.run("sleep 600")
