@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from counterparts.clouds import World, has_ended
+from counterparts.clouds import CACHE, World, has_ended
 from counterparts.git_hosts import run_git_host
 from counterparts.projects import CALCULATOR, TEST
 from counterparts.services import clean_environment
@@ -28,6 +28,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         environment = clean_environment(
             tmp_path,
             SSL_CERT_FILE=str(tmp_path / "authority.pem"),
+            XDG_CACHE_HOME=str(CACHE),
             OPERATORS_SECRET="canary-of-the-operator-0001",
         )
         made = World(tmp_path, host, url, environment)

@@ -16,8 +16,13 @@ from counterparts.git_hosts import git
 from counterparts.waiting import wait_for
 
 
-def test_a_whole_session(world: World) -> None:
+KINDS = ("namespace", "vm")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_session(world: World, kind: str) -> None:
     """Clone, look, edit, test, commit, push its branch: with a receipt, and the host's credential outside."""
+    world.isolation = kind
     known, said = world.start("rehearse mend-the-test")
     assert known["state"] == "done"
     refs = world.host.refs("app")
@@ -27,6 +32,7 @@ def test_a_whole_session(world: World) -> None:
     assert changed.split() == ["calculator.py"]
     assert "The test passes now" in said
     receipt = known["receipt"]
+    assert receipt["boundary"]["isolation"] == known["isolation"] == kind
     assert receipt["enforced"] is True
     assert receipt["boundary"]["counts"]["verdict"] == "agreed"
     flows = {flow["flow"]: flow for flow in receipt["flows"]}
@@ -51,8 +57,10 @@ def test_the_real_claude_code(world: World) -> None:
 PUSH_TO_MAIN = "git commit -q --allow-empty -m x; git push origin HEAD:main; echo pushed: $?"
 
 
-def test_a_push_to_main_is_refused_in_words(world: World) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_push_to_main_is_refused_in_words(world: World, kind: str) -> None:
     """From inside a session git shows why, and main is what it was."""
+    world.isolation = kind
     before = world.host.refs("app")["refs/heads/main"]
     _, said = world.start("x", "--agent", PUSH_TO_MAIN)
     assert "remote: Bailee: a session pushes its own branch alone" in said
@@ -111,8 +119,10 @@ def search(canary: str) -> str:
     return f"python3 -c '{quoted}' {canary[:9]} {canary[9:]}"
 
 
-def test_no_credential_is_in_the_machine(world: World) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_credential_is_in_the_machine(world: World, kind: str) -> None:
     """The host's credential and the operator's environment are in no file, process or answer there."""
+    world.isolation = kind
     for canary in (world.host.accepted, "canary-of-the-operator-0001"):
         _, said = world.start("x", "--agent", search(canary))
         assert "searched: ;" in said

@@ -9,6 +9,9 @@ from typing import Any
 
 from counterparts.git_hosts import GitHost
 
+# What virtual machines start from is made once for all tests, and kept.
+CACHE = Path(__file__).parents[2] / ".cache"
+
 
 @dataclass
 class World:
@@ -18,6 +21,7 @@ class World:
     host: GitHost
     url: str
     environment: dict[str, str]
+    isolation: str = "namespace"
 
     @property
     def home(self) -> Path:
@@ -33,7 +37,7 @@ class World:
             input=value,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,  # a machine that is emulated takes its time
             check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
@@ -51,7 +55,7 @@ class World:
             "--repo",
             self.url,
             *(["--wait"] if wait else []),
-            *(() if "--isolation" in options else ("--isolation", "namespace")),
+            *(() if "--isolation" in options else ("--isolation", self.isolation)),
         ]
         said = self.bailee(*words, *options, prompt, status=status)
         id = said.split()[0]

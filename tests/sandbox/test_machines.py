@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bailee.boundary.enclosure import Enclosure, make_layout
@@ -20,14 +21,14 @@ from bailee.sandbox.containers import Containers
 from bailee.sandbox.machines import Isolation, Kind, Limits, Machine, NotAnswered, Spec
 from bailee.sandbox.namespaces import Namespaces
 from bailee.sandbox.virtual import VirtualMachines
-
-import msgspec
+from counterparts.clouds import CACHE
 
 KINDS: dict[Kind, type[Isolation]] = {
     Kind.NAMESPACE: Namespaces,
     Kind.CONTAINER: Containers,
     Kind.VM: VirtualMachines,
 }
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/session"}
 SERVICE = 18999
 
@@ -217,7 +218,6 @@ def test_its_disk_is_kept(made: Made, tmp_path: Path) -> None:
     with making(made.isolation.kind, tmp_path) as other:
         assert other.run("cat /session/kept/file") == 0
         assert other.text == "canary\n"
-        assert other.run("sh -c 'ls /session/kept || true'; cat /proc/sys/kernel/random/uuid") == 0
 
 
 def test_two_machines_have_nothing_in_common(made: Made, tmp_path: Path) -> None:

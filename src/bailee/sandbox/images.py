@@ -241,7 +241,8 @@ def _make_tools(folder: Path, programs: dict[str, str], program: str, tell: Tell
 def _make_erofs(programs: dict[str, str], root: Path, target: Path) -> None:
     making = target.with_suffix(".making")
     making.unlink(missing_ok=True)
-    _run([programs["mkfs.erofs"], "-T0", "--all-root", str(making), str(root)])
+    # With the times of the files: Python compiles anew what is younger than its bytecode, or older.
+    _run([programs["mkfs.erofs"], "--all-root", "-Eforce-inode-extended", str(making), str(root)])
     making.rename(target)
 
 

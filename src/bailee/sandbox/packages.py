@@ -91,11 +91,25 @@ def list_files(packages: Sequence[str]) -> Iterator[str]:
             continue
         if os.path.islink(path) or os.path.isfile(path):  # noqa: PTH114, PTH113 - thousands of them
             yield path
+    yield from _list_bytecode(listed)
     for folder in _COMMANDS:
         for entry in os.scandir(folder):
             if entry.is_symlink() and Path(entry.path).readlink().parent == _ALTERNATIVES:
                 if os.path.realpath(entry.path) in listed:
                     yield entry.path
+
+
+def _list_bytecode(listed: Iterable[str]) -> Iterator[str]:
+    """Return what Python compiled of packages' modules as they were installed: a machine would do it at each start."""
+    modules: dict[str, set[str]] = {}
+    for path in listed:
+        if path.endswith(".py"):
+            folder, _, name = path.rpartition("/")
+            modules.setdefault(folder, set()).add(name[:-3])
+    for folder, names in modules.items():
+        below = f"{folder}/__pycache__"
+        if os.path.isdir(below):  # noqa: PTH112
+            yield from (one.path for one in os.scandir(below) if one.name.partition(".")[0] in names)
 
 
 def _canonical(path: str) -> str:

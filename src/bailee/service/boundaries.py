@@ -92,6 +92,7 @@ class BoundaryReceipt(msgspec.Struct, frozen=True):
         enforcement: "namespaces", or "none" where only the environment led to the proxy.
         confined: whether the file system was confined as well.
         unused: declared flows that were allowed and not used.
+        isolation: what kind of machine it was, if it was one: vm, container, namespace.
         log_rows, log_digest: how many rows the log has, and what its last is bound by.
     """
 
@@ -104,6 +105,7 @@ class BoundaryReceipt(msgspec.Struct, frozen=True):
     counts: Reconciliation
     log_rows: int
     log_digest: str
+    isolation: str = ""
 
 
 class Surroundings:
@@ -246,8 +248,11 @@ class Surroundings:
         finally:
             way_out.end()
 
-    def tell(self, ended: Ended) -> BoundaryReceipt:
+    def tell(self, ended: Ended, isolation: str = "") -> BoundaryReceipt:
         """Return what the boundary saw, once its command has ended.
+
+        Args:
+            isolation: the kind of machine that it was.
 
         Raises:
             Problem: the log was changed.
@@ -270,6 +275,7 @@ class Surroundings:
             enforcement="none" if self._means is None else "namespaces",
             confined=self._is_confined,
             digest=self._log.last.hex(),
+            isolation=isolation,
         )
 
     # --- Parts ---
@@ -359,6 +365,7 @@ def summarize(
     enforcement: str,
     confined: bool,
     digest: str,
+    isolation: str = "",
 ) -> BoundaryReceipt:
     """Return the receipt of a log: what was used, what was refused, what was allowed and not used."""
     closed = {row.number: row for row in rows if isinstance(row, Closed)}
@@ -394,6 +401,7 @@ def summarize(
         counts=counts,
         log_rows=len(rows),
         log_digest=digest,
+        isolation=isolation,
     )
 
 

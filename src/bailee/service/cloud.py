@@ -205,7 +205,7 @@ class Driver:
             upstream=service.upstream,
             started=started,
             exit_status=status,
-            boundary=surroundings.tell(ended),
+            boundary=surroundings.tell(ended, session.isolation),
         )
         made = anchor(self._home, holder.id, made)
         self._change(receipt=msgspec.json.encode(made).decode())
