@@ -16,7 +16,8 @@ from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import KeyRing, create_key, open_key_ring, revoke_key
 from bailee.accounts.tables import KeyOrigin
 from bailee.flows.git.access import Access, Attached
-from bailee.flows.git.receiver import GitReceiver, GitRequest
+from bailee.flows.git.receiver import GitReceiver
+from bailee.flows.git.requests import GitRequest
 from bailee.flows.git.upstreams import Credential
 from bailee.service.serving import listen
 from counterparts.git_hosts import GitHost, git, run_git_host
