@@ -15,7 +15,7 @@ import msgspec
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key, revoke_key
 from bailee.accounts.people import Account
-from bailee.accounts.secrets import GIT_CREDENTIAL, StoredSecret, open_secrets
+from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
 from bailee.boundary.declarations import make_rules
 from bailee.boundary.means import find_means
@@ -35,6 +35,7 @@ from bailee.policy.problems import Problem
 from bailee.sandbox.namespaces import WORK as INSIDE
 from bailee.sandbox.namespaces import list_tools, write_machine
 from bailee.service.boundaries import Surroundings
+from bailee.service.github_api import lead_api, write_api_environment
 from bailee.service.launching import running_service
 from bailee.service.receipts import anchor, make_receipt
 from bailee.service.repositories import list_owners
@@ -174,7 +175,10 @@ class Driver:
             self._home,
             run,
             service_url=service.url,
-            make_rules=lambda file: self._make_rules(session, manifest, context, environment, file),
+            make_rules=lambda file: msgspec.structs.replace(
+                self._make_rules(session, manifest, context, environment, file),
+                led=lead_api(session.repository, service.url, token),
+            ),
             means=means,
             account=holder.id,
             key_id=key,
@@ -218,8 +222,9 @@ class Driver:
         finally:
             directory.close()
             keys.close()
-        held.pop(GIT_CREDENTIAL, None)  # never, not even as a placeholder
-        return held
+        return {
+            name: one for name, one in held.items() if name not in KEPT_OUTSIDE
+        }  # not even as placeholders
 
     def _write_environment(
         self,
@@ -266,7 +271,7 @@ class Driver:
             "GIT_CONFIG_VALUE_0": f"{parts[0]}://{host}/",
             "GIT_CONFIG_KEY_1": f"http.{service.url}{BASE}.extraHeader",
             "GIT_CONFIG_VALUE_1": f"Authorization: Basic {basic}",
-            "GH_TOKEN": "proxy-injected",
+            **write_api_environment(session.repository),
         }
 
     def _make_rules(

@@ -1,7 +1,7 @@
 """What a session may ask of GitHub's GraphQL API. Pure: what only the host can tell comes out as checks.
 
-`allowed.graphql` is the rule: a part of GitHub's published schema, out of which no search, list or id leads.
-A document that is not valid under it is refused (GraphQL specification, section 5), so that every field, every
+`allowed.graphql` is the rule: a part of GitHub's published schema, with no search and nothing by an id.
+A document that is not valid under it is refused (GraphQL specification, section 5): every field, every
 argument and every field of an input is one that stands there. What a schema cannot say is walked for: that
 `repository` names an attached one, and that from there no step leads into another.
 """

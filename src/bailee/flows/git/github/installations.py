@@ -1,4 +1,4 @@
-"""Tokens of GitHub Apps: made for one session and repository, kept in memory, revoked when the session ends."""
+"""Tokens of GitHub Apps: made for one session and repository, kept in memory, revoked when it ends."""
 
 import asyncio
 import contextlib

@@ -5,8 +5,9 @@ import msgspec
 from bailee.flows.git.access import Access, Attached
 
 BASE = "/git/-/api/"
-DOT_COM = "github.com"
-_DOT_COM_API = "api.github.com"
+_DOT_COM = "github.com"
+# GitHub Enterprise Cloud with data residency.
+_RESIDENT = ".ghe.com"
 # Where GitHub Enterprise Server has the two (its documentation, "Getting started with the REST API").
 _REST, _GRAPHQL = "/api/v3", "/api/graphql"
 
@@ -36,19 +37,24 @@ class Asked(msgspec.Struct, frozen=True):
     path: str
 
 
+def has_own_host(host: str) -> bool:
+    """Tell whether the API of a host is at a host of its own."""
+    return host == _DOT_COM or host.endswith(_RESIDENT)
+
+
 def find_place(repository: Attached) -> Place:
     """Return the API that a repository's host has if it is a GitHub."""
     scheme = repository.url.partition("://")[0].lower()
     host = repository.place.partition("/")[0].lower()
-    if host == DOT_COM:
-        base = f"https://{_DOT_COM_API}"
+    if has_own_host(host):
+        base = f"https://api.{host}"
         return Place(host, base, f"{base}/graphql")
     return Place(host, f"{scheme}://{host}{_REST}", f"{scheme}://{host}{_GRAPHQL}")
 
 
 def list_led(host: str) -> tuple[str, tuple[str, ...]]:
     """Return the host that clients ask for a Git host's API, and the paths that it is there; none for all."""
-    return (_DOT_COM_API, ()) if host == DOT_COM else (host, (f"{_REST}/*", _GRAPHQL))
+    return (f"api.{host}", ()) if has_own_host(host) else (host, (f"{_REST}/*", _GRAPHQL))
 
 
 def read_asked(raw: str) -> Asked | None:
@@ -57,7 +63,7 @@ def read_asked(raw: str) -> Asked | None:
         return None
     host, slash, rest = raw.removeprefix(BASE).partition("/")
     path = slash + rest
-    if host == DOT_COM:
+    if has_own_host(host):
         return Asked(host, "" if path == "/graphql" else path or "/")
     if path == _GRAPHQL:
         return Asked(host, "")
