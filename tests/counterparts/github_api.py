@@ -328,6 +328,7 @@ def _reply(
     for name, value in {"content-type": "application/json; charset=utf-8", **(headers or {})}.items():
         request.send_header(name, value)
     request.send_header("content-length", str(len(body)))
+    request.send_header("connection", "close")
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(body)

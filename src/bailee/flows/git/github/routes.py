@@ -25,7 +25,7 @@ _KINDS = {"n": _NUMBER, "sha": _OBJECT, "name": _NAME, "path": _REST}
 READ = (
     *("", "assignees", "contributors", "labels", "labels/{name}", "languages", "license", "readme", "tags"),
     *("topics", "branches", "branches/{path}", "commits", "commits/{path}", "compare/{path}"),
-    *("contents", "contents/{path}", "milestones", "milestones/{n}", "statuses/{sha}"),
+    *("contents", "contents/{path}", "milestones", "milestones/{n}"),
     *("git/ref/{path}", "git/matching-refs/{path}", "git/commits/{sha}", "git/trees/{path}"),
     *("git/blobs/{sha}", "git/tags/{sha}"),
     *("issues", "issues/{n}", "issues/{n}/comments", "issues/{n}/labels", "issues/comments"),
