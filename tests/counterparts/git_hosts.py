@@ -131,7 +131,8 @@ def run_git_host(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Gi
             told = self.headers.get("authorization")
             host.asked.append((self.command, self.path, told))
             self.close_connection = True
-            if self.path.startswith("/api/") and host.api is not None:
+            is_api = self.path.startswith("/api/") or self.headers.get("host") == "api.github.com"
+            if is_api and host.api is not None:
                 host.api(self)
                 return
             if (other := host.answers.get(urlsplit(self.path).path)) is not None:

@@ -1,8 +1,9 @@
 """GitHub's API beside a Git host: REST and GraphQL do what they are asked, and are strict about who asks.
 
-Branches are those of the host's own repositories. GraphQL is answered with GitHub's published schema, the npm
-package @octokit/graphql-schema. A path is read as the most lenient server would: decoded, without `..`, in
-any case, with the method from a header: so that what a client hides in it is found.
+It is at /api, as an Enterprise Server's, and at api.github.com. Branches are those of the host's
+repositories. GraphQL is answered with GitHub's published schema, the npm package
+@octokit/graphql-schema. A path is read as the most lenient server would: decoded, without `..`, in any
+case, with the method from a header: so that what a client hides in it is found.
 """
 
 import functools
@@ -18,7 +19,18 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import jwt
-from graphql import GraphQLSchema, build_ast_schema, graphql_sync, parse
+from graphql import (
+    GraphQLResolveInfo,
+    GraphQLSchema,
+    build_ast_schema,
+    default_field_resolver,
+    graphql_sync,
+    is_enum_type,
+    is_list_type,
+    is_non_null_type,
+    is_scalar_type,
+    parse,
+)
 
 from counterparts.git_hosts import GitHost, git, read_pieces
 
@@ -103,7 +115,7 @@ class GitHubApi:
         if (place := self.moved.get(path)) is not None:
             _reply(request, 302, {}, {"location": place})
             return
-        if path == "/api/graphql":
+        if path in ("/api/graphql", "/graphql"):
             if self._may(told, None):
                 _reply(request, 200, self._ask(json.loads(body)))
             else:
@@ -215,8 +227,28 @@ class GitHubApi:
             root_value=_Root(self),
             variable_values=body.get("variables"),
             operation_name=body.get("operationName"),
+            field_resolver=_resolve,
         )
         return answer.formatted
+
+
+def _resolve(source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
+    """Return what there is, or, where there has to be something, as little as that can be."""
+    found = default_field_resolver(source, info, **arguments)
+    if found is not None or not is_non_null_type(info.return_type):
+        return found
+    kind = info.return_type.of_type
+    if is_list_type(kind):
+        return []
+    if is_enum_type(kind):
+        return next(iter(kind.values))
+    if is_scalar_type(kind):
+        return {"Int": 0, "Boolean": False, "DateTime": "2026-01-01T00:00:00Z"}.get(kind.name, "x")
+    return {}
+
+
+def _list(nodes: list[Any]) -> dict[str, Any]:
+    return {"nodes": nodes, "totalCount": len(nodes), "pageInfo": {"hasNextPage": False, "endCursor": None}}
 
 
 class _Root:
@@ -265,10 +297,11 @@ class _Root:
             "tempCloneToken": CLONE_TOKEN,
             "description": "of the repository",
             "defaultBranchRef": {"name": "main", "id": f"REF_{name} refs/heads/main"},
-            "pullRequests": lambda info, **_: {"nodes": pulls, "totalCount": len(pulls)},
+            "pullRequests": lambda info, **_: _list(pulls),
             "pullRequest": lambda info, number: pulls[number - 1] if number <= len(pulls) else None,
             "object": lambda info, **_: {"__typename": "Blob", "text": f"inner of {name}"},
-            "forks": lambda info, **_: {"nodes": [self._repository("acme/other")], "totalCount": 1},
+            "forks": lambda info, **_: _list([self._repository("acme/other")]),
+            "issues": lambda info, **_: _list([]),
             "parent": lambda info: self._repository("acme/other"),
         }
 

@@ -1,6 +1,6 @@
 """What a session may ask of GitHub's GraphQL API. Pure: what only the host can tell comes out as checks.
 
-`allowed.graphql` is the rule: a part of GitHub's published schema, with no search and nothing by an id.
+`allowed.graphql` is the rule: a part of GitHub's published schema, without searches and what others have.
 A document that is not valid under it is refused (GraphQL specification, section 5): every field, every
 argument and every field of an input is one that stands there. What a schema cannot say is walked for: that
 `repository` names an attached one, and that from there no step leads into another.
@@ -88,7 +88,7 @@ def judge_graphql(access: Access, host: str, body: bytes) -> Going | Introspecti
         route = "mutation " + " ".join(sorted({name for name, _ in fields}))
         is_write = True
     else:
-        repository, refs, checks = _judge_queries(access, host, fields), (), ()
+        (repository, checks), refs = _judge_queries(access, host, fields), ()
         route, is_write = "query", False
     from graphql import print_ast
 
@@ -262,12 +262,20 @@ def _introspect(
     return Introspection(dict(answer.formatted))
 
 
-def _judge_queries(access: Access, host: str, fields: list[tuple[str, dict[str, Any]]]) -> Attached | None:
+def _judge_queries(
+    access: Access, host: str, fields: list[tuple[str, dict[str, Any]]]
+) -> tuple[Attached | None, tuple[Check, ...]]:
+    checks = tuple(Check(arguments["id"], Needed.TALK) for name, arguments in fields if name == "node")
     named = [(arguments["owner"], arguments["name"]) for name, arguments in fields if name == "repository"]
     found = {_find(access, host, f"{owner}/{name}").place: f"{owner}/{name}" for owner, name in named}
     if len(found) > 1:
         raise Refused("graphql_field", "a document is for one repository")
-    return _find(access, host, next(iter(found.values()))) if found else None
+    if found:
+        return _find(access, host, next(iter(found.values()))), checks
+    attached = list_attached(access, host)
+    if checks and len(attached) > 1:
+        raise Refused("graphql_field", "a node is asked for beside the repository it is of")
+    return (attached[0] if checks else None), checks
 
 
 def _judge_mutations(

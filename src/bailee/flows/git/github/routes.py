@@ -17,7 +17,7 @@ _CODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _MOVING = frozenset({*range(0x20), *b'"#%./:;?\\\x7f'})
 LONGEST_PATH = 2000
 
-ANYWHERE = ("/rate_limit", "/meta", "/versions")
+ANYWHERE = ("/", "/rate_limit", "/meta", "/versions")
 
 _NUMBER, _OBJECT, _NAME, _REST = r"[1-9][0-9]{0,19}", r"[0-9a-f]{40}(?:[0-9a-f]{24})?", r"[^/]+", r".+"
 _KINDS = {"n": _NUMBER, "sha": _OBJECT, "name": _NAME, "path": _REST}

@@ -96,7 +96,7 @@ def test_every_field_is_githubs() -> None:
 
 
 def test_nothing_leads_to_a_list_of_repositories() -> None:
-    """From no type of what may be asked a list of repositories can be come to, and by no id anything."""
+    """From no type of what may be asked a list of repositories can be come to, nor by an id but a node."""
     types: dict[str, Any] = dict(read_schema().type_map)
     fields = {
         (name, field): str(one.type)
@@ -117,7 +117,12 @@ def test_nothing_leads_to_a_list_of_repositories() -> None:
             ("PullRequest", "headRepository"),
         ),
     }
-    assert {field for name, field in fields if name == "Query"} == {"repository", "viewer", "rateLimit"}
+    assert {field for name, field in fields if name == "Query"} == {
+        "repository",
+        "node",
+        "viewer",
+        "rateLimit",
+    }
 
 
 def judge(query: str, **variables: Any) -> Going | Introspection:

@@ -146,7 +146,7 @@ def test_reading_elsewhere_by_rest(hub: Hub, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/user", "/user/repos", "/search/code?q=x", "/orgs/acme/repos", "/gists", "/app", "/"]
+    "path", ["/user", "/user/repos", "/search/code?q=x", "/orgs/acme/repos", "/gists", "/app"]
 )
 def test_nothing_but_repositories(hub: Hub, path: str) -> None:
     """What is of the credential's owner and not of a repository is not asked for."""
@@ -263,7 +263,6 @@ READING = {
     "another repository": '{ repository(owner: "acme", name: "other") { id description } }',
     "beside its own": '{ a: repository(owner: "acme", name: "app") { id } b: repository(owner: "acme", '
     'name: "other") { description } }',
-    "a node": '{ node(id: "R_acme/other") { ... on Repository { description } } }',
     "nodes": '{ nodes(ids: ["R_acme/other"]) { ... on Repository { description } } }',
     "a search": '{ search(query: "x", type: REPOSITORY, first: 1) { repositoryCount } }',
     "an organization": '{ organization(login: "acme") { id } }',
@@ -289,6 +288,19 @@ def test_reading_elsewhere_by_graphql(hub: Hub, kind: str) -> None:
     assert hub.api.asked == []
     told = hub.straight("POST", "/graphql", {"query": READING[kind]})
     assert "data" in told.json(), told.text  # Control: the published schema has it.
+
+
+@pytest.mark.parametrize(
+    "id", ["R_acme/other", "R_acme/app", "PR_acme/other 1", "I_acme/other 1", "U_x", "x"]
+)
+def test_reading_by_an_id(hub: Hub, id: str) -> None:
+    """An id is asked for where it is of an issue or a pull request of the session's repository alone."""
+    prepare(hub)
+    query = "query($id: ID!) { node(id: $id) { id ... on Repository { description } } }"
+    assert hub.graphql(query, {"id": id}).status_code == 403
+    assert len(hub.api.asked) == 1  # What it is of, which was for the service.
+    own = hub.graphql(query, {"id": "PR_acme/app 1"})
+    assert own.json() == {"data": {"node": {"id": "PR_acme/app 1"}}}  # Control
 
 
 BODIES: dict[str, Any] = {
