@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from counterparts.clouds import World, has_ended
 from counterparts.git_hosts import run_git_host
@@ -112,3 +114,31 @@ def test_without_the_lead_there_is_no_api(hub: tuple[World, GitHubApi]) -> None:
     )
     assert said.count("curl: (56)") == 2, said
     assert api.asked == []
+
+
+def test_a_github_app(hub: tuple[World, GitHubApi]) -> None:
+    """With an App Git and the API go by one token for one repository, which is revoked at the end."""
+    world, api = hub
+    key = rsa.generate_private_key(65537, 2048)
+    api.apps["12345"] = key.public_key()
+    form = (serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    pem = key.private_bytes(serialization.Encoding.PEM, *form).decode()
+    world.bailee("secrets", "remove", "GIT_CREDENTIAL", "--repo", URL)
+    world.bailee("secrets", "set", "GITHUB_APP", "--repo", URL, value=f"12345:67890\n{pem}")
+    known, said = world.start("x", "--agent", f"{WORK}\nenv")
+    assert "made: 0" in said, said
+    assert known["state"] == "done"
+    ((token, minted),) = api.minted.items()
+    assert minted.repositories == ["app"]
+    assert minted.is_revoked
+    assert token not in said
+    assert "GITHUB_APP" not in said
+    assert {told for _, path, told in api.asked if "installation" not in path} == {f"Bearer {token}"}
+
+
+def test_an_app_is_kept_outside(hub: tuple[World, GitHubApi]) -> None:
+    """No one has an App shown to a machine, and what is none is refused when it is set."""
+    world, _ = hub
+    for words in (("--expose",), ("--host", "api.github.com")):
+        world.bailee("secrets", "set", "GITHUB_APP", *words, value="12345:67890:eA==", status=2)
+    assert "no GitHub App" in world.bailee("secrets", "set", "GITHUB_APP", value="12345", status=2)

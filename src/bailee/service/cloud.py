@@ -177,7 +177,7 @@ class Driver:
             service_url=service.url,
             make_rules=lambda file: msgspec.structs.replace(
                 self._make_rules(session, manifest, context, environment, file),
-                led=lead_api(session.repository, service.url, token),
+                led=lead_api(session.repository, service.url, token, session.traffic_bytes),
             ),
             means=means,
             account=holder.id,

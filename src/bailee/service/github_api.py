@@ -11,11 +11,12 @@ from bailee.flows.web.targets import read_target
 _PLACEHOLDER = "proxy-injected"
 
 
-def lead_api(repository: str, service_url: str, token: str) -> tuple[Led, ...]:
+def lead_api(repository: str, service_url: str, token: str, most_bytes: int | None = None) -> tuple[Led, ...]:
     """Return what leads requests for the API of a repository's host to the service; none without TLS.
 
     Args:
         token: the session's own, for the service alone.
+        most_bytes: how much may be sent.
     """
     attached = Attached(repository)
     if urlsplit(repository).scheme != "https":
@@ -31,10 +32,14 @@ def lead_api(repository: str, service_url: str, token: str) -> tuple[Led, ...]:
         flow="git",
         origin="the repository",
         paths=paths,
+        bytes=most_bytes,
         opens=True,
     )
     listens = (parts.hostname or "127.0.0.1", parts.port or 80)
-    return (Led(rule, *listens, f"{BASE.rstrip('/')}/{host}", f"Bearer {token}"),)
+    # Whoever allows a host that has more than this API, with a key of its own, means that host: it may be no
+    # GitHub. The repository's credential does not go there.
+    yields = not has_own_host(host)
+    return (Led(rule, *listens, f"{BASE.rstrip('/')}/{host}", f"Bearer {token}", yields),)
 
 
 def write_api_environment(repository: str) -> dict[str, str]:

@@ -134,6 +134,7 @@ class Led(msgspec.Struct, frozen=True):
         host, port: where the service listens, in clear.
         base: what its paths begin with there.
         authorization: what opens the service, in place of what the agent sent.
+        yields: whether it is led there only as long as nothing else allows the host.
     """
 
     rule: Rule
@@ -141,6 +142,7 @@ class Led(msgspec.Struct, frozen=True):
     port: int
     base: str
     authorization: str
+    yields: bool = False
 
     def __repr__(self) -> str:
         return f"Led({self.rule.label})"
@@ -155,7 +157,7 @@ class Rules(msgspec.Struct, frozen=True):
         forbidden: hosts that nothing allows.
         stopped: hosts that a flow declares which is switched off, and what switched it off.
         is_observing: whether what no rule allows is let through and told apart (a stand-in internet only).
-        led: what is led to the service; wins over what is allowed.
+        led: what is led to the service; wins over what is allowed, unless it yields.
     """
 
     allowed: tuple[Rule, ...] = ()
@@ -171,7 +173,10 @@ class Rules(msgspec.Struct, frozen=True):
 
     def find_led(self, target: Target) -> Led | None:
         """Return where a host's requests are led instead; None where they go to the host."""
-        return next((one for one in self.led if one.rule.covers(target)), None)
+        led = next((one for one in self.led if one.rule.covers(target)), None)
+        if led is not None and led.yields and any(rule.covers(target) for rule in self.allowed):
+            return None
+        return led
 
     def decide(self, target: Target) -> tuple[Rule, ...] | Refusal:
         """Return the rules that allow a host and port, or the refusal."""

@@ -25,8 +25,8 @@ from bailee.flows.git.upstreams import Upstreams
 if TYPE_CHECKING:
     from httpx2 import Response as Answer
 
-# Of a request's body: a file of GitHub's API has 100 MB at most, and one as large belongs into a push.
-LARGEST = 30_000_000
+# Of a request's body: larger files belong into a push, which is not held.
+LARGEST = 10_000_000
 SECONDS = 120.0
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 DOCUMENTATION = "https://github.com/bailee/bailee/tree/main/docs/git.md#githubs-api"

@@ -77,6 +77,9 @@ def test_what_is_led_is_led_whatever_allows_it() -> None:
     assert not Rules(allowed=allowed).is_opening
     assert isinstance(Rules(led=(led,), forbidden=allowed).decide(target), Refusal)
     assert "secret" not in repr(Rules(led=(led,)))
+    yielding = Led(rule, "127.0.0.1", 1, "/x", "Bearer secret", yields=True)
+    assert Rules(allowed=allowed, led=(yielding,)).decide(target) == allowed
+    assert Rules(led=(yielding,)).decide(target) == (rule,)
 
 
 @pytest.mark.parametrize("per_second", [None, 0.5, 2.0])
