@@ -72,6 +72,13 @@ def judge_graphql(access: Access, host: str, body: bytes) -> Going | Introspecti
     Raises:
         Refused: a session may not do that, or it cannot be read in one way only.
     """
+    try:
+        return _judge(access, host, body)
+    except RecursionError:
+        raise Refused("graphql_syntax", "the document, or a variable, is too deep") from None
+
+
+def _judge(access: Access, host: str, body: bytes) -> Going | Introspection:
     asked = _read_body(body)
     document = _parse(asked.query)
     operation = _find_operation(document, asked.operation_name)
@@ -128,8 +135,6 @@ def _parse(text: str) -> "DocumentNode":
         return parse(text, no_location=True, max_tokens=MOST_TOKENS)
     except GraphQLError as fault:
         raise Refused("graphql_syntax", f"the document cannot be read: {fault.message[:300]}", 400) from None
-    except RecursionError:
-        raise Refused("graphql_syntax", "the document is too deep") from None
 
 
 def _find_operation(document: "DocumentNode", name: str | None) -> "OperationDefinitionNode":
@@ -149,11 +154,7 @@ def _find_operation(document: "DocumentNode", name: str | None) -> "OperationDef
 def _validate(schema: "GraphQLSchema", document: "DocumentNode") -> None:
     from graphql import validate
 
-    try:
-        faults = validate(schema, document, max_errors=3)
-    except RecursionError:
-        raise Refused("graphql_syntax", "the document is too deep") from None
-    if faults:
+    if faults := validate(schema, document, max_errors=3):
         raise Refused("graphql_field", f"this is not what a session asks: {faults[0].message[:300]}")
 
 

@@ -178,7 +178,7 @@ def _read_fields(route: str, kind: str, body: bytes) -> dict[str, Any]:
         raise Refused("body", "what is written is JSON: content-type application/json", 415)
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Refused("body", "the body is no JSON object", 400) from None
     _check_fields(fields, _FIELDS[route])
     return fields

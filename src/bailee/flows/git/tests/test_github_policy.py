@@ -150,6 +150,26 @@ def test_a_document_that_is_slow_to_judge(many: str) -> None:
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.parametrize("deep", [200, 400, 100_000])
+def test_what_is_very_deep(deep: int) -> None:
+    """A document or a body that is nested without end is refused and ends nothing."""
+    documents = (
+        "{ a" * deep + "}" * deep,
+        '{ repository(owner: "a", name: "b") ' + "{ parent" * deep + "{ id }" + "}" * (deep + 1),
+        "query($x: " + "[" * deep + "Int" + "]" * deep + ") { rateLimit { cost } }",
+    )
+    for document in documents:
+        with pytest.raises(Refused):
+            judge(document)
+    nested = b"[" * deep + b"]" * deep
+    with pytest.raises(Refused):
+        judge_graphql(ACCESS, "github.com", b'{"query": 1, "variables": {"a": ' + nested + b"}}")
+    with pytest.raises(Refused):
+        judge_rest(
+            ACCESS, "github.com", "POST", "/repos/acme/app/pulls", "", {}, b'{"title": ' + nested + b"}"
+        )
+
+
 def test_fragments_that_multiply() -> None:
     """Fragments within fragments are not followed without end."""
     levels = "".join(
