@@ -16,8 +16,9 @@ from bailee.accounts.directory import Directory
 from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
 
-# The one that opens a repository at its host; it goes into no session, not even as a placeholder.
-GIT_CREDENTIAL = "GIT_CREDENTIAL"
+# Those that open a repository at its host; they go into no session, not even as a placeholder.
+GIT_CREDENTIAL, GITHUB_APP = "GIT_CREDENTIAL", "GITHUB_APP"
+KEPT_OUTSIDE = frozenset({GIT_CREDENTIAL, GITHUB_APP})
 LONGEST = 16_000  # characters
 SHORTEST_BOUND = 16  # as the security proxy wants it: see flows/web/placeholders.py
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,99}")
@@ -75,7 +76,7 @@ def keep_secret(
     if hosts and (len(value) < SHORTEST_BOUND or not value.isascii()):
         what = f"a secret that is bound to hosts has at least {SHORTEST_BOUND} ASCII characters"
         raise Problem(what, where=name, fix="a placeholder of a shorter one could be met by chance")
-    if name == GIT_CREDENTIAL and (hosts or is_exposed):
+    if name in KEPT_OUTSIDE and (hosts or is_exposed):
         raise Problem(
             "a Git credential goes to the repository's host alone", where=name, fix="leave the rest out"
         )

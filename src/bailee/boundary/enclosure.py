@@ -39,7 +39,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         firewall: the rules, as `nft -f` reads them.
         filter: the filter of system calls; empty for none (a negative control's only).
         hidden: folders and files of which the command sees nothing.
-        processes: how many there may be at once, where the kernel counts them for each namespace; 0 for no limit.
+        processes: how many there may be at once, where the kernel counts them for each namespace; 0 for no
+        limit.
         nests: whether the command makes namespaces of processes, with a view of them, inside.
         all_users: whether root keeps what it may do to other users' files.
         gives_up_rights: whether the command has fewer rights than what makes its boundary (off in a negative
@@ -255,7 +256,7 @@ def make_layout(
         watched.append(service_port)
     return Layout(
         listeners=tuple(listeners),
-        firewall=write_firewall(tuple(watched)),
+        firewall=write_firewall(tuple(watched), led_to=redirect, names_to=names),
         filter=means.filter,
         hidden=tuple(hidden),
         processes=processes,

@@ -42,8 +42,8 @@ def write_filter(machine: str, *, unix_sockets: bool = False) -> bytes:
     """Return the program for an architecture as `os.uname` names it; empty for one that is not known.
 
     Args:
-        unix_sockets: whether sockets of the file system are let through: for a program that answers the system
-            calls of what it holds itself, and for negative controls.
+        unix_sockets: whether sockets of the file system are let through: for a program that answers the
+        system calls of what it holds itself, and for negative controls.
     """
     if machine not in _ARCHITECTURES:
         return b""

@@ -46,11 +46,19 @@ class KernelCount(msgspec.Struct, frozen=True):
     is_known: bool = True
 
 
-def write_firewall(ports: tuple[int, ...], *, redirect: bool = True, refuse: bool = True) -> str:
+def write_firewall(
+    ports: tuple[int, ...],
+    *,
+    led_to: int = REDIRECT_PORT,
+    names_to: int = NAMES_PORT,
+    redirect: bool = True,
+    refuse: bool = True,
+) -> str:
     """Return the rules, as `nft -f` reads them.
 
     Args:
         ports: where the proxy listens, on loopback.
+        led_to, names_to: where TCP to anywhere and questions for names are led.
         redirect: whether TCP to anywhere is led to the proxy.
         refuse: whether what is not TCP is refused (a negative control's only).
     """
@@ -71,10 +79,10 @@ def write_firewall(ports: tuple[int, ...], *, redirect: bool = True, refuse: boo
             "  chain lead {",
             "    type nat hook output priority -100; policy accept;",
             # Before what is loopback's: a machine may look names up there.
-            f"    udp dport 53 redirect to :{NAMES_PORT}",
+            f"    udp dport 53 redirect to :{names_to}",
             "    ip daddr 127.0.0.0/8 return",
             "    ip6 daddr ::1 return",
-            f"    meta l4proto tcp redirect to :{REDIRECT_PORT}",
+            f"    meta l4proto tcp redirect to :{led_to}",
             "  }",
         ]
     lines += [

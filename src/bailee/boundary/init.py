@@ -40,36 +40,11 @@ NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = (
     0x40000000,
 )
 # linux/mount.h
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
-    1,
-    2,
-    4,
-    8,
-    32,
-    4096,
-    16384,
-    1 << 18,
-)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+MS_REC, MS_PRIVATE = 16384, 1 << 18
 # linux/prctl.h
-(
-    SET_PDEATHSIG,
-    SET_DUMPABLE,
-    SET_SECCOMP,
-    CAPBSET_DROP,
-    SET_NO_NEW_PRIVS,
-    CAP_AMBIENT,
-    CAP_AMBIENT_RAISE,
-    CAP_AMBIENT_CLEAR_ALL,
-) = (
-    1,
-    4,
-    22,
-    24,
-    38,
-    47,
-    2,
-    4,
-)
+SET_PDEATHSIG, SET_DUMPABLE, SET_SECCOMP, CAPBSET_DROP, SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+CAP_AMBIENT, CAP_AMBIENT_RAISE, CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 # linux/capability.h: what root may do with files and with its own processes, as in a container. Without
@@ -89,7 +64,7 @@ ROOT_KEEPS = (
     CAP_SETFCAP,  # without, nothing inside can make a namespace that has a root, as bubblewrap does
 )
 LAST_CAP = 40
-PER_NAMESPACE, FEWEST_PIDS = (6, 14), 301  # of kernel.pid_max, kernel/pid.c
+PER_NAMESPACE, RESERVED_PIDS = (6, 14), 300  # of kernel.pid_max, kernel/pid.c
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT)
@@ -274,7 +249,8 @@ def limit_processes(most: int) -> None:
     """
     release = os.uname().release.split(".")
     if most and (int(release[0]), int(release[1].split("-")[0])) >= PER_NAMESPACE:
-        write("processes", "/proc/sys/kernel/pid_max", str(max(most, FEWEST_PIDS)))
+        # Once all numbers were given out, those below 300 are not given out again.
+        write("processes", "/proc/sys/kernel/pid_max", str(most + RESERVED_PIDS))
 
 
 def keep_for_programs(capability: int) -> None:

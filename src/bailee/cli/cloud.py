@@ -96,7 +96,7 @@ def cloud() -> None:
 )
 @click.option(
     "--processes",
-    type=click.IntRange(301, 100_000),
+    type=click.IntRange(100, 100_000),
     default=1000,
     show_default=True,
     metavar="N",

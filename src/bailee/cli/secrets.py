@@ -25,8 +25,11 @@ def secrets() -> None:
     """Keep credentials for sessions: sealed here, never in a session's machine.
 
     GIT_CREDENTIAL opens a repository at its host: a token, or user:password. It goes to that host alone, put
-    in by the service. Any other goes to the hosts it is bound to: a session sees a placeholder, which the
-    security proxy replaces on the way to them. With --expose a session gets the value itself.
+    in by the service. GITHUB_APP is a GitHub App in its place: a line APP_ID:INSTALLATION_ID, and below it
+    the private key that GitHub gave out. Sessions work with tokens of it, for one repository and an hour.
+
+    Any other secret goes to the hosts it is bound to: a session sees a placeholder, which the security proxy
+    replaces on the way to them. With --expose a session gets the value itself.
     """
 
 
@@ -52,19 +55,24 @@ def set_(
     \b
     Examples:
       bailee secrets set GIT_CREDENTIAL --repo https://github.com/acme/app < token
+      (echo 12345:67890; cat app.private-key.pem) | bailee secrets set GITHUB_APP
       bailee secrets set NPM_TOKEN --host registry.npmjs.org
     """
     from bailee.accounts.directory import open_directory
-    from bailee.accounts.secrets import GIT_CREDENTIAL, keep_secret
+    from bailee.accounts.secrets import GITHUB_APP, KEPT_OUTSIDE, keep_secret
     from bailee.vault.store import open_keys
 
-    if name != GIT_CREDENTIAL and not hosts and not expose:
+    if name not in KEPT_OUTSIDE and not hosts and not expose:
         raise Problem("nobody may have this secret", where=name, fix="give --host HOST, or --expose")
     if hosts and expose:
         raise Problem("a secret is bound to hosts, or exposed", where=name, fix="give --host or --expose")
     for host in hosts:
         _check_host(host)
     value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().strip()
+    if name == GITHUB_APP:
+        from bailee.flows.git.github.apps import write_app
+
+        value = write_app(value, where=name)
     directory, keys = open_directory(home), open_keys(home)
     try:
         keep_secret(

@@ -1,6 +1,7 @@
 """A container of gVisor: `runsc` answers the system calls of what runs in it, inside a machine of namespaces.
 
-Nothing that runs in it reaches the host's kernel but by what gVisor itself asks of it. Its network is the boundary's.
+Nothing that runs in it reaches the host's kernel but by what gVisor itself asks of it. Its network is the
+boundary's.
 """
 
 import json
@@ -23,7 +24,8 @@ _BUNDLE = "container"
 _INSIDE = "/run/bundle"  # of the machine of namespaces around it
 _PROBE_SECONDS = 20
 _PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Lists a folder as coreutils do, by statx(2) with AT_NO_AUTOMOUNT: gVisor of 2022, which is Debian 12's, cannot.
+# Lists a folder as coreutils do, by statx(2) with AT_NO_AUTOMOUNT: gVisor of 2022, which is Debian 12's,
+# cannot.
 _PROBE = ["ls", "/"]
 
 
@@ -43,7 +45,9 @@ class Containers:
             words = self.write(Spec(folder=folder / "work"), _PROBE)
             words[1:1] = ["--unshare-net"]
             try:
-                done = subprocess.run(words, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
+                done = subprocess.run(
+                    words, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+                )
             except subprocess.TimeoutExpired:
                 raise _refuse("gVisor does not answer") from None
         if done.returncode:

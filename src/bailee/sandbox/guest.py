@@ -1,9 +1,9 @@
-"""The first program in a machine: `python -I -S guest.py CHANNEL`. It does what its driver asks over one channel.
+"""The first program in a machine, `python -I -S guest.py CHANNEL`: it does what its driver asks.
 
 CHANNEL is the number of a descriptor, or `port` for the port `bailee` of a virtual machine. What goes over it
-are frames: kind, number of the request, length, and so many bytes (`>BII`). It imports nothing of Bailee's and
-needs no library; the driver imports this file for the frames. It is within reach of whatever runs in the
-machine, so that its driver takes nothing that it says for true (`machines.Machine`).
+are frames: kind, number of the request, length, and so many bytes (`>BII`). It imports nothing of Bailee's
+and needs no library; the driver imports this file for the frames. It is within reach of whatever runs in
+the machine, so that its driver takes nothing that it says for true (`machines.Machine`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct(">BII")
 # From the driver.
-OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET = 1, 2, 3, 4, 5, 6, 7
+OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR = 1, 2, 3, 4, 5, 6, 7, 8
 # From the machine; PIECE and END as well.
 READY, OUTPUT, ENDED, FAULT = 16, 17, 18, 19
 LARGEST = 1 << 20  # bytes of a frame
 PORT = "bailee"
 _PIECE_BYTES = 1 << 16
+_CLEAR_SECONDS = 5.0
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
 _SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -66,9 +67,12 @@ class Guest:
         self._held = bytearray()
         self._running: dict[int, int] = {}  # process by request
         self._files: dict[int, int] = {}  # descriptor of what is being written, by request
+        self._groups: set[int] = set()  # of commands that have ended, and may have left something running
         self._user: tuple[int, int] | None = None
         self._selector = selectors.DefaultSelector()
-        woken, wakes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        woken, wakes = os.pipe()
+        for end in (woken, wakes):
+            os.set_blocking(end, False)
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._woken = woken
@@ -80,6 +84,8 @@ class Guest:
         self._send(READY, 0)
         while True:
             for key, _ in self._selector.select():
+                if self._selector.get_map().get(key.fd) is not key:
+                    continue  # closed by what came before it
                 if key.fd == self._channel:
                     if not (piece := os.read(self._channel, _PIECE_BYTES)):
                         return
@@ -104,6 +110,9 @@ class Guest:
                 if number in self._running:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(self._running[number], json.loads(data))
+            elif kind == CLEAR:
+                self._clear()
+                self._send(END, number)
             elif kind == PUT:
                 self._put(number, json.loads(data))
             elif kind == PIECE:
@@ -127,9 +136,7 @@ class Guest:
         time.clock_settime_ns(time.CLOCK_REALTIME, asked["time_ns"])
         entropy = bytes.fromhex(asked["entropy"])
         descriptor = os.open("/dev/urandom", os.O_WRONLY)
-        fcntl.ioctl(
-            descriptor, _RNDADDENTROPY, struct.pack("ii", 8 * len(entropy), len(entropy)) + entropy
-        )
+        fcntl.ioctl(descriptor, _RNDADDENTROPY, struct.pack("ii", 8 * len(entropy), len(entropy)) + entropy)
         fcntl.ioctl(descriptor, _RNDRESEEDCRNG)
         os.close(descriptor)
         if disk := asked.get("disk"):
@@ -139,7 +146,7 @@ class Guest:
         self._user = asked["user"], asked["user"]
 
     def _exec(self, number: int, asked: dict[str, Any]) -> None:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        reading, writing = os.pipe()
         process = os.fork()
         if not process:
             self._become(asked, writing)
@@ -159,8 +166,8 @@ class Guest:
             os.dup2(writing, 2)
             if self._user is not None:
                 os.setgroups([])
-                os.setresgid(self._user[1], self._user[1], self._user[1])
-                os.setresuid(self._user[0], self._user[0], self._user[0])
+                os.setgid(self._user[1])
+                os.setuid(self._user[0])
             os.chdir(asked["folder"])
             os.execvpe(asked["command"][0], asked["command"], asked["environment"])  # noqa: S606
         except FileNotFoundError as error:
@@ -170,6 +177,20 @@ class Guest:
             os.write(2, f"{asked['command'][0]}: {error.strerror}\n".encode())
         finally:
             os._exit(status)
+
+    def _clear(self) -> None:
+        import time
+
+        deadline = time.monotonic() + _CLEAR_SECONDS
+        while self._groups and time.monotonic() < deadline:
+            for group in list(self._groups):
+                try:
+                    os.killpg(group, signal.SIGKILL)
+                except ProcessLookupError:
+                    self._groups.discard(group)
+            self._reap()
+            time.sleep(0.01)
+        self._groups.clear()
 
     def _reap(self) -> None:
         while True:
@@ -182,6 +203,7 @@ class Guest:
             for number, known in list(self._running.items()):
                 if known == process:
                     del self._running[number]
+                    self._groups.add(process)
                     self._drain(number)
                     ended = os.waitstatus_to_exitcode(status)
                     self._send(ENDED, number, json.dumps(128 - ended if ended < 0 else ended).encode())

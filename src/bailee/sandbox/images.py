@@ -1,8 +1,8 @@
-"""What a virtual machine starts from: a kernel, a first program, a root in two parts, and a machine that has started.
+"""What a virtual machine starts from: kernel, first program, root, and a machine that has started.
 
-All of it is programs and nothing of anybody's, made once and kept in the user's cache. It is named after what it
-was made of, so that a part whose making has changed is made anew. A machine is started once, stopped in the moment
-when it waits for its first order, and written down; a session goes on from there.
+All of it is programs and nothing of anybody's, made once and kept in the user's cache. It is named after
+what it was made of, so that a part whose making has changed is made anew. A machine is started once,
+stopped in the moment when it waits for its first order, and written down; a session goes on from there.
 """
 
 import contextlib
@@ -83,7 +83,9 @@ def check_programs() -> dict[str, str]:
     found = {name: shutil.which(name, path=_PATH) or "" for name in PROGRAMS}
     missing = [PROGRAMS[name] for name, path in found.items() if not path]
     if missing:
-        raise _missing(f"what a virtual machine needs is not installed: {', '.join(missing)}", " ".join(missing))
+        raise _missing(
+            f"what a virtual machine needs is not installed: {', '.join(missing)}", " ".join(missing)
+        )
     return found
 
 
@@ -132,16 +134,20 @@ def make_image(program: str, tell: Tell = lambda what: None) -> Image:
 
 
 def _make_kernel(folder: Path, programs: dict[str, str], tell: Tell) -> Path:
-    """Take the kernel out of Debian's package: nothing is installed, and its maker's signature was checked by apt."""
+    """Take the kernel out of Debian's package, which apt checked; nothing is installed."""
     known = sorted(one for one in folder.glob("kernel-*") if (one / "vmlinuz").exists())
     if known:
         return known[-1]
     tell("taking a kernel from its package")
     told = _run(["apt-cache", "show", "--no-all-versions", KERNEL])
-    named = [line.partition(":")[2].split("(")[0].strip() for line in told.splitlines() if line[:8] == "Depends:"]
+    named = [
+        line.partition(":")[2].split("(")[0].strip() for line in told.splitlines() if line[:8] == "Depends:"
+    ]
     if not named:
         raise Problem(
-            f"apt knows no {KERNEL}", where="--isolation vm", fix="as root: apt update; or: --isolation namespace"
+            f"apt knows no {KERNEL}",
+            where="--isolation vm",
+            fix="as root: apt update; or: --isolation namespace",
         )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         below = Path(scratch)

@@ -85,7 +85,7 @@ class Isolation(Protocol):
 
     @property
     def answers_itself(self) -> bool:
-        """Whether it answers the system calls of what runs in it, and so needs more of them than that may have."""
+        """Whether it answers the system calls of what runs in it, and so needs more of them itself."""
         ...
 
     def check(self) -> None:
@@ -160,7 +160,8 @@ class Machine:
 
         Args:
             say: is given what it writes, standard error included.
-            is_over: whether it is to end before it has; then None is returned, and the machine is to be destroyed.
+            is_over: whether it is to end before it has; then None is returned, and the machine is to be
+            destroyed.
 
         Raises:
             NotAnswered: the machine ended before the command.
@@ -180,6 +181,10 @@ class Machine:
                     return 126
         self._send(guest.SIGNAL, number, int(signal.SIGTERM))
         return None
+
+    def clear(self) -> None:
+        """End what commands that have ended left running, as far as it stayed in their groups."""
+        self._ask(guest.CLEAR, {}, _ANSWER_SECONDS)
 
     def put(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Write a file in the machine.

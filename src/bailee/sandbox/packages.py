@@ -1,7 +1,7 @@
 """What the root of a virtual machine is made of: Debian packages that are installed here, and what they need.
 
-Only what their makers packaged goes in, and of `/etc` what the machine of namespaces is shown as well: the host's
-own settings, and whatever else lies in its file system, stay out.
+Only what their makers packaged goes in, and of `/etc` what the machine of namespaces is shown as well: the
+host's own settings, and whatever else lies in its file system, stay out.
 """
 
 import os
@@ -16,15 +16,45 @@ from bailee.policy.problems import Problem
 
 # What people expect where programs are built and tested; those that are not installed here are left out.
 PACKAGES = (
-    *("base-files", "bash", "dash", "perl-base", "coreutils", "findutils", "grep", "sed", "gawk", "mawk", "tar", "gzip", "xz-utils"),
+    *(
+        "base-files",
+        "bash",
+        "dash",
+        "perl-base",
+        "coreutils",
+        "findutils",
+        "grep",
+        "sed",
+        "gawk",
+        "mawk",
+        "tar",
+        "gzip",
+        "xz-utils",
+    ),
     *("bzip2", "zstd", "unzip", "diffutils", "patch", "file", "less", "procps", "util-linux", "hostname"),
-    *("ca-certificates", "openssl", "curl", "git", "openssh-client", "ripgrep", "jq", "libc-bin", "debianutils"),
+    *(
+        "ca-certificates",
+        "openssl",
+        "curl",
+        "git",
+        "openssh-client",
+        "ripgrep",
+        "jq",
+        "libc-bin",
+        "debianutils",
+    ),
     *("python3", "python3-venv", "python3-pip", "nodejs", "npm", "make", "gcc", "g++", "libc6-dev"),
     *("pkg-config", "ncurses-base", "passwd", "tzdata", "media-types", "netbase"),
 )
 DATABASE = Path("/var/lib/dpkg/status")
 # Not read by programs at work, and a third of what is in a package.
-_LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
+_LEFT_OUT = (
+    "/usr/share/doc/",
+    "/usr/share/man/",
+    "/usr/share/locale/",
+    "/usr/share/info/",
+    "/usr/share/lintian/",
+)
 _ALTERNATIVES = Path("/etc/alternatives")
 _COMMANDS = ("/usr/bin", "/usr/sbin")
 
@@ -81,10 +111,8 @@ def choose_packages(installed: Iterable[Package], wanted: Sequence[str]) -> list
 
 
 def list_files(packages: Sequence[str]) -> Iterator[str]:
-    """Return the files and links of packages, and the commands that the system's alternatives make of them."""
-    told = subprocess.run(
-        ["dpkg-query", "-L", *packages], capture_output=True, text=True, check=True
-    ).stdout
+    """Return the files and links of packages, and the commands that alternatives make of them."""
+    told = subprocess.run(["dpkg-query", "-L", *packages], capture_output=True, text=True, check=True).stdout
     listed = {_canonical(line) for line in told.splitlines() if line.startswith("/")}
     for path in sorted(listed):
         if path.startswith(("/etc/", *_LEFT_OUT)):
@@ -94,13 +122,13 @@ def list_files(packages: Sequence[str]) -> Iterator[str]:
     yield from _list_bytecode(listed)
     for folder in _COMMANDS:
         for entry in os.scandir(folder):
-            if entry.is_symlink() and Path(entry.path).readlink().parent == _ALTERNATIVES:
-                if os.path.realpath(entry.path) in listed:
-                    yield entry.path
+            is_one = entry.is_symlink() and Path(entry.path).readlink().parent == _ALTERNATIVES
+            if is_one and os.path.realpath(entry.path) in listed:
+                yield entry.path
 
 
 def _list_bytecode(listed: Iterable[str]) -> Iterator[str]:
-    """Return what Python compiled of packages' modules as they were installed: a machine would do it at each start."""
+    """Return what Python compiled of modules when they were installed; a machine would at each start."""
     modules: dict[str, set[str]] = {}
     for path in listed:
         if path.endswith(".py"):

@@ -1,7 +1,7 @@
 """What a machine of namespaces takes of its host, as the kernel tells it: nothing else bounds it there.
 
-Groups of processes would (cgroups), where their part of the tree is delegated; on most hosts that has to be set up,
-and a mistake in it ends other processes.
+Groups of processes would (cgroups), where their part of the tree is delegated; on most hosts that has to be
+set up, and a mistake in it ends other processes.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
-"""A virtual machine: QEMU's microvm with a kernel of its own, inside a machine of namespaces, inside the boundary.
+"""A virtual machine: QEMU's microvm, inside a machine of namespaces, inside the boundary.
 
-Its one network device is QEMU's own stack, which opens ordinary sockets, and these are opened in the boundary: TCP
-is led to the security proxy, names are answered by it, all else is refused. So a program that breaks out of the
-kernel stands in a process that may start nothing, and around that in a machine of namespaces.
+Its one network device is QEMU's own stack, which opens ordinary sockets, and these are opened in the
+boundary: TCP is led to the security proxy, names are answered by it, all else is refused. So a program that
+breaks out of the kernel stands in a process that may start nothing, and around that in a machine of
+namespaces.
 """
 
 import contextlib
@@ -28,8 +29,8 @@ _DEVICE = "/dev/vdc"
 _BOOT_SECONDS = 60.0
 # A kernel that KVM runs is ready within one second. Where KVM is there and does not work, guests hang.
 _TRY_SECONDS = 8.0
-# At 2 GHz: without, 3 of 8 emulated starts hung as the kernel measured its clock; with it none of 16. What a kernel
-# does against its processor's faults costs emulation much, and the emulated one does not have them.
+# At 2 GHz: without, 3 of 8 emulated starts hung as the kernel measured its clock; with it none of 16. What a
+# kernel does against its processor's faults costs emulation much, and the emulated one does not have them.
 _EMULATED = "tsc_early_khz=2000000 mitigations=off"
 _CHANNEL, _STATE = 3, 4  # descriptors of QEMU
 
@@ -112,7 +113,7 @@ class VirtualMachines:
 
 
 def write_opening() -> Mapping[str, object]:
-    """Return what makes another machine of one that was stopped: what it must not have in common with others."""
+    """Return what a machine is told first: all that it must not have in common with others."""
     return {
         "time_ns": time.time_ns(),
         "entropy": os.urandom(64).hex(),
@@ -148,9 +149,15 @@ def write_command(
     words += ["-global", "virtio-mmio.force-legacy=false", "-cpu", "max" if acceleration == "tcg" else "host"]
     words += ["-m", f"{limits.memory_mb}M", "-smp", str(limits.processors)]
     words += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-serial", "file:/dev/stderr"]
+    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
+    # Appended: what it is may be a file that others write to as well.
+    words += ["-chardev", "file,id=console,path=/dev/stderr,append=on", "-serial", "chardev:console"]
     words += ["-append", f"{told} {_EMULATED}" if acceleration == "tcg" else told]
-    for name, path, kept in (("system", image.system, "on"), ("tools", image.tools, "on"), ("disk", disk, "off")):
+    for name, path, kept in (
+        ("system", image.system, "on"),
+        ("tools", image.tools, "on"),
+        ("disk", disk, "off"),
+    ):
         words += ["-drive", f"if=none,id={name},file={path},format=raw,readonly={kept}"]
         words += ["-device", f"virtio-blk-device,drive={name}"]
     words += ["-netdev", "user,id=network,ipv6=off", "-device", "virtio-net-device,netdev=network"]
@@ -204,7 +211,7 @@ def _write_state(
     network = [find_means().bwrap, "--unshare-net", "--dev-bind", "/", "/", "--die-with-parent", "--"]
     process = subprocess.Popen(
         [*network, "sh", "-c", shell, "sh", *words],
-        stdin=theirs,
+        stdin=theirs.fileno(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[controlled.fileno()],

@@ -389,7 +389,7 @@ def summarize(
                 names[row.host] = None
             else:
                 tries[row.host, row.port, row.rule, row.reason] += 1
-    flows = dict.fromkeys(rule.flow for rule in rules.allowed)
+    flows = dict.fromkeys(rule.flow for rule in (*rules.allowed, *(one.rule for one in rules.led)))
     taken = {flow for _, _, flow, _ in used}
     return BoundaryReceipt(
         enforcement=enforcement,
@@ -407,7 +407,7 @@ def summarize(
 
 def _make_authority(secrets: Sequence[Secret], rules: Rules) -> "Authority | None":
     """Return an authority where TLS is to be opened for anything."""
-    if not secrets and not any(rule.is_opened for rule in rules.allowed):
+    if not secrets and not rules.is_opening:
         return None
     from bailee.flows.web.authorities import Authority
 

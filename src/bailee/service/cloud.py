@@ -14,7 +14,7 @@ import msgspec
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key, revoke_key
 from bailee.accounts.people import Account
-from bailee.accounts.secrets import GIT_CREDENTIAL, StoredSecret, open_secrets
+from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
 from bailee.boundary.declarations import make_rules
 from bailee.boundary.means import find_means
@@ -35,6 +35,7 @@ from bailee.sandbox.machines import WORK as INSIDE
 from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
+from bailee.service.github_api import lead_api, write_api_environment
 from bailee.service.isolations import make_isolation
 from bailee.service.launching import running_service
 from bailee.service.receipts import anchor, make_receipt
@@ -177,7 +178,10 @@ class Driver:
             self._home,
             run,
             service_url=service.url,
-            make_rules=lambda file: self._make_rules(session, manifest, context, environment, file),
+            make_rules=lambda file: msgspec.structs.replace(
+                self._make_rules(session, manifest, context, environment, file),
+                led=lead_api(session.repository, service.url, token, session.traffic_bytes),
+            ),
             means=means,
             account=holder.id,
             key_id=key,
@@ -221,16 +225,16 @@ class Driver:
     ) -> tuple[int, str]:
         """Do what a turn asks, and return the agent's status with what went wrong."""
 
-        def exec(words: list[str], folder: str = INSIDE) -> int:
+        def do(words: list[str], folder: str = INSIDE) -> int:
             ended = machine.exec(words, environment, folder, say=_say, is_over=watch.is_over)
             return 128 + signal.SIGTERM if ended is None else ended
 
         def run_script(step: str) -> bool:
-            return exec(["sh", "-c", SCRIPT.read_text(), "sh", step]) == 0
+            return do(["sh", "-c", SCRIPT.read_text(), "sh", step]) == 0
 
         if not self._is_cloned(machine):
             self._change(state=State.CLONING)
-            exec(["mkdir", "-p", f"{INSIDE}/home"])
+            do(["mkdir", "-p", f"{INSIDE}/home"])
             for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
                 if not run_script(step):
                     return 1, _FAULTS[step]
@@ -238,10 +242,11 @@ class Driver:
         status = 0
         if command is not None:
             self._change(state=State.WORKING)
-            status = exec(command, REPOSITORY)
+            status = do(command, REPOSITORY)
         if watch.reason:
             return status, watch.reason
         self._change(state=State.PUSHING)
+        machine.clear()
         if not run_script(_PUSH):
             return status, _FAULTS[_PUSH]
         return status, f"the agent ended with {status}" if status else ""
@@ -263,8 +268,9 @@ class Driver:
         finally:
             directory.close()
             keys.close()
-        held.pop(GIT_CREDENTIAL, None)  # never, not even as a placeholder
-        return held
+        return {
+            name: one for name, one in held.items() if name not in KEPT_OUTSIDE
+        }  # not even as placeholders
 
     def _write_environment(
         self,
@@ -310,7 +316,7 @@ class Driver:
             "GIT_CONFIG_VALUE_0": f"{parts[0]}://{host}/",
             "GIT_CONFIG_KEY_1": f"http.{url}{BASE}.extraHeader",
             "GIT_CONFIG_VALUE_1": f"Authorization: Basic {basic}",
-            "GH_TOKEN": "proxy-injected",
+            **write_api_environment(session.repository),
         }
 
     def _make_rules(

@@ -14,8 +14,8 @@ _DISK_SHARE = 20
 class Watch:
     """Tells whether a turn is over, and why.
 
-    A virtual machine has its limits of itself: memory, processors and a disk of its own size. The others are looked
-    at twice a second, so that for so long they may take more.
+    A virtual machine has its limits of itself: memory, processors and a disk of its own size. The others
+    are looked at twice a second, so that for so long they may take more.
 
     Args:
         process: that everything of the machine is below.

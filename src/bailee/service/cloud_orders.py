@@ -57,7 +57,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     memory_mb: Annotated[int, msgspec.Meta(ge=256, le=1_000_000)] = 2000
     processors: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
     disk_mb: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 10_000
-    processes: Annotated[int, msgspec.Meta(ge=301, le=100_000)] = 1000
+    processes: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
 
 
 def check_order(order: Order) -> None:

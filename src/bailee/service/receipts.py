@@ -295,6 +295,8 @@ def _tell_boundary(seen: BoundaryReceipt) -> Iterator[str]:
         yield "  not enforced: what an agent sends past its environment is not in this receipt"
         return
     yield "  enforced: the only way out was the proxy" + ("; files confined" if seen.confined else "")
+    if seen.isolation:
+        yield f"  machine: {seen.isolation}"
     connections = tell_count(counts.connections, "connection")
     if counts.verdict is Verdict.AGREED:
         sizes = f"{tell_size(counts.sent.proxy)} sent, {tell_size(counts.received.proxy)} received"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bailee.accounts.directory import Directory
 from bailee.accounts.keys import KeyRing
-from bailee.accounts.secrets import GIT_CREDENTIAL, open_secrets, owner_of_organization
+from bailee.accounts.secrets import GIT_CREDENTIAL, GITHUB_APP, open_secrets, owner_of_organization
 from bailee.flows.git.access import Access, Attached
+from bailee.flows.git.github.apps import App, read_app
 from bailee.flows.git.grants import find_grant
 from bailee.flows.git.receiver import GitReceiver
 from bailee.flows.git.recording import GitRecorder
@@ -49,11 +50,15 @@ def list_owners(directory: Directory, account: str) -> list[str]:
 
 def find_credential(
     directory: Directory, wrapper: KeyWrapper, access: Access, repository: Attached
-) -> Credential | None:
+) -> Credential | App | None:
     """Return what opens a repository for an account; None where nobody kept anything.
+
+    A GitHub App wins over a credential: what is made of it is for one repository and an hour.
 
     Raises:
         Problem: what was kept does not open.
     """
     held = open_secrets(directory, wrapper, list_owners(directory, access.account), repository.place)
+    if GITHUB_APP in held:
+        return read_app(held[GITHUB_APP][1], where=GITHUB_APP)
     return Credential(held[GIT_CREDENTIAL][1]) if GIT_CREDENTIAL in held else None

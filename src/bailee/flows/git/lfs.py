@@ -67,7 +67,7 @@ class LargeFiles:
                 most_decoded=LARGEST,
             )
             asked = msgspec.json.decode(body, type=dict[str, Any])
-        except (TooLong, TooSlow, Undecodable, ClientDisconnect, msgspec.MsgspecError):
+        except (TooLong, TooSlow, Undecodable, ClientDisconnect, msgspec.MsgspecError, RecursionError):
             return _refuse(400, "this is no batch of objects"), "malformed"
         operation = asked.get("operation")
         if operation not in ("download", "upload"):

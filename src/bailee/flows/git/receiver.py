@@ -5,25 +5,26 @@ repositories that are attached to it and to no others; what it pushes is decided
 the pack goes on. The pack itself streams by.
 """
 
-import base64
-import binascii
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from bailee.accounts.credentials import read_key
 from bailee.codings import Undecodable, open_decoder
 from bailee.flows.git.access import Access, Attached, judge_push
+from bailee.flows.git.credentials import Credentials, FindCredential
+from bailee.flows.git.github.api import METHODS, GitHubApi
+from bailee.flows.git.github.api import tell_refused as tell_api_refused
+from bailee.flows.git.github.places import BASE as API_BASE
 from bailee.flows.git.lfs import LargeFiles
 from bailee.flows.git.pkt_lines import Malformed
 from bailee.flows.git.pushes import Push, PushReader
 from bailee.flows.git.refusals import tell_push_refused, tell_refused
-from bailee.flows.git.upstreams import Credential, Upstreams
+from bailee.flows.git.requests import Counted, GitRequest, read_token
+from bailee.flows.git.upstreams import Upstreams
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -42,40 +43,6 @@ _PASSED_ON = ("accept", "content-type", "git-protocol", "user-agent", "accept-la
 _PASSED_BACK = ("content-type", "cache-control", "expires", "pragma")
 
 
-class GitRequest(msgspec.Struct, frozen=True):
-    """One request, for the log: never its content.
-
-    Attributes:
-        at_ms: milliseconds since 1970 UTC.
-        what: `refs`, `fetch`, `push` or `large files`.
-        outcome: `passed`, or the rule that refused it.
-        refs: of a push, what it would update.
-        sent, received: bytes of bodies, to the host and from it.
-    """
-
-    at_ms: int
-    session: str
-    repository: str
-    what: str
-    outcome: str
-    status: int
-    refs: tuple[str, ...] = ()
-    sent: int = 0
-    received: int = 0
-
-
-class _Counted:
-    """Counts what streams by."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def over(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for piece in pieces:
-            self.count += len(piece)
-            yield piece
-
-
 class GitReceiver:
     """Answers sessions.
 
@@ -90,26 +57,37 @@ class GitReceiver:
         *,
         keys: "KeyRing",
         find_access: Callable[[str], Access | None],
-        find_credential: Callable[[Access, Attached], Credential | None],
+        find_credential: FindCredential,
         note: Callable[[Access, GitRequest], None],
         upstreams: Upstreams | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._find_access = find_access
-        self._find_credential = find_credential
         self._note = note
         self._upstreams = upstreams or Upstreams()
         self._wall_clock = wall_clock
         self._large_files = LargeFiles(self._upstreams)
+        self._credentials = Credentials(
+            find_credential,
+            self._upstreams,
+            is_open=lambda key: find_access(key) is not None,
+            clock=wall_clock,
+        )
+        self._api = GitHubApi(
+            upstreams=self._upstreams, credentials=self._credentials, note=note, wall_clock=wall_clock
+        )
 
     def make_routes(self) -> list[Route]:
         """Return the routes of the flow."""
-        methods = ["GET", "POST", "PUT"]
-        return [Route(BASE + "{place:path}", self._receive, methods=methods)]
+        return [
+            Route(API_BASE + "{asked:path}", self._receive_api, methods=METHODS),
+            Route(BASE + "{place:path}", self._receive, methods=["GET", "POST", "PUT"]),
+        ]
 
     async def close(self) -> None:
         """End the connections to hosts."""
+        await self._credentials.close()
         await self._upstreams.close()
 
     async def _receive(self, request: Request) -> Response:
@@ -118,10 +96,21 @@ class GitReceiver:
         except Problem as problem:
             return tell_refused(503, "unavailable", problem.what)
 
+    async def _receive_api(self, request: Request) -> Response:
+        if (access := self._find(request)) is None:
+            return tell_api_refused("no_session", "this token is no session's, or it was revoked", 401)
+        try:
+            return await self._api.answer(request, access)
+        except Problem as problem:
+            return tell_api_refused("unavailable", problem.what, 503)
+
+    def _find(self, request: Request) -> Access | None:
+        principal = self._keys.authenticate(read_token(request.headers.raw))
+        return self._find_access(principal.key_id) if principal else None
+
     async def _answer(self, request: Request) -> Response:
-        principal = self._keys.authenticate(_read_token(request.headers.raw))
-        access = self._find_access(principal.key_id) if principal else None
-        if principal is None or access is None:
+        access = self._find(request)
+        if access is None:
             ask = {"www-authenticate": 'Basic realm="Bailee"'}
             return tell_refused(401, "no_session", "this token is no session's, or it was revoked", ask)
         path = request.url.path[len(BASE) - 1 :]
@@ -188,15 +177,15 @@ class GitReceiver:
     async def _lfs(self, request: Request, access: Access, repository: Attached, path: str) -> Response:
         what = path[path.index(_LFS) + len(_LFS) :]
         answer, outcome = await self._large_files.answer(
-            request, repository, what, self._headers(access, repository), access.session
+            request, repository, what, await self._headers(access, repository), access.session
         )
         self._log(access, repository.place, "large files", outcome, answer.status_code)
         return answer
 
     # --- The host's side ---
 
-    def _headers(self, access: Access, repository: Attached) -> dict[str, str]:
-        credential = self._find_credential(access, repository)
+    async def _headers(self, access: Access, repository: Attached) -> dict[str, str]:
+        credential = await self._credentials.open(access, repository)
         return {"authorization": credential.to_header()} if credential else {}
 
     async def _pass_on(
@@ -211,10 +200,10 @@ class GitReceiver:
         body: AsyncIterator[bytes] | None = None,
     ) -> Response:
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-        headers |= self._headers(access, repository)
+        headers |= await self._headers(access, repository)
         headers["accept-encoding"] = "identity"  # so that what is counted is what came
         url = repository.url.rstrip("/") + tail
-        sent = _Counted()
+        sent = Counted()
         if request.method == "POST" and body is None:
             body = _decoded(request)
         try:
@@ -288,19 +277,6 @@ def _take_apart(path: str) -> tuple[str, str]:
             return path.removesuffix(tail), what
     place, found, _ = path.partition(_LFS)
     return (place, "large files") if found else (path, "other")
-
-
-def _read_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a session's token: as Git sends it, the password of Basic, or as other clients do."""
-    listed = list(headers)
-    for name, value in listed:
-        scheme, _, coded = value.partition(b" ")
-        if name.lower() == b"authorization" and scheme.lower() == b"basic":
-            try:
-                return base64.b64decode(coded.strip(), validate=True).partition(b":")[2]
-            except binascii.Error:
-                return b""
-    return read_key(listed)
 
 
 async def _decoded(request: Request) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from bailee.flows.git.access import Access
-from bailee.flows.git.receiver import GitRequest
+from bailee.flows.git.requests import GitRequest
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow

@@ -32,6 +32,10 @@ class Credential(msgspec.Struct, frozen=True):
         pair = self.secret if ":" in self.secret else f"{_USER}:{self.secret}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
+    def to_bearer(self) -> str:
+        """Return the value of the Authorization header for GitHub's API."""
+        return self.to_header() if ":" in self.secret else f"Bearer {self.secret}"
+
 
 class Upstreams:
     """Asks Git hosts, over TLS as the system trusts it (`SSL_CERT_FILE` included)."""

@@ -18,7 +18,7 @@ from bailee.flows.web.hello import NotHello, check_hello, read_hello
 from bailee.flows.web.log import LogFailed, Way
 from bailee.flows.web.placeholders import Secrets
 from bailee.flows.web.proxy import ESTABLISHED, HEAD_SECONDS, NO_LOG, AgentConnection
-from bailee.flows.web.rules import Refusal, Rule, Wire
+from bailee.flows.web.rules import Led, Refusal, Rule, Wire
 from bailee.flows.web.sessions import CONNECT_SECONDS, Unreachable
 from bailee.flows.web.streams import PIECE, ClearStream, OpenedStream, Stream
 from bailee.flows.web.targets import Target, Unreadable, read_target
@@ -100,6 +100,7 @@ class _Exchanges:
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
         self._secrets = Secrets(())
+        self._led: Led | None = None
         self._is_head = False
 
     async def serve(self) -> None:
@@ -142,11 +143,17 @@ class _Exchanges:
         self._note(request, path)
         assert self._host is not None
         headers = [pair for pair in _pass_on(request.headers) if pair[0] not in (b"host", b"expect")]
+        if self._led is not None:
+            path = self._led.base + path
+            headers = [pair for pair in headers if pair[0] != b"authorization"]
+            headers.append((b"authorization", self._led.authorization.encode()))
         if self._is_opened and self._secrets:
             headers = [pair for pair in self._secrets.put_in(headers) if pair[0] != b"accept-encoding"]
             headers.append((b"accept-encoding", b"identity"))
         is_plain = target.port == (443 if self._is_opened else 80)
         named = str(target).rpartition(":")[0] if is_plain else str(target)
+        if self._led is not None:
+            named = f"{self._led.host}:{self._led.port}"
         headers.insert(0, (b"host", named.encode()))
         await self._send(h11.Request(method=request.method, target=path.encode(), headers=headers))
         upload = asyncio.ensure_future(self._upload(rules))
@@ -221,17 +228,22 @@ class _Exchanges:
     async def _dial(self, target: Target, rules: tuple[Rule, ...]) -> None:
         await self._hang_up()
         connection = self._connection
-        self._secrets = self._session.secrets.for_host(target) if self._is_opened else Secrets(())
+        self._led = self._session.rules.find_led(target) if self._is_opened else None
+        is_bound = self._is_opened and self._led is None
+        self._secrets = self._session.secrets.for_host(target) if is_bound else Secrets(())
         try:
             self._session.note_opened(connection.number, connection.way, target, rules)
         except LogFailed:
             raise _Refused(NO_LOG, 503) from None
         try:
-            addresses = await self._session.find_addresses(target, rules)
+            if self._led is not None:
+                addresses = [(self._led.host, self._led.port)]
+            else:
+                addresses = await self._session.find_addresses(target, rules)
         except Unreachable as fault:
             raise _Refused(fault.refusal, fault.status) from None
-        tls = connection.proxy.host_tls if self._is_opened else None
-        name = target.host if self._is_opened else None
+        tls = connection.proxy.host_tls if is_bound else None
+        name = target.host if is_bound else None
         reason = ""
         for address, port in addresses:
             try:

@@ -126,6 +126,28 @@ class Refusal(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
+class Led(msgspec.Struct, frozen=True):
+    """A host whose requests are answered by the service of this installation, which asks it with credentials.
+
+    Attributes:
+        rule: what is led there; opened, so that each request is seen. Nothing else of that host may leave.
+        host, port: where the service listens, in clear.
+        base: what its paths begin with there.
+        authorization: what opens the service, in place of what the agent sent.
+        yields: whether it is led there only as long as nothing else allows the host.
+    """
+
+    rule: Rule
+    host: str
+    port: int
+    base: str
+    authorization: str
+    yields: bool = False
+
+    def __repr__(self) -> str:
+        return f"Led({self.rule.label})"
+
+
 class Rules(msgspec.Struct, frozen=True):
     """All rules of a session.
 
@@ -135,18 +157,34 @@ class Rules(msgspec.Struct, frozen=True):
         forbidden: hosts that nothing allows.
         stopped: hosts that a flow declares which is switched off, and what switched it off.
         is_observing: whether what no rule allows is let through and told apart (a stand-in internet only).
+        led: what is led to the service; wins over what is allowed, unless it yields.
     """
 
     allowed: tuple[Rule, ...] = ()
     forbidden: tuple[Rule, ...] = ()
     stopped: tuple[tuple[Rule, str], ...] = ()
     is_observing: bool = False
+    led: tuple[Led, ...] = ()
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether TLS is opened for anything."""
+        return bool(self.led) or any(rule.is_opened for rule in self.allowed)
+
+    def find_led(self, target: Target) -> Led | None:
+        """Return where a host's requests are led instead; None where they go to the host."""
+        led = next((one for one in self.led if one.rule.covers(target)), None)
+        if led is not None and led.yields and any(rule.covers(target) for rule in self.allowed):
+            return None
+        return led
 
     def decide(self, target: Target) -> tuple[Rule, ...] | Refusal:
         """Return the rules that allow a host and port, or the refusal."""
         for rule in self.forbidden:
             if rule.covers(target):
                 return Refusal("forbidden", f"{target} is forbidden by {rule.label}")
+        if led := self.find_led(target):
+            return (led.rule,)
         found = tuple(rule for rule in self.allowed if rule.covers(target))
         if found:
             return found
@@ -172,7 +210,8 @@ class Rules(msgspec.Struct, frozen=True):
         target = Target(name, 0)
         if any(covers_host(rule.host, target) and not rule.methods for rule in self.forbidden):
             return False
-        return self.is_observing or any(covers_host(rule.host, target) for rule in self.allowed)
+        passing = (*self.allowed, *(one.rule for one in self.led))
+        return self.is_observing or any(covers_host(rule.host, target) for rule in passing)
 
 
 def read_rule(text: str, origin: str) -> Rule:

@@ -3,12 +3,16 @@
 import contextlib
 import os
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
+import trustme
 import uvicorn
 from starlette.applications import Starlette
 
@@ -16,10 +20,13 @@ from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import KeyRing, create_key, open_key_ring, revoke_key
 from bailee.accounts.tables import KeyOrigin
 from bailee.flows.git.access import Access, Attached
-from bailee.flows.git.receiver import GitReceiver, GitRequest
+from bailee.flows.git.github.apps import App
+from bailee.flows.git.receiver import GitReceiver
+from bailee.flows.git.requests import GitRequest
 from bailee.flows.git.upstreams import Credential
 from bailee.service.serving import listen
 from counterparts.git_hosts import GitHost, git, run_git_host
+from counterparts.github_api import GitHubApi
 from counterparts.waiting import wait_for
 
 FILES = {"README.md": "hello\n", "src/app.py": "print('hello')\n"}
@@ -37,6 +44,13 @@ class World:
     access: Access
     noted: list[GitRequest] = field(default_factory=list)
     secret: str | None = None
+    app: App | None = None
+    is_open: bool = True
+
+    @property
+    def api(self) -> str:
+        """Return where a session finds the API of its repository's host."""
+        return f"{self.url}/git/-/api/{self.host.url.partition('://')[2]}/api"
 
     def remote(self, name: str = "app", token: str | None = None) -> str:
         """Return the address that a session knows a repository by."""
@@ -60,17 +74,70 @@ def world(tmp_path: Path) -> Iterator[World]:
     for host in run_git_host(tmp_path / "host"):
         url = host.add("app", FILES)
         host.add("other", {"SECRET": "not yours\n"})
-        home = tmp_path / "home"
-        directory = open_directory(home)
-        holder = directory.ensure_default()
-        key, token = create_key(directory, holder.name, label="session", origin=KeyOrigin.RUN)
-        directory.close()
-        access = Access("one", holder.id, (Attached(url, "bailee/work"),))
-        listener = listen("127.0.0.1", 0)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        made = World(host, home, address, token, key.id, access, secret=host.accepted)
-        with serving(made, listener):
+        with _serving_session(tmp_path, host, url) as made:
             yield made
+
+
+@dataclass
+class Hub:
+    """A GitHub with two repositories, and a session that has the first."""
+
+    world: World
+    api: GitHubApi
+
+    def rest(self, method: str, path: str, json: Any = None, **more: Any) -> httpx2.Response:
+        """Ask REST as the session does."""
+        return self._ask(self.world.api, self.world.token, method, f"/v3{path}", json, **more)
+
+    def graphql(self, query: str, variables: Any = None, **more: Any) -> httpx2.Response:
+        """Ask GraphQL as the session does."""
+        body = {"query": query, "variables": variables or {}, **more}
+        return self._ask(self.world.api, self.world.token, "POST", "/graphql", body)
+
+    def straight(self, method: str, path: str, json: Any = None, **more: Any) -> httpx2.Response:
+        """Ask the host itself, with its credential."""
+        return self._ask(f"{self.world.host.url}/api", self.world.host.accepted, method, path, json, **more)
+
+    def _ask(self, base: str, token: str, method: str, path: str, json: Any, **more: Any) -> httpx2.Response:
+        headers = {"authorization": f"Bearer {token}", **more.pop("headers", {})}
+        trusted = ssl.create_default_context()
+        with httpx2.Client(verify=trusted) as client:
+            # What a client library would write plainly goes out as it stands here.
+            request = client.build_request(method, base, json=json, headers=headers, **more)
+            raw = request.url.copy_with(raw_path=request.url.raw_path + path.encode())
+            request.url = raw
+            return client.send(request)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Give a service, a GitHub that speaks TLS, and a session."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    for host in run_git_host(tmp_path / "host", tls):
+        url = host.add("acme/app", FILES)
+        host.add("acme/other", {"SECRET": "not yours\n"})
+        api = GitHubApi(host)
+        with _serving_session(tmp_path, host, url) as made:
+            yield Hub(made, api)
+
+
+@contextlib.contextmanager
+def _serving_session(folder: Path, host: GitHost, url: str) -> Iterator[World]:
+    home = folder / "home"
+    directory = open_directory(home)
+    holder = directory.ensure_default()
+    key, token = create_key(directory, holder.name, label="session", origin=KeyOrigin.RUN)
+    directory.close()
+    access = Access("one", holder.id, (Attached(url, "bailee/work"),), key.id)
+    listener = listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    made = World(host, home, address, token, key.id, access, secret=host.accepted)
+    with serving(made, listener):
+        yield made
 
 
 @contextlib.contextmanager
@@ -105,8 +172,10 @@ def make_receiver(made: World, ring: KeyRing) -> GitReceiver:
     """Return the receiver under test."""
     return GitReceiver(
         keys=ring,
-        find_access=lambda key: made.access if key == made.key else None,
-        find_credential=lambda access, repository: Credential(made.secret) if made.secret else None,
+        find_access=lambda key: made.access if key == made.key and made.is_open else None,
+        find_credential=lambda access, repository: (
+            made.app or (Credential(made.secret) if made.secret else None)
+        ),
         note=lambda access, noted: made.noted.append(noted),
     )
 

@@ -386,3 +386,11 @@ def test_an_object_at_an_inner_address(world: World) -> None:
     refused = httpx2.get(href, headers=bearer(world))
     assert refused.status_code == 403
     assert "not public" in refused.text
+
+
+def test_a_batch_that_is_nested_without_end(world: World) -> None:
+    """It is refused like any that cannot be read, and goes to no host."""
+    body = b'{"operation": "upload", "objects": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    answer = httpx2.post(f"{world.remote()}/info/lfs/objects/batch", content=body)
+    assert answer.status_code == 400
+    assert world.host.asked == []

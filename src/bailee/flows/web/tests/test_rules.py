@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bailee.flows.web.log import ConnectionLog
-from bailee.flows.web.rules import Refusal, Rule, Rules, read_rule
+from bailee.flows.web.rules import Led, Refusal, Rule, Rules, read_rule
 from bailee.flows.web.sessions import Session
 from bailee.flows.web.targets import Target, read_target
 
@@ -62,6 +62,24 @@ def test_what_is_forbidden_is_so_whatever_allows_it() -> None:
     assert isinstance(refused, Refusal)
     assert "forbid" in refused.reason
     assert not isinstance(rules.decide(read_target("good.a.example:443")), Refusal)
+
+
+def test_what_is_led_is_led_whatever_allows_it() -> None:
+    """A host that is led to the service is not reached past it; a forbidden one is refused all the same."""
+    rule = Rule(host="api.a.example", flow="git", origin="led", opens=True)
+    led = Led(rule, "127.0.0.1", 1, "/x", "Bearer secret")
+    allowed = (read_rule("*.a.example", "allow"),)
+    target = read_target("api.a.example:443")
+    assert Rules(allowed=allowed, led=(led,)).decide(target) == (rule,)
+    assert Rules(allowed=allowed).decide(target) == allowed  # Control
+    assert Rules(led=(led,)).decide_name("api.a.example")
+    assert Rules(led=(led,)).is_opening
+    assert not Rules(allowed=allowed).is_opening
+    assert isinstance(Rules(led=(led,), forbidden=allowed).decide(target), Refusal)
+    assert "secret" not in repr(Rules(led=(led,)))
+    yielding = Led(rule, "127.0.0.1", 1, "/x", "Bearer secret", yields=True)
+    assert Rules(allowed=allowed, led=(yielding,)).decide(target) == allowed
+    assert Rules(led=(yielding,)).decide(target) == (rule,)
 
 
 @pytest.mark.parametrize("per_second", [None, 0.5, 2.0])
