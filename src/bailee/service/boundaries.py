@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import ssl
 import threading
 from collections import Counter
@@ -17,8 +18,9 @@ from bailee.boundary.exits import Exit
 from bailee.boundary.firewall import NAMES_PORT, PROXY_PORT, REDIRECT_PORT
 from bailee.boundary.means import Means
 from bailee.boundary.reconciliation import Reconciliation, reconcile
+from bailee.flows.web.abuse import Action, Kind
 from bailee.flows.web.files import NAME, RulesFile, find_secrets, read_rules_file
-from bailee.flows.web.log import Closed, LogBroken, Opened, Refused, Row, Way
+from bailee.flows.web.log import Abused, Closed, LogBroken, Opened, Refused, Row, Way
 from bailee.flows.web.placeholders import Secret, Secrets
 from bailee.flows.web.receiver import begin_log, end_log, read_rows
 from bailee.flows.web.rules import Rules
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from bailee.flows.web.authorities import Authority
 
 WATCH_SECONDS = 0.5
+# How long a command that abuse stopped has to end by itself.
+STOP_SECONDS = 5.0
 SERVICE_RULE = "the service"
 PROXY_URL = "http://127.0.0.1:{port}"
 LOOPBACK = "localhost,127.0.0.1,::1"
@@ -81,7 +85,19 @@ class HostRefused(msgspec.Struct, frozen=True):
     tries: int
 
 
-class BoundaryReceipt(msgspec.Struct, frozen=True):
+class AbuseFound(msgspec.Struct, frozen=True):
+    """Something that was done too often, and what was done about it; see `abuse.Finding`."""
+
+    at_ms: int
+    kind: Kind
+    action: Action
+    count: int
+    seconds: int
+    reason: str
+
+
+# Without what is as ever: the digest of a receipt is of all that is in it, and older ones know no abuse.
+class BoundaryReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a boundary saw.
 
     Attributes:
@@ -89,6 +105,7 @@ class BoundaryReceipt(msgspec.Struct, frozen=True):
         confined: whether the file system was confined as well.
         unused: declared flows that were allowed and not used.
         log_rows, log_digest: how many rows the log has, and what its last is bound by.
+        abuse: what was done too often; not there where nothing was.
     """
 
     enforcement: str
@@ -100,6 +117,7 @@ class BoundaryReceipt(msgspec.Struct, frozen=True):
     counts: Reconciliation
     log_rows: int
     log_digest: str
+    abuse: list[AbuseFound] = []
 
 
 class Surroundings:
@@ -113,6 +131,7 @@ class Surroundings:
         machine: writes the command that runs another in a machine of its own, given the folders that have to
             be readable there; the home, which is not in it, is not hidden besides.
         secrets: besides those of the file.
+        stops: whether abuse ends it, where the file does not say.
     """
 
     def __init__(
@@ -130,7 +149,11 @@ class Surroundings:
         environment: Mapping[str, str],
         machine: "Callable[[Sequence[str], Sequence[str]], list[str]] | None" = None,
         secrets: Sequence[Secret] = (),
+        stops: bool = False,
     ) -> None:
+        self.stopped_for = ""
+        self._stops = stops
+        self._killing: threading.Timer | None = None
         self._machine = machine
         self._home = home
         self._run = run
@@ -170,7 +193,7 @@ class Surroundings:
         if self._machine is not None:
             words = self._machine(command, (str(self._folder.path),))
         listeners = enclosure.prepare(words, inside, folder)
-        way_out = self._make_exit()
+        way_out = self._make_exit(lambda: enclosure)
         try:
             way_out.start(listeners)
             with self._watching(way_out):
@@ -181,7 +204,7 @@ class Surroundings:
             enclosure.abandon()
             raise
         finally:
-            way_out.end()
+            self._end(way_out)
 
     def run_unenforced(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Ended:
         """Run a command that is only led to the proxy, and may go past it."""
@@ -192,7 +215,8 @@ class Surroundings:
         credential = f"run:{secrets.token_urlsafe(24)}"
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         url = f"http://{credential}@127.0.0.1:{listener.getsockname()[1]}"
-        way_out = self._make_exit(credential)
+        process: subprocess.Popen[bytes] | None = None
+        way_out = self._make_exit(lambda: process, credential)
         way_out.start({"proxy": listener})
         try:
             with self._watching(way_out):
@@ -208,7 +232,7 @@ class Surroundings:
                     status = process.wait()
                 return Ended(128 - status if status < 0 else status, None)
         finally:
-            way_out.end()
+            self._end(way_out)
 
     def tell(self, ended: Ended) -> BoundaryReceipt:
         """Return what the boundary saw, once its command has ended.
@@ -238,7 +262,17 @@ class Surroundings:
 
     # --- Parts ---
 
-    def _make_exit(self, credential: str | None = None) -> Exit:
+    def _make_exit(
+        self, find_process: "Callable[[], _Signalled | None]", credential: str | None = None
+    ) -> Exit:
+        def stop(reason: str) -> None:
+            self.stopped_for = reason
+            if (process := find_process()) is not None:
+                process.send_signal(signal.SIGTERM)
+                self._killing = threading.Timer(STOP_SECONDS, process.send_signal, [signal.SIGKILL])
+                self._killing.daemon = True
+                self._killing.start()
+
         return Exit(
             self._rules,
             self._log,
@@ -246,7 +280,15 @@ class Surroundings:
             authority=self._authority,
             service=self._service,
             credential=credential,
+            limits=self._file.abuse,
+            stops=self._stops,
+            on_stop=stop,
         )
+
+    def _end(self, way_out: Exit) -> None:
+        way_out.end()
+        if self._killing is not None:
+            self._killing.cancel()
 
     def _prepare_environment(self, environment: Mapping[str, str], url: str) -> dict[str, str]:
         inside = dict(environment)
@@ -282,10 +324,10 @@ class Surroundings:
                     try:
                         self._file = _read_file(self._home)
                     except Problem:
-                        self._file = RulesFile()
+                        self._file = RulesFile(abuse=self._file.abuse)
                     self._rules = self._make_rules(self._file)
                     with contextlib.suppress(TimeoutError, RuntimeError):
-                        way_out.change(self._rules)
+                        way_out.change(self._rules, self._file.abuse)
 
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
@@ -339,6 +381,11 @@ def summarize(
         counts=counts,
         log_rows=len(rows),
         log_digest=digest,
+        abuse=[
+            AbuseFound(row.at_ms, row.kind, row.action, row.count, row.seconds, row.reason)
+            for row in rows
+            if isinstance(row, Abused)
+        ],
     )
 
 
@@ -383,7 +430,6 @@ def _read_authorities(environment: Mapping[str, str]) -> bytes:
 @contextlib.contextmanager
 def _forwarding(process: _Signalled) -> Iterator[None]:
     """Pass signals on; a terminal's Ctrl-C and Ctrl-\\ have reached the command already."""
-    import signal
 
     def forward(number: int, frame: object) -> None:
         process.send_signal(number)

@@ -83,6 +83,7 @@ class Driver:
         self._inherited = inherited
         self._sessions = Sessions(home)
         self._is_late = False
+        self._stopped_for = ""
         self._folder = self._sessions.folder(id)
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
@@ -110,11 +111,14 @@ class Driver:
             waiting = session.turns[session.answered :]
             if only_saves:
                 status = self._turn(session, None)
-                return self._end(State.STOPPED, "its work was saved" if status == 0 else _tell(status))
+                told = "its work was saved" if status == 0 else self._stopped_for or _tell(status)
+                return self._end(State.STOPPED, told)
             if not waiting:
                 return self._end(State.DONE, "")
             status = self._turn(session, waiting[0])
             self._change(answered=session.answered + 1)
+            if self._stopped_for:
+                return self._end(State.STOPPED, self._stopped_for)
             if self._is_late or self._is_stopped:
                 reason = f"its {session.seconds} s were over" if self._is_late else "it was stopped"
                 return self._end(State.STOPPED, reason)
@@ -136,6 +140,7 @@ class Driver:
                     directory, holder.name, label=f"cloud {self._id}", origin=KeyOrigin.RUN, made_by="cloud"
                 )
                 run.note_key(key.id)
+                self._change(keys=(*self._sessions.look(self._id).keys, key.id))
                 attached = (Attached(session.repository, session.branch),)
                 grant(self._home, key.id, Access(f"cloud-{self._id}", holder.id, attached, key.id))
                 try:
@@ -184,6 +189,7 @@ class Driver:
                 means, words, self._folder / WORK, readable=readable, tools=list_tools(command[0])
             ),
             secrets=_bind(held),
+            stops=True,
         )
         keys.close()
         (self._folder / WORK / "home").mkdir(exist_ok=True)
@@ -192,6 +198,7 @@ class Driver:
             ended = surroundings.run(
                 ["sh", "-c", GUEST.read_text(), "guest", *command], environment, self._folder
             )
+        self._stopped_for = surroundings.stopped_for
         made = make_receipt(
             open_vault(self._home),
             key_id=key,

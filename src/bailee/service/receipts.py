@@ -287,6 +287,8 @@ def _tell_boundary(seen: BoundaryReceipt) -> Iterator[str]:
         yield f"  refused, {one.tries} times: {make_visible(one.reason)}"
     if len(seen.refused) > MOST_REFUSED:
         yield f"  and {len(seen.refused) - MOST_REFUSED} other refusals; --receipt FILE has all of them"
+    for found in seen.abuse:
+        yield f"  ABUSE: {found.reason}"
     if seen.names_refused:
         shown = [make_visible(name) for name in seen.names_refused[:MOST_REFUSED]]
         yield from _list("names that were asked for and do not exist here:", shown)

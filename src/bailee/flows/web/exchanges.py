@@ -266,8 +266,9 @@ class _Exchanges:
                 await self._say(h11.InformationalResponse(status_code=100, headers=[]))
             event = await self._next_of_agent()
             if isinstance(event, h11.Data):
-                if not self._session.may_send(rules, len(event.data)):
-                    self._connection.stop("more bytes than its rule allows")
+                if not self._session.may_send(rules, len(event.data), self._connection.way):
+                    reason = self._session.stopped_for or "more bytes than its rule allows"
+                    self._connection.stop(reason)
                     return
                 await self._send(h11.Data(data=bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):
