@@ -138,14 +138,17 @@ def tell_rows(rows: Iterable[Row]) -> list[Audited]:
                     ),
                     number,
                 )
-            case Requested() if last is not None and not last.method:
+            case Requested() if last is not None and not last.method and last.verdict == PASSED:
                 change(known[-1], method=row.method, path=row.path)
             case Requested() if last is not None:
-                more = {"at_ms": row.at_ms, "method": row.method, "path": row.path}
-                add(msgspec.structs.replace(last, **more), row.number)
+                one = Audited(at_ms=row.at_ms, way=last.way, host=last.host, port=last.port, flow=last.flow)
+                more = {"method": row.method, "path": row.path, "rule": last.rule, "reason": "still open"}
+                add(msgspec.structs.replace(one, **more), row.number)
             case Refused():
                 verdict = FAILED if row.rule in _FAILURES else REFUSED
-                if last is None or (last.host, last.port, last.method) != (row.host, row.port, ""):
+                # What was opened and then turned away before anything was asked is one request.
+                here = (row.host, row.port, "", PASSED)
+                if last is None or (last.host, last.port, last.method, last.verdict) != here:
                     add(Audited(at_ms=row.at_ms, way=row.way, host=row.host, port=row.port), row.number)
                     known = [len(told) - 1]
                 change(known[-1], rule=row.rule, verdict=verdict, reason=row.reason)

@@ -134,9 +134,9 @@ class _Exchanges:
 
     async def _exchange(self, request: h11.Request) -> None:
         target, path = self._find_target(request)
-        rules = self._check(request, target, path)
         connection = self._connection
-        connection.target, connection.rules = target, rules
+        connection.target = target  # a refusal tells where it was to go as well
+        connection.rules = rules = self._check(request, target, path)
         if self._host is None or self._writer is None or self._host.our_state is not h11.IDLE:
             await self._dial(target, rules)
         self._note(request, path)

@@ -28,7 +28,7 @@ class Clock:
 
 def only(kind: Kind, limit: Limit | None, *, stop: bool | None = None) -> Limits:
     """Return limits of one kind alone."""
-    return Limits(stop=stop, **{one.value: limit if one is kind and limit else "off" for one in Kind})  # type: ignore[arg-type]
+    return Limits(stop=stop, **{one.value: limit if one is kind and limit else "off" for one in Kind})
 
 
 def watch(limits: Limits, *, stops: bool = True) -> tuple[Watch, Clock]:
@@ -256,7 +256,7 @@ def test_a_stop_is_final_and_in_the_log(tmp_path: Path) -> None:
 
 
 def test_what_goes_to_the_service_is_no_volume(tmp_path: Path) -> None:
-    """A conversation that sends itself again each turn is not slowed down; the same to a host is (control)."""
+    """A conversation that sends itself again each turn is let be; the same to a host is not (control)."""
     stopped: list[str] = []
     session, log = make_session(tmp_path / "log", only(Kind.VOLUME, LIMIT), stopped)
     assert all(session.may_send((), 100, Way.SERVICE) for _ in range(20))
