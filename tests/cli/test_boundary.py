@@ -373,3 +373,37 @@ def test_settings_that_change_during_the_run_are_named(run: Runs, is_changed: bo
     named = json.loads(receipt.read_text())["settings_changed"]
     assert named == ([str(settings)] if is_changed else [])
     assert ("SETTINGS CHANGED" in done.stderr) is is_changed
+
+
+DENIED = "for n in $(seq 30); do curl -s -m 20 https://denied.example/; done; echo whole"
+FEW = "denials = { slow = 12, stop = 6, seconds = 60 }\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "actions", "is_whole"),
+    [
+        ("", ["slowed", "told"], True),
+        ("stop = false\n", ["slowed", "told"], True),
+        ("stop = true\n", ["slowed", "stopped"], False),
+    ],
+    ids=["as it is", "not to stop", "to stop"],
+)
+@pytest.mark.parametrize("options", [(), ("--unenforced",)], ids=["enforced", "unenforced"])
+def test_abuse_is_told_and_ends_no_run_of_ones_own(
+    run: Runs, more: str, actions: list[str], is_whole: bool, options: tuple[str, ...]
+) -> None:
+    """What is done too often stands on the receipt; the command is ended only where a person wants it so."""
+    run.write_rules(f"[abuse]\n{more}{FEW}")
+    done = run("sh", "-c", DENIED, options=options)
+    assert [one["action"] for one in run.seen["abuse"]] == actions
+    assert ("whole" in done.stdout) is is_whole
+    assert done.returncode == (0 if is_whole else 143)
+    assert "ABUSE: slowed down for repeated denials" in done.stderr
+
+
+def test_who_does_not_end_when_stopped_is_ended(run: Runs) -> None:
+    """A command that does not obey a stop reaches nothing more, and is gone some seconds later."""
+    run.write_rules(f"[abuse]\nstop = true\n{FEW}")
+    done = run("sh", "-c", "trap '' TERM; while true; do curl -s -m 20 https://denied.example/; done")
+    assert done.returncode == 137
+    assert [one["action"] for one in run.seen["abuse"]] == ["slowed", "stopped"]

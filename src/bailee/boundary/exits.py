@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from ipaddress import ip_address
 
 import uvloop
 
+from bailee.flows.web.abuse import Limits, Watch
 from bailee.flows.web.addresses import list_own
 from bailee.flows.web.authorities import Authority
 from bailee.flows.web.log import ConnectionLog, Way
@@ -37,6 +39,9 @@ class Exit:
         service: where the service of this installation listens.
         credential: see `Proxy`.
         dial_instead: see `Session`.
+        limits: against abuse; None for none.
+        stops: see `Watch`.
+        on_stop: see `Session`; called in the thread of the way out.
     """
 
     def __init__(
@@ -49,7 +54,12 @@ class Exit:
         service: tuple[str, int] | None = None,
         credential: str | None = None,
         dial_instead: Callable[[Target], tuple[str, int]] | None = None,
+        limits: Limits | None = None,
+        stops: bool = False,
+        on_stop: Callable[[str], None] = lambda reason: None,
     ) -> None:
+        self._watch = None if limits is None else Watch(limits, stops=stops, clock=time.monotonic)
+        self._on_stop = on_stop
         self._rules = rules
         self._log = log
         self._secrets = secrets
@@ -70,11 +80,11 @@ class Exit:
         self._thread.start()
         self._ready.result()
 
-    def change(self, rules: Rules) -> int:
+    def change(self, rules: Rules, limits: Limits | None = None) -> int:
         """Put other rules in force, end what they do not allow, and return how much that was."""
 
         async def change() -> int:
-            return self._session.change(rules)
+            return self._session.change(rules, limits)
 
         return asyncio.run_coroutine_threadsafe(change(), self._loop).result(END_SECONDS)
 
@@ -97,6 +107,8 @@ class Exit:
                 own=list_own(),
                 secrets=self._secrets,
                 dial_instead=self._dial_instead,
+                watch=self._watch,
+                on_stop=self._stop,
             )
             proxy = Proxy(
                 self._session,
@@ -119,6 +131,11 @@ class Exit:
             endpoint.close()
         # uvloop does not come to an end while something it holds is still to be closed.
         await asyncio.sleep(0.01)
+
+    def _stop(self, reason: str) -> None:
+        # Not here and now: whatever found it is in the middle of a connection.
+        self._loop.call_soon(self._session.end)
+        self._on_stop(reason)
 
     async def _serve_names(self, listeners: Mapping[str, socket.socket]) -> Callable[[str], str | None]:
         served = [listener for name, listener in listeners.items() if name.startswith("names")]

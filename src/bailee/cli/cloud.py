@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bailee.cli.accesses import admit, with_access
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 
 if TYPE_CHECKING:
@@ -246,6 +247,40 @@ def show(home: Path, as_json: bool, session: str) -> None:
             click.echo(f"{name:<12}{make_visible(str(value))}")
     if found.receipt:
         click.echo("\n".join(["", *tell_receipt(msgspec.json.decode(found.receipt, type=RunReceipt))]))
+
+
+@cloud.command()
+@click.option("--denied", is_flag=True, help="Only what was not let through, and what was done too often.")
+@with_access
+@with_home
+@with_json
+@click.argument("session")
+def audit(denied: bool, reason: str | None, home: Path, as_json: bool, session: str) -> None:
+    """List every request of a session to the outside: when, where to, by which rule, how many bytes.
+
+    What went through the service (the model, Git) is in it, and so is what was refused, slowed down or
+    stopped. While the session runs it is as of this moment. Bytes are a connection's: of several requests on
+    it the first has them.
+    """
+    from bailee.cloud.records import Sessions
+    from bailee.service.audits import HEADS, read_audit, tell_lines
+    from bailee.vault.custody import open_custody
+
+    found = Sessions(home).get(session)
+    custody = open_custody(home)
+    try:
+        account = custody.directory.get(found.account).id
+        admit(custody, account, f"cloud-{found.id}", purpose="audit", reason=reason)
+    finally:
+        custody.close()
+    audited = [one for one in read_audit(home, found) if one.is_denied or not denied]
+    if as_json:
+        echo_json(audited)
+    else:
+        nothing = (
+            "Nothing was refused." if denied else "It has made no request to the outside that is still held."
+        )
+        echo_table(HEADS, list(tell_lines(audited)), empty=nothing)
 
 
 @cloud.command()

@@ -54,6 +54,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         reason: why it ended, in words.
         receipt: of the flows of its last run, as JSON.
         limits: what its machine may take.
+        keys: the ids of its turns' keys, by which what it did is found.
         created_ms, changed_ms: milliseconds since 1970 UTC.
     """
 
@@ -78,6 +79,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     changed_ms: int
     receipt: str = ""
     limits: Limits = Limits()
+    keys: tuple[str, ...] = ()
 
 
 class Sessions:

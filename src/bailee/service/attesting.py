@@ -230,7 +230,9 @@ class Attesting:
         inside = {name: value for name, value in environment.items() if not is_among(name, removed)}
         for name, value in launch.environment.get(self._provider, {}).items():
             inside[name] = fill(value, url=self._url, key=self._key)
-        inside |= dict.fromkeys(PROXY_VARIABLES, PROXY_URL.format(port=free_ports(self._service[1])[0]))
+        inside |= dict.fromkeys(
+            PROXY_VARIABLES, PROXY_URL.format(address="127.0.0.1", port=free_ports(self._service[1])[0])
+        )
         inside["NO_PROXY"] = inside["no_proxy"] = LOOPBACK
         inside["NODE_USE_ENV_PROXY"] = "1"
         if not self._own_home:

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
+import signal
 import socket
 import ssl
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,15 +18,16 @@ from bailee.boundary.exits import Exit
 from bailee.boundary.filters import write_filter
 from bailee.boundary.firewall import NAMES_PORT, PROXY_PORT, REDIRECT_PORT
 from bailee.boundary.means import Means
-from bailee.boundary.reconciliation import Reconciliation, reconcile
+from bailee.boundary.reconciliation import reconcile
 from bailee.flows.web.files import NAME, RulesFile, find_secrets, read_rules_file
-from bailee.flows.web.log import Closed, LogBroken, Opened, Refused, Row, Way
+from bailee.flows.web.log import LogBroken
 from bailee.flows.web.placeholders import Secret, Secrets
 from bailee.flows.web.receiver import begin_log, end_log, read_rows
 from bailee.flows.web.rules import Rules
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Isolation, Machine, Spec
 from bailee.sealing.wrapping import KeyWrapper
+from bailee.service.boundary_receipts import BoundaryReceipt, summarize
 from bailee.service.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from bailee.flows.web.authorities import Authority
 
 WATCH_SECONDS = 0.5
+# How long a command that abuse stopped has to end by itself.
+STOP_SECONDS = 5.0
 SERVICE_RULE = "the service"
 PROXY_URL = "http://{address}:{port}"
 AUTHORITIES = "/run/authorities.pem"  # in a machine
@@ -58,56 +61,6 @@ class _Signalled(Protocol):
     def send_signal(self, sig: int, /) -> None: ...
 
 
-class HostUse(msgspec.Struct, frozen=True):
-    """What went to one host.
-
-    Attributes:
-        flow: the declared flow that it is part of.
-        rule: what allowed it.
-    """
-
-    host: str
-    port: int
-    flow: str
-    rule: str
-    connections: int
-    sent_bytes: int
-    received_bytes: int
-
-
-class HostRefused(msgspec.Struct, frozen=True):
-    """What was tried and refused."""
-
-    host: str
-    port: int
-    rule: str
-    reason: str
-    tries: int
-
-
-class BoundaryReceipt(msgspec.Struct, frozen=True):
-    """What a boundary saw.
-
-    Attributes:
-        enforcement: "namespaces", or "none" where only the environment led to the proxy.
-        confined: whether the file system was confined as well.
-        unused: declared flows that were allowed and not used.
-        isolation: what kind of machine it was, if it was one: vm, container, namespace.
-        log_rows, log_digest: how many rows the log has, and what its last is bound by.
-    """
-
-    enforcement: str
-    confined: bool
-    used: list[HostUse]
-    refused: list[HostRefused]
-    names_refused: list[str]
-    unused: list[str]
-    counts: Reconciliation
-    log_rows: int
-    log_digest: str
-    isolation: str = ""
-
-
 class Surroundings:
     """The boundary of one run.
 
@@ -117,6 +70,7 @@ class Surroundings:
         make_rules: makes the rules, with what a file says.
         means: None for a run that nothing holds.
         secrets: besides those of the file.
+        stops: whether abuse ends it, where the file does not say.
     """
 
     def __init__(
@@ -133,7 +87,11 @@ class Surroundings:
         wrapper: KeyWrapper,
         environment: Mapping[str, str],
         secrets: Sequence[Secret] = (),
+        stops: bool = False,
     ) -> None:
+        self.stopped_for = ""  # the abuse that ended it
+        self._stops = stops
+        self._killing: threading.Timer | None = None
         self._home = home
         self._run = run
         self._make_rules = make_rules
@@ -171,7 +129,7 @@ class Surroundings:
         inside = self._lead(environment, PROXY_URL.format(address="127.0.0.1", port=ports[0]))
         words = self._confine(command, folder) if self._is_confined else command
         listeners = enclosure.prepare(words, inside, folder)
-        way_out = self._make_exit()
+        way_out = self._make_exit(lambda: enclosure)
         try:
             way_out.start(listeners)
             with self._watching(way_out):
@@ -182,7 +140,7 @@ class Surroundings:
             enclosure.abandon()
             raise
         finally:
-            way_out.end()
+            self._end(way_out)
 
     @contextlib.contextmanager
     def holding(self, isolation: Isolation, spec: Spec) -> Iterator[Machine]:
@@ -203,7 +161,8 @@ class Surroundings:
             written = write_filter(os.uname().machine, unix_sockets=True)
             layout = msgspec.structs.replace(layout, filter=written, nests=True)
         enclosure = Enclosure(self._means, layout)
-        way_out = self._make_exit()
+        # Whoever drives the machine looks at `stopped_for`, and ends it so that what it was asked is told.
+        way_out = self._make_exit(lambda: None)
 
         def begin(words: Sequence[str], channel: socket.socket) -> Enclosure:
             least = {"PATH": os.defpath, "LANG": "C.UTF-8"}
@@ -222,7 +181,7 @@ class Surroundings:
         finally:
             if machine is not None:
                 machine.destroy()
-            way_out.end()
+            self._end(way_out)
 
     def run_unenforced(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Ended:
         """Run a command that is only led to the proxy, and may go past it."""
@@ -232,7 +191,8 @@ class Surroundings:
         credential = f"run:{secrets.token_urlsafe(24)}"
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         url = f"http://{credential}@127.0.0.1:{listener.getsockname()[1]}"
-        way_out = self._make_exit(credential)
+        process: subprocess.Popen[bytes] | None = None
+        way_out = self._make_exit(lambda: process, credential)
         way_out.start({"proxy": listener})
         try:
             with self._watching(way_out):
@@ -246,7 +206,7 @@ class Surroundings:
                     status = process.wait()
                 return Ended(128 - status if status < 0 else status, None)
         finally:
-            way_out.end()
+            self._end(way_out)
 
     def tell(self, ended: Ended, isolation: str = "") -> BoundaryReceipt:
         """Return what the boundary saw, once its command has ended.
@@ -280,7 +240,17 @@ class Surroundings:
 
     # --- Parts ---
 
-    def _make_exit(self, credential: str | None = None) -> Exit:
+    def _make_exit(
+        self, find_process: "Callable[[], _Signalled | None]", credential: str | None = None
+    ) -> Exit:
+        def stop(reason: str) -> None:
+            self.stopped_for = reason
+            if (process := find_process()) is not None:
+                process.send_signal(signal.SIGTERM)
+                self._killing = threading.Timer(STOP_SECONDS, process.send_signal, [signal.SIGKILL])
+                self._killing.daemon = True
+                self._killing.start()
+
         return Exit(
             self._rules,
             self._log,
@@ -288,7 +258,15 @@ class Surroundings:
             authority=self._authority,
             service=self._service,
             credential=credential,
+            limits=self._file.abuse,
+            stops=self._stops,
+            on_stop=stop,
         )
+
+    def _end(self, way_out: Exit) -> None:
+        way_out.end()
+        if self._killing is not None:
+            self._killing.cancel()
 
     def lead_machine(self, environment: Mapping[str, str], address: str) -> dict[str, str]:
         """Return an environment for a machine that leads to the proxy and has placeholders where secrets are.
@@ -343,10 +321,10 @@ class Surroundings:
                     try:
                         self._file = _read_file(self._home)
                     except Problem:
-                        self._file = RulesFile()
+                        self._file = RulesFile(abuse=self._file.abuse)
                     self._rules = self._make_rules(self._file)
                     with contextlib.suppress(TimeoutError, RuntimeError):
-                        way_out.change(self._rules)
+                        way_out.change(self._rules, self._file.abuse)
 
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
@@ -355,54 +333,6 @@ class Surroundings:
         finally:
             done.set()
             watching.join()
-
-
-def summarize(
-    rows: Sequence[Row],
-    rules: Rules,
-    counts: Reconciliation,
-    *,
-    enforcement: str,
-    confined: bool,
-    digest: str,
-    isolation: str = "",
-) -> BoundaryReceipt:
-    """Return the receipt of a log: what was used, what was refused, what was allowed and not used."""
-    closed = {row.number: row for row in rows if isinstance(row, Closed)}
-    used: dict[tuple[str, int, str, str], list[int]] = {}
-    told: set[tuple[int, str]] = set()
-    for row in rows:
-        if isinstance(row, Opened) and row.way is not Way.NAME:
-            sums = used.setdefault((row.host, row.port, row.flow, row.rule), [0, 0, 0])
-            if (row.number, row.host) in told:
-                continue
-            told.add((row.number, row.host))
-            end = closed.get(row.number)
-            sums[0] += 1
-            sums[1] += end.sent if end else 0
-            sums[2] += end.received if end else 0
-    tries: Counter[tuple[str, int, str, str]] = Counter()
-    names: dict[str, None] = {}
-    for row in rows:
-        if isinstance(row, Refused):
-            if row.way is Way.NAME:
-                names[row.host] = None
-            else:
-                tries[row.host, row.port, row.rule, row.reason] += 1
-    flows = dict.fromkeys(rule.flow for rule in (*rules.allowed, *(one.rule for one in rules.led)))
-    taken = {flow for _, _, flow, _ in used}
-    return BoundaryReceipt(
-        enforcement=enforcement,
-        confined=confined,
-        used=[HostUse(*what, *sums) for what, sums in sorted(used.items())],
-        refused=[HostRefused(*what, count) for what, count in sorted(tries.items())],
-        names_refused=sorted(names),
-        unused=[flow for flow in flows if flow not in taken],
-        counts=counts,
-        log_rows=len(rows),
-        log_digest=digest,
-        isolation=isolation,
-    )
 
 
 def _make_authority(secrets: Sequence[Secret], rules: Rules) -> "Authority | None":
@@ -446,7 +376,6 @@ def _read_authorities(environment: Mapping[str, str]) -> bytes:
 @contextlib.contextmanager
 def _forwarding(process: _Signalled) -> Iterator[None]:
     """Pass signals on; a terminal's Ctrl-C and Ctrl-\\ have reached the command already."""
-    import signal
 
     def forward(number: int, frame: object) -> None:
         process.send_signal(number)

@@ -138,6 +138,7 @@ class Driver:
                     directory, holder.name, label=f"cloud {self._id}", origin=KeyOrigin.RUN, made_by="cloud"
                 )
                 run.note_key(key.id)
+                self._change(keys=(*self._sessions.look(self._id).keys, key.id))
                 attached = (Attached(session.repository, session.branch),)
                 grant(self._home, key.id, Access(f"cloud-{self._id}", holder.id, attached, key.id))
                 try:
@@ -188,6 +189,7 @@ class Driver:
             wrapper=keys.wrapper,
             environment={},
             secrets=_bind(held),
+            stops=True,
         )
         keys.close()
         started = datetime.now(UTC)
@@ -196,6 +198,7 @@ class Driver:
             inside = surroundings.lead_machine(environment, isolation.address)
             deadline = time.monotonic() + session.seconds
             watch = Watch(machine.process_id, isolation.kind, spec, deadline, self._is_stopped)
+            watch.also(lambda: surroundings.stopped_for)
             status, fault = self._work(machine, watch, session, inside, None if prompt is None else command)
             self._cut = watch.reason
             ended = machine.destroy()

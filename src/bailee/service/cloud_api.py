@@ -2,6 +2,7 @@
 
 GET, POST  /api/cloud/sessions
 GET, DELETE  /api/cloud/sessions/ID
+GET   /api/cloud/sessions/ID/audit    every request to the outside; ?denied=1 for what was not let through
 GET   /api/cloud/sessions/ID/events   Server-Sent Events: `state` as JSON, `log` a line
 POST  /api/cloud/sessions/ID/turns    {"prompt": "..."}
 POST  /api/cloud/sessions/ID/stop
@@ -27,6 +28,7 @@ from bailee.cloud.records import ENDED, LOG, CloudSession, Sessions
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
+from bailee.service.audits import read_audit
 from bailee.service.cloud_orders import Order, Pool, Text
 
 BASE = "/api/cloud/sessions"
@@ -69,6 +71,7 @@ class CloudApi:
             Route(BASE, self._guard(self._begin), methods=["POST"]),
             Route(one, self._guard(self._show), methods=["GET"]),
             Route(one, self._guard(self._remove), methods=["DELETE"]),
+            Route(one + "/audit", self._guard(self._audit), methods=["GET"]),
             Route(one + "/events", self._guard(self._follow), methods=["GET"]),
             Route(one + "/turns", self._guard(self._say), methods=["POST"]),
             Route(one + "/stop", self._guard(self._stop), methods=["POST"]),
@@ -105,6 +108,12 @@ class CloudApi:
         session = await self._find(request, principal)
         receipt = msgspec.json.decode(session.receipt or "null")
         return _tell({**describe(session), "receipt": receipt})
+
+    async def _audit(self, request: Request, principal: Principal) -> Response:
+        session = await self._find(request, principal)
+        audited = await run_in_threadpool(read_audit, self._home, session)
+        is_denied = request.query_params.get("denied", "") in ("1", "true")
+        return _tell([one for one in audited if one.is_denied or not is_denied])
 
     async def _say(self, request: Request, principal: Principal) -> Response:
         session = await self._find(request, principal)

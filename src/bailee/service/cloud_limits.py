@@ -39,7 +39,12 @@ class Watch:
         self._clock = clock
         self._begun = clock()
         self._next_usage = self._next_disk = self._begun
+        self._others: list[Callable[[], str]] = []
         self.reason = ""
+
+    def also(self, look: Callable[[], str]) -> None:
+        """Let a turn be over as well when something else tells a reason."""
+        self._others.append(look)
 
     def is_over(self) -> bool:
         """Tell whether the turn is over; `reason` is why."""
@@ -51,6 +56,9 @@ class Watch:
         now = self._clock()
         if self._is_stopped():
             return "it was stopped"
+        for look in self._others:
+            if reason := look():
+                return reason
         if now > self._deadline:
             return f"its {self._deadline - self._begun:.0f} s were over"
         if not self._is_watched:

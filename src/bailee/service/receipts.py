@@ -18,7 +18,8 @@ from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, Effect, decide
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
-from bailee.service.boundaries import SERVICE_RULE, BoundaryReceipt
+from bailee.service.boundaries import SERVICE_RULE
+from bailee.service.boundary_receipts import BoundaryReceipt
 from bailee.sizes import tell_count, tell_size
 from bailee.vault import tables
 from bailee.vault.reader import Exchange, list_exchanges
@@ -287,6 +288,8 @@ def _tell_boundary(seen: BoundaryReceipt) -> Iterator[str]:
         yield f"  refused, {one.tries} times: {make_visible(one.reason)}"
     if len(seen.refused) > MOST_REFUSED:
         yield f"  and {len(seen.refused) - MOST_REFUSED} other refusals; --receipt FILE has all of them"
+    for found in seen.abuse:
+        yield f"  ABUSE: {found.reason}"
     if seen.names_refused:
         shown = [make_visible(name) for name in seen.names_refused[:MOST_REFUSED]]
         yield from _list("names that were asked for and do not exist here:", shown)

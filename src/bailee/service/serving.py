@@ -217,7 +217,9 @@ async def _serve(
                 *feedback.make_routes(),
                 *git.make_routes(),
                 *cloud.make_routes(),
-                *make_monitoring_routes(partial(check_retention, vault, keystore), intakes),
+                *make_monitoring_routes(
+                    partial(check_retention, vault, keystore), intakes, connections.abuse
+                ),
             ]
         )
         if configuration.otlp_grpc is not None:

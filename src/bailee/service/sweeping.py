@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy.exc
@@ -72,12 +72,17 @@ class Sweeping:
             raise
 
 
-def make_routes(check: Callable[[int], RetentionHealth], intakes: Sequence[Intake]) -> list[Route]:
+def make_routes(
+    check: Callable[[int], RetentionHealth],
+    intakes: Sequence[Intake],
+    abuse: Mapping[tuple[str, str], int],
+) -> list[Route]:
     """Return the route of the service's own metrics: numbers about retention and drops, none about anybody.
 
     Args:
         check: tells how retention stands at a moment, in milliseconds since 1970 UTC.
         intakes: they count what was dropped.
+        abuse: how often sessions did something too often, by kind and by what was done about it.
     """
 
     async def tell_metrics(request: Request) -> Response:
@@ -86,7 +91,7 @@ def make_routes(check: Callable[[int], RetentionHealth], intakes: Sequence[Intak
         except sqlalchemy.exc.SQLAlchemyError:
             return Response("the vault cannot be read\n", 503, media_type="text/plain")
         # Source of the format: Prometheus, "Exposition formats", text format 0.0.4.
-        return Response(render(health, intakes), media_type="text/plain; version=0.0.4")
+        return Response(render(health, intakes, abuse), media_type="text/plain; version=0.0.4")
 
     return [Route("/metrics", tell_metrics, methods=["GET"])]
 
@@ -107,10 +112,26 @@ class _Drops:
         yield counter
 
 
-def render(health: RetentionHealth, intakes: Sequence[Intake]) -> bytes:
-    """Write how retention stands, and how much was dropped, in Prometheus' text format."""
+class _Abuse:
+    """What the logs of sessions that ended since the service began tell of abuse."""
+
+    def __init__(self, abuse: Mapping[tuple[str, str], int]) -> None:
+        self._abuse = abuse
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the counter."""
+        text = "What sessions did too often, since the service began."
+        counter = CounterMetricFamily("bailee_abuse", text, labels=("kind", "action"))
+        for labels, count in self._abuse.items():
+            counter.add_metric(labels, count)
+        yield counter
+
+
+def render(health: RetentionHealth, intakes: Sequence[Intake], abuse: Mapping[tuple[str, str], int]) -> bytes:
+    """Write how retention stands, how much was dropped and what was abused, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Drops(intakes))
+    registry.register(_Abuse(abuse))
 
     def gauge(name: str, text: str, value: float) -> None:
         Gauge(f"bailee_retention_{name}", text, registry=registry).set(value)

@@ -135,9 +135,9 @@ class _Exchanges:
 
     async def _exchange(self, request: h11.Request) -> None:
         target, path = self._find_target(request)
-        rules = self._check(request, target, path)
         connection = self._connection
-        connection.target, connection.rules = target, rules
+        connection.target = target  # a refusal tells where it was to go as well
+        connection.rules = rules = self._check(request, target, path)
         if self._host is None or self._writer is None or self._host.our_state is not h11.IDLE:
             await self._dial(target, rules)
         self._note(request, path)
@@ -278,8 +278,9 @@ class _Exchanges:
                 await self._say(h11.InformationalResponse(status_code=100, headers=[]))
             event = await self._next_of_agent()
             if isinstance(event, h11.Data):
-                if not self._session.may_send(rules, len(event.data)):
-                    self._connection.stop("more bytes than its rule allows")
+                if not self._session.may_send(rules, len(event.data), self._connection.way):
+                    reason = self._session.stopped_for or "more bytes than its rule allows"
+                    self._connection.stop(reason)
                     return
                 await self._send(h11.Data(data=bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from bailee.flows.web.abuse import Limits, check_limits
 from bailee.flows.web.placeholders import Secret, make_secret
 from bailee.flows.web.rules import Rule, check_rule
 from bailee.policy.problems import Problem
@@ -35,6 +36,7 @@ class RulesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: tuple[Rule, ...] = ()
     forbid: tuple[Rule, ...] = ()
     secret: tuple[SecretRule, ...] = ()
+    abuse: Limits = Limits()
 
 
 def read_rules_file(path: Path) -> RulesFile:
@@ -70,7 +72,8 @@ def read_rules_file(path: Path) -> RulesFile:
     def check(rule: Rule) -> Rule:
         return check_rule(msgspec.structs.replace(rule, origin=path.name))
 
-    return RulesFile(tuple(map(check, read.allow)), tuple(map(check, read.forbid)), read.secret)
+    check_limits(read.abuse, where)
+    return RulesFile(tuple(map(check, read.allow)), tuple(map(check, read.forbid)), read.secret, read.abuse)
 
 
 def find_secrets(file: RulesFile, environment: Mapping[str, str]) -> list[Secret]:

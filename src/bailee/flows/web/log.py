@@ -16,6 +16,8 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bailee.flows.web.abuse import Action, Kind
+
 NONCE_BYTES, TAG_BYTES = 12, 16
 SYNC_SECONDS = 0.1
 LONGEST_ROW = 64 * 1024
@@ -90,7 +92,18 @@ class Closed(msgspec.Struct, frozen=True, tag="close", kw_only=True):
     outcome: str
 
 
-Row = Opened | Requested | Refused | Closed
+class Abused(msgspec.Struct, frozen=True, tag="abuse", kw_only=True):
+    """A session did something too often; see `abuse.Finding`."""
+
+    at_ms: int
+    kind: Kind
+    action: Action
+    count: int
+    seconds: int
+    reason: str
+
+
+Row = Opened | Requested | Refused | Closed | Abused
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Row]" = msgspec.json.Decoder(Row)
 

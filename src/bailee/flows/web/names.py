@@ -37,6 +37,11 @@ class Names:
         self._addresses: OrderedDict[str, str] = OrderedDict()
         self._names: dict[str, str] = {}
 
+    @property
+    def delay(self) -> float:
+        """For how many seconds an answer is held back."""
+        return self._session.delay
+
     def find(self, address: str) -> str | None:
         """Return the name that an address stands for."""
         return self._names.get(address)
@@ -79,7 +84,7 @@ class Names:
             host = read_target(name, 443).host
         except Unreadable:
             host = ""
-        if host and self._session.rules.decide_name(host):
+        if host and not self._session.stopped_for and self._session.rules.decide_name(host):
             try:
                 self._session.note_name(host)
             except LogFailed:
@@ -101,5 +106,13 @@ class NamesEndpoint(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, address: tuple[str | object, int]) -> None:
-        if (answer := self._names.answer(data)) is not None:
+        if (answer := self._names.answer(data)) is None:
+            return
+        if wait := self._names.delay:
+            asyncio.get_running_loop().call_later(wait, self._send, answer, address)
+        else:
+            self._transport.sendto(answer, address)
+
+    def _send(self, answer: bytes, address: tuple[str | object, int]) -> None:
+        if not self._transport.is_closing():
             self._transport.sendto(answer, address)

@@ -37,6 +37,7 @@ FindName = Callable[[str], str | None]
 
 
 class _State(Enum):
+    HELD = auto()  # it waits before it is listened to
     HEAD = auto()  # the proxy is being asked
     DIALING = auto()
     HELLO = auto()  # a tunnel whose first message is looked at
@@ -145,18 +146,22 @@ class AgentConnection(asyncio.Protocol):
         self.proxy.transports.add(self.transport)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HEAD_SECONDS, self._give_up)
-        if self.way is Way.SERVICE and self.proxy.service is not None:
-            host, port = self.proxy.service
-            self.target = Target(host, port)
-            rule = Rule(host=host, ports=(port,), wire=Wire.TCP, flow="messages", origin="the service")
-            self._begin((rule,), self._relay, [self.proxy.service])
-        elif self.way is Way.TRANSPARENT:
-            self._look_ahead()
+        wait = self.session.admit()
+        if self.session.stopped_for:
+            self.refuse(self.session.tell_stopped(), 0)
+            return
+        if self.way is Way.TRANSPARENT:
+            self._look_ahead(wait + PATIENCE_SECONDS)
+        if wait and self._state is _State.HEAD:
+            self._state = _State.HELD
+            loop.call_later(wait, self._release)
+        elif self.way is Way.SERVICE:
+            self._serve_service()
 
     def data_received(self, data: bytes) -> None:
         if self._state is _State.RELAY:
             self._pass_on(data)
-        elif self._state in (_State.HEAD, _State.HELLO, _State.DIALING):
+        elif self._state in (_State.HELD, _State.HEAD, _State.HELLO, _State.DIALING):
             self.buffer += data
             self.sent += len(data)
             if self._state is _State.HEAD:
@@ -188,6 +193,26 @@ class AgentConnection(asyncio.Protocol):
         self.finish()
 
     # --- Before it is a tunnel ---
+
+    def _release(self) -> None:
+        """Listen to a connection that had to wait."""
+        if self._state is not _State.HELD or self.transport.is_closing():
+            return
+        self._state = _State.HEAD
+        self.transport.resume_reading()
+        if self.session.stopped_for:
+            self.refuse(self.session.tell_stopped(), 0)
+        elif self.way is Way.SERVICE:
+            self._serve_service()
+        elif self.buffer:
+            self._read_head()
+
+    def _serve_service(self) -> None:
+        if self.proxy.service is not None:
+            host, port = self.proxy.service
+            self.target = Target(host, port)
+            rule = Rule(host=host, ports=(port,), wire=Wire.TCP, flow="messages", origin="the service")
+            self._begin((rule,), self._relay, [self.proxy.service])
 
     def _read_head(self) -> None:
         if self.way is Way.TRANSPARENT:
@@ -225,7 +250,7 @@ class AgentConnection(asyncio.Protocol):
             return
         self._decide(target, lambda: self._open_tunnel(ESTABLISHED))
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, patience: float) -> None:
         """See where a connection that the firewall led here was going."""
         try:
             address, port = find_destination(self.transport)
@@ -241,7 +266,7 @@ class AgentConnection(asyncio.Protocol):
         if isinstance(self.session.decide(self.target), Refusal):
             # Whoever speaks HTTP gets an answer; whoever waits to be spoken to gets an end.
             self._cancel_timer()
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._read_redirected)
+            self._timer = asyncio.get_running_loop().call_later(patience, self._read_redirected)
 
     def _read_redirected(self) -> None:
         """Begin a connection that the firewall led here, by its first bytes."""
@@ -345,8 +370,8 @@ class AgentConnection(asyncio.Protocol):
 
     def _pass_on(self, data: bytes) -> None:
         self.sent += len(data)
-        if not self.session.may_send(self.rules, len(data)):
-            self.stop("more bytes than its rule allows")
+        if not self.session.may_send(self.rules, len(data), self.way):
+            self.stop(self.session.stopped_for or "more bytes than its rule allows")
             return
         assert self.host is not None
         self.host.transport.write(data)
@@ -415,7 +440,8 @@ class AgentConnection(asyncio.Protocol):
         """Note the end and close both sides."""
         if self._state is _State.DONE:
             return
-        if self.way is Way.TRANSPARENT and self._state is _State.HEAD and self.target and not self.outcome:
+        is_silent = self._state in (_State.HELD, _State.HEAD) and not self.outcome
+        if self.way is Way.TRANSPARENT and is_silent and self.target:
             # It was made and told nothing: that it was tried is worth knowing.
             refusal = Refusal("nothing_said", f"a connection to {self.target} ended before anything was said")
             self.session.note_refused(self.number, self.way, self.target.host, self.target.port, refusal)

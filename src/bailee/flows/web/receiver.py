@@ -7,12 +7,13 @@ records under the terms of the `web` flow, sealed, expired and erased like all o
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from bailee.flows.web.log import ConnectionLog, LogBroken, Row, read_log
+from bailee.flows.web.log import Abused, ConnectionLog, LogBroken, Row, read_log
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import decide
 from bailee.policy.flows import Flow
@@ -30,6 +31,7 @@ _RECORD_BYTES = 256 * 1024
 _NOTHING = (None, None, None, None, None, None, b"", b"")
 _KEY_BYTES = 32
 _encoder = msgspec.json.Encoder()
+_decoder: "msgspec.json.Decoder[Row]" = msgspec.json.Decoder(Row)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -74,12 +76,40 @@ def is_taken(home: Path, run: str) -> bool:
     return not (home / FOLDER / f"{run}{ENDED}").exists()
 
 
+def read_live(home: Path, key: str, wrapper: KeyWrapper) -> list[Row] | None:
+    """Return what the log of a key's run has so far; None where the vault has it, or nothing does.
+
+    Raises:
+        LogBroken: it was changed.
+    """
+    # A log goes from the first name to the second, and from there into the vault: looked for in this order.
+    for path in (path for end in (OWNER, ENDED) for path in list((home / FOLDER).glob(f"*{end}"))):
+        try:
+            owner = msgspec.json.decode(path.read_bytes(), type=Owner)
+            if owner.key == key:
+                secret = wrapper.unwrap(owner.wrapped, path.stem.encode())
+                return list(read_log(path.with_suffix(LOG).read_bytes(), secret, path.stem))
+        except FileNotFoundError:
+            continue
+        except msgspec.MsgspecError as fault:
+            raise LogBroken(f"{path.name} is not what was written there") from fault
+    return None
+
+
+def read_held(body: bytes) -> list[Row]:
+    """Return the rows of a record that the vault has of a log."""
+    return [_decoder.decode(line) for line in body.splitlines() if line]
+
+
 class ConnectionsReceiver:
     """Collects logs for a service.
 
     Args:
         find_context: the context of an account, by its id; None for one that is gone.
         wall_clock: seconds since 1970 UTC.
+
+    Attributes:
+        abuse: how often the logs that it took tell of which kind, and what was done about it.
     """
 
     def __init__(
@@ -99,6 +129,7 @@ class ConnectionsReceiver:
         self._find_context = find_context
         self._wall_clock = wall_clock
         self._refused: set[str] = set()
+        self.abuse: Counter[tuple[str, str]] = Counter()
 
     async def collect(self, running: Collection[str] | None = None) -> int:
         """Take the logs that were ended, and return how many.
@@ -125,21 +156,24 @@ class ConnectionsReceiver:
         return taken
 
     async def _take(self, path: Path, run: str) -> None:
-        owner, bodies = await asyncio.to_thread(self._read, path, run)
+        owner, bodies, abuse = await asyncio.to_thread(self._read, path, run)
         if (context := self._find_context(owner.account)) is not None:
             for body in bodies:
                 await self._keep(owner, context, body)
         # Of an account that is gone nothing may be held any more.
         for one in (path.with_suffix(LOG), path):
             await asyncio.to_thread(one.unlink, missing_ok=True)
+        self.abuse.update(abuse)
 
-    def _read(self, path: Path, run: str) -> tuple[Owner, list[bytes]]:
+    def _read(self, path: Path, run: str) -> tuple[Owner, list[bytes], Counter[tuple[str, str]]]:
         owner = msgspec.json.decode(path.read_bytes(), type=Owner)
         log = path.with_suffix(LOG)
         if not log.exists():
-            return owner, []
+            return owner, [], Counter()
         secret = self._wrapper.unwrap(owner.wrapped, run.encode())
-        return owner, list(_cut(read_log(log.read_bytes(), secret, run)))
+        rows = list(read_log(log.read_bytes(), secret, run))
+        abuse = Counter((row.kind.value, row.action.value) for row in rows if isinstance(row, Abused))
+        return owner, list(_cut(rows)), abuse
 
     async def _keep(self, owner: Owner, context: Context, body: bytes) -> None:
         started_ms = int(self._wall_clock() * 1000)

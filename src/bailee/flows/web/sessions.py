@@ -6,8 +6,19 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from bailee.flows.web.abuse import Action, Finding, Limits, Watch
 from bailee.flows.web.addresses import Resolve, tell_forbidden
-from bailee.flows.web.log import Closed, ConnectionLog, LogFailed, Opened, Refused, Requested, Way
+from bailee.flows.web.log import (
+    Abused,
+    Closed,
+    ConnectionLog,
+    LogFailed,
+    Opened,
+    Refused,
+    Requested,
+    Row,
+    Way,
+)
 from bailee.flows.web.placeholders import Secrets
 from bailee.flows.web.rules import Refusal, Rule, Rules
 from bailee.flows.web.targets import Address, Target
@@ -50,6 +61,8 @@ class Session:
         secrets: what the agent sees placeholders of.
         dial_instead: where everything is dialled instead of its address (a stand-in internet only).
         clock: seconds since 1970 UTC.
+        watch: looks out for abuse; None for nobody who does.
+        on_stop: called once with the reason, when abuse stops it. Nothing is let through any more by then.
     """
 
     def __init__(
@@ -62,8 +75,13 @@ class Session:
         secrets: Secrets | None = None,
         dial_instead: Callable[[Target], tuple[str, int]] | None = None,
         clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
+        on_stop: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.rules = rules
+        self.stopped_for = ""
+        self._watch = watch
+        self._on_stop = on_stop
         self.secrets = secrets or Secrets(())
         self.connections: set[Stoppable] = set()
         self._log = log
@@ -81,6 +99,8 @@ class Session:
 
     def decide(self, target: Target) -> tuple[Rule, ...] | Refusal:
         """Return the rules that allow a target now, or the refusal."""
+        if self.stopped_for:
+            return self.tell_stopped()
         if self._log.is_failed:
             return Refusal("no_log", "the log of connections cannot be written, so that nothing may pass")
         if len(self.connections) > MOST_CONNECTIONS:
@@ -97,8 +117,12 @@ class Session:
                     return Refusal("too_often", f"more than {rule.per_second:g} a second ({rule.label})")
         return found
 
-    def may_send(self, rules: tuple[Rule, ...], count: int) -> bool:
+    def may_send(self, rules: tuple[Rule, ...], count: int, way: Way) -> bool:
         """Count bytes that are about to be sent, and tell whether they may be."""
+        if self._watch is not None and way is not Way.SERVICE:
+            self._act(self._watch.note_sent(count))
+        if self.stopped_for:
+            return False
         for rule in rules:
             if rule.bytes is not None:
                 self._sent[rule.label] = self._sent.get(rule.label, 0) + count
@@ -106,9 +130,11 @@ class Session:
                     return False
         return True
 
-    def change(self, rules: Rules) -> int:
+    def change(self, rules: Rules, limits: Limits | None = None) -> int:
         """Put other rules in force, end what they do not allow, and return how much that was."""
         self.rules = rules
+        if self._watch is not None and limits is not None:
+            self._watch.change(limits)
         ended = 0
         for connection in list(self.connections):
             target = connection.target
@@ -121,6 +147,42 @@ class Session:
         """End everything."""
         for connection in list(self.connections):
             connection.stop("session ended")
+
+    # --- What is too much ---
+
+    def admit(self) -> float:
+        """Count a new connection, and return for how many seconds it is to wait."""
+        if self._watch is None:
+            return 0.0
+        self._act(self._watch.note_connection())
+        return self._watch.delay
+
+    @property
+    def delay(self) -> float:
+        """For how many seconds something new is to wait."""
+        return 0.0 if self._watch is None else self._watch.delay
+
+    def tell_stopped(self) -> Refusal:
+        """Return the refusal of all that a stopped session still tries."""
+        return Refusal("abuse", f"this session was {self.stopped_for}")
+
+    def _act(self, *findings: Finding | None) -> None:
+        for found in findings:
+            if found is None:
+                continue
+            row = Abused(
+                at_ms=self._now_ms(),
+                kind=found.kind,
+                action=found.action,
+                count=found.count,
+                seconds=found.seconds,
+                reason=found.reason,
+            )
+            with contextlib.suppress(LogFailed):  # then nothing passes in any case
+                self._append(row)
+            if found.action is Action.STOPPED:
+                self.stopped_for = found.reason
+                self._on_stop(found.reason)
 
     # --- What is noted ---
 
@@ -166,6 +228,8 @@ class Session:
         )
         with contextlib.suppress(LogFailed):  # it is refused in any case
             self._append(row)
+        if self._watch is not None:
+            self._act(*self._watch.note_refused(row.host, port, refusal.rule))
         return min(self._refusals.take(""), 1.0)
 
     def note_closed(
@@ -201,7 +265,7 @@ class Session:
         self._number += 1
         return self._number
 
-    def _append(self, row: Opened | Requested | Refused | Closed) -> None:
+    def _append(self, row: Row) -> None:
         self._log.append(row)
 
     def _now_ms(self) -> int:
