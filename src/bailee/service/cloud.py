@@ -35,6 +35,7 @@ from bailee.policy.problems import Problem
 from bailee.sandbox.namespaces import WORK as INSIDE
 from bailee.sandbox.namespaces import list_tools, write_machine
 from bailee.service.boundaries import Surroundings
+from bailee.service.cloud_rest import at_work
 from bailee.service.launching import running_service
 from bailee.service.receipts import anchor, make_receipt
 from bailee.service.repositories import list_owners
@@ -96,7 +97,8 @@ class Driver:
         """
         with self._sessions.driving(self._id):
             try:
-                return self._drive(only_saves=only_saves)
+                with at_work(self._home, self._sessions, self._id):
+                    return self._drive(only_saves=only_saves)
             except Problem as problem:
                 return self._end(State.FAILED, str(problem))
             except BaseException as fault:
