@@ -146,7 +146,7 @@ def read_held(vault: sa.Engine, segments: Iterable[bytes]) -> dict[bytes, Held]:
 
 
 def destroy_key(custody: Custody, id: str, segment: bytes, *, by: str) -> list[str]:
-    """Destroy the key of a disk as somebody asks; return the ids of the ledger's entries that tell of it.
+    """Destroy the key of a disk as somebody asks; return the ids of the ledger's entries of that erasure.
 
     Args:
         id: the cloud session's.
@@ -161,8 +161,8 @@ def destroy_key(custody: Custody, id: str, segment: bytes, *, by: str) -> list[s
         custody.keystore.truncate_log()
         return []
     _, receipt = custody.erase_session(held.account, name_session(id), by=by)
-    proven = msgspec.json.decode(receipt, type=Receipt).entries
-    return [decode_entry(one.entry).id for one in proven]
+    proven = [decode_entry(one.entry) for one in msgspec.json.decode(receipt, type=Receipt).entries]
+    return [entry.id for entry in proven if not isinstance(entry, KeysDestroyed)]
 
 
 def prove_destruction(
@@ -179,7 +179,7 @@ def prove_destruction(
 
     Args:
         retention, digest, sealed_bytes: see `DiskDestroyed`.
-        told: ids of entries that belong to it.
+        told: ids of entries that belong to it, besides that of the key.
         start: how long the ledger was before the first of them.
 
     Raises:
