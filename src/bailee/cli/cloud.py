@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,8 @@ def drive(save: bool, home: Path, session: str) -> None:
         if not (session := sys.stdin.readline().strip()):
             return
         write_to_log(home, session)
-    Driver(home, session).run(only_saves=save)
+    # Again once nobody else is at it: the log that this process was started with may have been sealed since.
+    Driver(home, session, begin=partial(write_to_log, home, session)).run(only_saves=save)
 
 
 @cloud.command(name="list")

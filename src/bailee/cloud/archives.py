@@ -187,7 +187,13 @@ def unpack(source: Source, folder: Path) -> None:
                         ends.append(info)
                     else:
                         _unpack_one(archive, source, info, place, name, folder)
-        except (tarfile.TarError, FileExistsError, ValueError) as fault:
+        except (
+            tarfile.TarError,
+            FileExistsError,
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+        ) as fault:
             raise _refuse(str(fault)) from None
         while place.names:
             leave()

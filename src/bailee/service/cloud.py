@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,9 +76,18 @@ class Driver:
 
     Args:
         inherited: this process's environment: of it a machine gets the path to programs and nothing else.
+        begin: called first, once nobody else drives the session.
     """
 
-    def __init__(self, home: Path, id: str, *, inherited: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        home: Path,
+        id: str,
+        *,
+        inherited: Mapping[str, str] = os.environ,
+        begin: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._begin = begin
         self._home = home
         self._id = id
         self._inherited = inherited
@@ -96,6 +105,7 @@ class Driver:
             Problem: another process drives it.
         """
         with self._sessions.driving(self._id):
+            self._begin()
             try:
                 with at_work(self._home, self._sessions, self._id):
                     return self._drive(only_saves=only_saves)

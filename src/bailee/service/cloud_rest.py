@@ -14,7 +14,6 @@ from bailee.cloud.disks import SealedDisk
 from bailee.cloud.records import CloudSession, Sessions
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
-from bailee.service.cloud_logs import write_to_log
 from bailee.sizes import tell_count
 from bailee.vault.disks import begin_disk, set_terms
 from bailee.vault.store import open_keys, open_vault
@@ -47,8 +46,6 @@ def at_work(home: Path, sessions: Sessions, id: str) -> Iterator[None]:
     Raises:
         Problem: what is sealed was altered, its key is destroyed, or what is in clear cannot be sealed.
     """
-    if sys.stdout.fileno() == 1 and os.fstat(1).st_nlink == 0:
-        write_to_log(home, id)  # the file that this process was given was sealed while it waited
     try:
         session = adopt(home, sessions, id)
         if (key := sessions.key(session)) is None:
