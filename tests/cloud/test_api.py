@@ -87,7 +87,11 @@ def test_a_session_over_http(world: World, service: Service) -> None:
     bare = world.host.folder / "app.git"
     assert git("show", f"{shown['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
     assert [one["id"] for one in client.get(PATH).json()] == [id]
-    assert client.ask("DELETE", f"{PATH}/{id}").status_code == 204
+    gone = client.ask("DELETE", f"{PATH}/{id}")
+    assert gone.status_code == 200
+    proof = world.folder / "receipt.json"
+    proof.write_bytes(gone.content)
+    assert '"kind":"disk_destroyed"' in world.bailee("ledger", "verify", str(proof))
     assert client.get(PATH).json() == []
 
 

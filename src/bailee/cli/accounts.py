@@ -134,6 +134,7 @@ def erase(
 
     With --json the receipt itself is printed: it proves the erasure offline (`bailee ledger verify RECEIPT`).
     """
+    from bailee.service.cloud_disks import receipt_of, remove_of_account
     from bailee.vault.custody import open_custody
     from bailee.vault.erasure import count_account, refuse_held
     from bailee.vault.reader import list_sessions
@@ -152,6 +153,8 @@ def erase(
         confirm_erasure(what, counted, yes=yes)
         erased, proof = custody.erase_account(account, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
+    for id in remove_of_account(home, name):
+        click.echo(f"Cloud session {id} is gone with its disk. Receipt: {receipt_of(home, id)}", err=True)
     let_go_locally(held, is_asked=and_local)
     custody.close()
 

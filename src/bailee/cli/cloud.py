@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,13 +186,14 @@ def start(
 def drive(save: bool, home: Path, session: str) -> None:
     """Drive a session to its end. For `-` its id comes on standard input, when one is wanted."""
     from bailee.service.cloud import Driver
-    from bailee.service.cloud_orders import write_to_log
+    from bailee.service.cloud_logs import write_to_log
 
     if session == "-":
         if not (session := sys.stdin.readline().strip()):
             return
         write_to_log(home, session)
-    Driver(home, session).run(only_saves=save)
+    # Again once nobody else is at it: the log that this process was started with may have been sealed since.
+    Driver(home, session, begin=partial(write_to_log, home, session)).run(only_saves=save)
 
 
 @cloud.command(name="list")
@@ -200,12 +202,14 @@ def drive(save: bool, home: Path, session: str) -> None:
 def list_(home: Path, as_json: bool) -> None:
     """List the sessions, the newest first."""
     from bailee.characters import make_visible
-    from bailee.cloud.records import Sessions
     from bailee.moments import tell_minute
+    from bailee.service.cloud_disks import tell_held
+    from bailee.sizes import tell_size
 
-    found = Sessions(home).all()
+    found = _open(home).all()
+    held = tell_held(home, found)
     if as_json:
-        echo_json([_describe(one) for one in found])
+        echo_json([{**_describe(one), "disk_until": held[one.id].until} for one in found])
         return
     rows = [
         (
@@ -215,12 +219,14 @@ def list_(home: Path, as_json: bool) -> None:
             one.repository,
             one.branch,
             tell_minute(one.created_ms),
-            make_visible(one.turns[0])[:40],
+            tell_size(held[one.id].size) if held[one.id].size else "-",
+            str(held[one.id].until or "-"),
+            make_visible(one.turns[0])[:40] if one.turns else "-",
         )
         for one in found
     ]
     echo_table(
-        ("session", "state", "account", "repository", "branch", "begun", "prompt"),
+        ("session", "state", "account", "repository", "branch", "begun", "disk", "until", "prompt"),
         rows,
         empty="There is no cloud session. Begin one: bailee cloud start --repo URL PROMPT",
     )
@@ -235,14 +241,15 @@ def show(home: Path, as_json: bool, session: str) -> None:
     import msgspec
 
     from bailee.characters import make_visible
-    from bailee.cloud.records import Sessions
+    from bailee.service.cloud_disks import tell_held
     from bailee.service.receipts import RunReceipt, tell_receipt
 
-    found = Sessions(home).get(session)
+    found = _open(home).get(session)
+    told = {**_describe(found), "disk_until": tell_held(home, [found])[found.id].until}
     if as_json:
-        echo_json(_describe(found) | {"receipt": msgspec.json.decode(found.receipt or "null")})
+        echo_json(told | {"receipt": msgspec.json.decode(found.receipt or "null")})
         return
-    for name, value in _describe(found).items():
+    for name, value in told.items():
         if value not in ("", [], None):
             click.echo(f"{name:<12}{make_visible(str(value))}")
     if found.receipt:
@@ -289,9 +296,7 @@ def audit(denied: bool, reason: str | None, home: Path, as_json: bool, session: 
 @click.argument("session")
 def logs(follow: bool, home: Path, session: str) -> None:
     """Show what a session said. What would move your terminal is made visible."""
-    from bailee.cloud.records import Sessions
-
-    sessions = Sessions(home)
+    sessions = _open(home)
     _follow(sessions, sessions.get(session).id, is_followed=follow)
 
 
@@ -301,10 +306,9 @@ def logs(follow: bool, home: Path, session: str) -> None:
 @click.argument("prompt")
 def say(home: Path, session: str, prompt: str) -> None:
     """Give a session another prompt: at once if it has ended, else after the one it works on."""
-    from bailee.cloud.records import Sessions
     from bailee.service import cloud_orders
 
-    cloud_orders.say(home, Sessions(home).get(session).id, prompt)
+    cloud_orders.say(home, _open(home).get(session).id, prompt)
 
 
 @cloud.command()
@@ -314,10 +318,9 @@ def attach(home: Path, session: str) -> None:
     """Show what a session says, and give it each line that you type as a prompt. Ctrl-D leaves it running."""
     import threading
 
-    from bailee.cloud.records import Sessions
     from bailee.service import cloud_orders
 
-    sessions = Sessions(home)
+    sessions = _open(home)
     found = sessions.get(session)
     watching = threading.Thread(
         target=_follow, args=(sessions, found.id), kwargs={"is_followed": True}, daemon=True
@@ -346,10 +349,9 @@ def stop(home: Path, session: str) -> None:
 @click.argument("session")
 def save(home: Path, session: str) -> None:
     """Commit what a session that ended had done, and push it to its branch, from a machine as before."""
-    from bailee.cloud.records import Sessions
     from bailee.service.cloud_orders import drive
 
-    sessions = Sessions(home)
+    sessions = _open(home)
     found = sessions.get(session)
     drive(home, found.id, "--save").wait()
     ended = sessions.look(found.id)
@@ -357,40 +359,71 @@ def save(home: Path, session: str) -> None:
     sys.exit(0 if ended.reason == "its work was saved" else 1)
 
 
-@cloud.command()
+@cloud.command(epilog="Exit codes: 0 removed, 2 it runs, or a legal hold keeps it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--receipt", type=click.Path(dir_okay=False, path_type=Path), help="Write the receipt to this new file."
+)
 @with_home
+@with_json
 @click.argument("session")
-def rm(yes: bool, home: Path, session: str) -> None:
-    """Remove a session with its disk. Its conversation is erased with: bailee sessions erase."""
+def rm(yes: bool, receipt: Path | None, home: Path, as_json: bool, session: str) -> None:
+    """Remove a session: destroy the key of its disk, then the disk. What it did not push is gone.
+
+    Its conversation is erased with: bailee sessions erase. With --json the receipt itself is printed: it
+    proves the removal offline (`bailee ledger verify RECEIPT`).
+    """
+    from bailee.cli.accesses import operator
     from bailee.cli.erasures import require_confirmation
+    from bailee.cli.proofs import claiming, write_proof
+    from bailee.service.cloud_disks import receipt_of, remove_session
+
+    id = _open(home).find(session)
+    with claiming(receipt):
+        require_confirmation(f"Remove the session {id} with what it did not push?", yes=yes)
+        proof = remove_session(home, id, by=operator())
+    write_proof(receipt, proof)
+    if as_json:
+        click.echo(proof, nl=False)
+        return
+    path = receipt or receipt_of(home, id)
+    click.echo(f"{id} is gone with its disk, and the key is destroyed.", err=True)
+    click.echo(f"Receipt: {path} (verify: bailee ledger verify {path})", err=True)
+
+
+def _open(home: Path) -> "Sessions":
+    """Return the sessions of a home; what a killed driver has left in clear is sealed first."""
     from bailee.cloud.records import Sessions
+    from bailee.service.cloud_rest import settle
 
     sessions = Sessions(home)
-    found = sessions.get(session)
-    require_confirmation(f"Remove the session {found.id} with what it did not push?", yes=yes)
-    sessions.remove(found.id)
+    settle(home, sessions)
+    return sessions
 
 
 def _follow(sessions: "Sessions", id: str, *, is_followed: bool) -> None:
     from bailee.characters import make_visible
+    from bailee.service.cloud_logs import read_log
 
-    path = sessions.folder(id) / "log"
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while True:
-            is_last = not sessions.is_driven(id)
-            for line in file:
-                click.echo(make_visible(line.rstrip("\n")))
-            if is_last or not is_followed:
-                return
-            time.sleep(_LOOK_SECONDS)
+    at, rest = 0, b""
+    while True:
+        is_last = not sessions.is_driven(id)
+        while data := read_log(sessions, id, at):
+            at += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                click.echo(make_visible(line.decode("utf-8", "replace")))
+        if is_last or not is_followed:
+            if rest:
+                click.echo(make_visible(rest.decode("utf-8", "replace")))
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _describe(session: "CloudSession") -> dict[str, Any]:
     import msgspec
 
     told: dict[str, Any] = msgspec.structs.asdict(session)
-    told.pop("receipt")
+    for name in ("receipt", "sealed"):
+        told.pop(name)
     return told

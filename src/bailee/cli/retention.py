@@ -43,9 +43,10 @@ def sweep(as_of: datetime | None, dry_run: bool, home: Path, as_json: bool) -> N
     else:
         note = note_success if day is None or day >= custody.today() else note_earlier
         note_start(custody.keystore.engine, node_name(), read_clocks())
+        disks = sweep_disks(home, custody)  # brings them under the terms that the sweep goes by
         done = sweep_once(custody, as_of=day)
         note(custody.keystore.engine, node_name(), read_clocks(), done)
-        disks = sweep_disks(home, custody.directory, custody.vault, day or custody.today())
+        disks += sweep_disks(home, custody)
         if disks:
             click.echo(f"{tell_count(len(disks), 'cloud session')} went with their disks.", err=True)
     custody.close()

@@ -1,14 +1,16 @@
 """What is known of a cloud session: a folder of its own, a record in it, and a lock while somebody drives it.
 
-A session whose lock nobody holds is not running, whatever its record says.
+A session whose lock nobody holds is not running, whatever its record says. What a person wrote stands sealed
+in its record, under the key of its disk; without that key it is not there.
 """
 
 import fcntl
 import os
 import re
 import secrets
-import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -16,13 +18,20 @@ from typing import Any
 
 import msgspec
 
+from bailee.cloud import disks
 from bailee.files import replace_file
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Limits
+from bailee.sealing.boxes import open_box, seal_box
+from bailee.sealing.envelopes import SealBroken
+from bailee.vault.store import open_keys
 
 FOLDER = "cloud"
-RECORD, LOG, INBOX, LOCK, WORK = "session.json", "log", "inbox", "lock", "work"
+RECORD, INBOX, LOCK, WORK = "session.json", "inbox", "lock", disks.WORK
 _ID = re.compile(r"[0-9a-f]{12}")
+# How long somebody who is about to drive waits for who seals or opens a session, and how long between looks.
+_PATIENCE, _LOOK_SECONDS = 300.0, 0.05
+_PROBE_SECONDS = 0.5
 
 
 class State(StrEnum):
@@ -56,6 +65,10 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         limits: what its machine may take.
         keys: the ids of its turns' keys, by which what it did is found.
         created_ms, changed_ms: milliseconds since 1970 UTC.
+        disk: the id of its disk and key (`vault.disks`), in hexadecimal digits.
+        disk_digest, disk_bytes: SHA-256 and size of the disk that was sealed last; empty and 0 before that.
+        retention: the terms that it is held under.
+        sealed: what a person wrote (`Words`), as it stands in the record; empty in memory.
     """
 
     id: str
@@ -80,13 +93,34 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     receipt: str = ""
     limits: Limits = Limits()
     keys: tuple[str, ...] = ()
+    disk: str = ""
+    disk_digest: str = ""
+    disk_bytes: int = 0
+    retention: str = ""
+    sealed: bytes = b""
+
+
+class Words(msgspec.Struct, frozen=True, array_like=True):
+    """What is sealed of a record."""
+
+    turns: tuple[str, ...] = ()
+    setup: str = ""
+    agent: str = ""
 
 
 class Sessions:
-    """The cloud sessions of a home."""
+    """The cloud sessions of a home.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        random: gives that many random bytes.
+    """
+
+    def __init__(self, home: Path, *, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._home = home
         self._folder = home / FOLDER
+        self._random = random
+        self._opening = threading.Lock()
+        self._keys: Callable[[bytes], bytes | None] | None = None
 
     def folder(self, id: str) -> Path:
         """Return a session's folder."""
@@ -101,12 +135,34 @@ class Sessions:
         return id
 
     def write(self, session: CloudSession) -> None:
-        """Write a session's record in the place of the one before."""
-        replace_file(self.folder(session.id) / RECORD, msgspec.json.encode(session))
+        """Write a session's record in the place of the one before.
+
+        Where its key is destroyed, what a person wrote goes with this.
+        """
+        if not session.disk:  # of an earlier program: it gets one as soon as it rests
+            replace_file(self.folder(session.id) / RECORD, msgspec.json.encode(session))
+            return
+        words = Words(session.turns, session.setup, session.agent)
+        sealed = b""
+        if (key := self.key(session)) is not None:
+            sealed = seal_box(key, msgspec.msgpack.encode(words), _bind(session), self._random)
+        written = msgspec.structs.replace(session, turns=(), setup="", agent="", sealed=sealed)
+        replace_file(self.folder(session.id) / RECORD, msgspec.json.encode(written))
+
+    def key(self, session: CloudSession) -> bytes | None:
+        """Return the key of a session's own; None where it is destroyed.
+
+        Raises:
+            Problem: the keystore cannot be used.
+        """
+        with self._opening:
+            if self._keys is None:
+                self._keys = open_keys(self._home).get
+        return self._keys(bytes.fromhex(session.disk)) if session.disk else None
 
     def change(self, id: str, **fields: Any) -> CloudSession:
         """Change what is known of a session, and return it."""
-        changed = msgspec.structs.replace(self._read(id), **fields)
+        changed = msgspec.structs.replace(self.read(id), **fields)
         self.write(changed)
         return changed
 
@@ -116,11 +172,19 @@ class Sessions:
         Raises:
             Problem: there is none, or several.
         """
+        return self.look(self.find(beginning))
+
+    def find(self, beginning: str) -> str:
+        """Return the one id that begins so, and look no further.
+
+        Raises:
+            Problem: there is none, or several.
+        """
         found = [id for id in self.ids() if id.startswith(beginning)]
         if len(found) != 1 or not beginning:
             what = "several cloud sessions begin" if len(found) > 1 else "no cloud session begins"
             raise Problem(f"{what} with {beginning[:40]!r}", where="SESSION", fix="see: bailee cloud list")
-        return self.look(found[0])
+        return found[0]
 
     def all(self) -> list[CloudSession]:
         """Return all sessions, the newest first."""
@@ -135,8 +199,13 @@ class Sessions:
 
     def look(self, id: str) -> CloudSession:
         """Return a session as it stands: one that nobody drives any more is lost, and is written so."""
-        session = self._read(id)
-        if session.state in ENDED or self.is_driven(id):
+        session = self.read(id)
+        return session if session.state in ENDED or self.is_driven(id) else self.mark_lost(id)
+
+    def mark_lost(self, id: str) -> CloudSession:
+        """Write down that nobody drives a session any more, unless it has ended."""
+        session = self.read(id)
+        if session.state in ENDED:
             return session
         reason = "whoever drove it was killed; what it had done is in its folder: bailee cloud patch"
         return self.change(id, state=State.LOST, reason=reason)
@@ -155,9 +224,18 @@ class Sessions:
             os.close(descriptor)
         return False
 
+    def is_clear(self, id: str) -> bool:
+        """Tell whether something of a session lies in clear that nobody is at: its driver was killed."""
+        # One that nobody has driven yet has no lock, and nothing on its disk.
+        folder = self.folder(id)
+        return (folder / LOCK).exists() and disks.has_clear(folder) and not self.is_driven(id)
+
     @contextmanager
-    def driving(self, id: str) -> Iterator[int]:
+    def driving(self, id: str, *, is_patient: bool = True) -> Iterator[int]:
         """Hold a session while driving it, and give the lock's descriptor.
+
+        Args:
+            is_patient: wait for somebody who is only sealing it, or opening it.
 
         Raises:
             Problem: another process drives it.
@@ -165,18 +243,29 @@ class Sessions:
         path = self.folder(id) / LOCK
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Problem(
-                "the session is running", where=id, fix="wait, or stop it: bailee cloud stop"
-            ) from None
-        try:
+            self._lock(id, descriptor, is_patient=is_patient)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _lock(self, id: str, descriptor: int, *, is_patient: bool) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = time.monotonic() - began
+                # `is_driven` holds it for a moment too.
+                is_at_rest = waited < _PROBE_SECONDS or self.read_facts(id).state in ENDED
+                if not is_patient or waited > _PATIENCE or not is_at_rest:
+                    raise Problem(
+                        "the session is running", where=id, fix="wait, or stop it: bailee cloud stop"
+                    ) from None
+                time.sleep(_LOOK_SECONDS)
+            else:
+                return
 
     def driver(self, id: str) -> int | None:
         """Return the process that drives a session; None for none."""
@@ -187,25 +276,52 @@ class Sessions:
         return int(written) if written.isdigit() and self.is_driven(id) else None
 
     def remove(self, id: str) -> None:
-        """Remove a session with its disk.
+        """Remove the folder of a session that its caller is driving; its key is another's to destroy."""
+        # Its record goes last: a removal that is cut off leaves a session that can be removed.
+        self.remove_content(id)
+        disks.remove(self.folder(id))
+
+    def remove_content(self, id: str) -> None:
+        """Remove all of a session but its record, which its caller is driving."""
+        for path in list(self.folder(id).iterdir()):
+            if path.name not in (RECORD, LOCK):
+                disks.remove(path)
+
+    def read(self, id: str) -> CloudSession:
+        """Return a session as it was written down, with what a person wrote if its key is there.
 
         Raises:
-            Problem: it is running.
+            Problem: it cannot be read, or was altered.
         """
-        with self.driving(id):
-            # Its record goes last: a removal that is cut off leaves a session that can be removed.
-            for path in self.folder(id).iterdir():
-                if path.name not in (RECORD, LOCK):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.rmtree(self.folder(id))
-
-    def _read(self, id: str) -> CloudSession:
-        path = self.folder(id) / RECORD
+        session = self.read_facts(id)
+        key = self.key(session) if session.sealed else None
+        if key is None:
+            return msgspec.structs.replace(session, sealed=b"")
         try:
-            return msgspec.json.decode(path.read_bytes(), type=CloudSession)
+            words = msgspec.msgpack.decode(open_box(key, session.sealed, _bind(session)), type=Words)
+        except (SealBroken, msgspec.MsgspecError) as fault:
+            raise self._tell_unreadable(id, str(fault)) from None
+        return msgspec.structs.replace(session, sealed=b"", **msgspec.structs.asdict(words))
+
+    def read_facts(self, id: str) -> CloudSession:
+        """Return a session as it was written down, with what a person wrote left sealed.
+
+        Raises:
+            Problem: it cannot be read.
+        """
+        try:
+            return msgspec.json.decode((self.folder(id) / RECORD).read_bytes(), type=CloudSession)
         except (OSError, msgspec.MsgspecError) as fault:
-            raise Problem(
-                f"what is known of the session cannot be read: {fault}",
-                where=str(path),
-                fix=f"remove its folder: {path.parent}",
-            ) from None
+            raise self._tell_unreadable(id, str(fault)) from None
+
+    def _tell_unreadable(self, id: str, fault: str) -> Problem:
+        return Problem(
+            f"what is known of the session cannot be read: {fault}",
+            where=str(self.folder(id) / RECORD),
+            fix=f"remove it: bailee cloud rm {id}",
+        )
+
+
+def _bind(session: CloudSession) -> bytes:
+    """Return what the words of a session are bound to: its disk too, so that no older one takes its place."""
+    return f"cloud session {session.id} {session.disk_digest}".encode()

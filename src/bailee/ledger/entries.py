@@ -284,6 +284,24 @@ class FlowsReceipted(Entry, frozen=True, kw_only=True, tag="flows"):
     refused: int
 
 
+class DiskDestroyed(Entry, frozen=True, kw_only=True, tag="disk_destroyed"):
+    """The disk of a cloud session is gone with its key: the destruction of the key is in an entry of its own.
+
+    Attributes:
+        disk: the commitment to its id, by which the destruction of its key calls it (`commit_segment`).
+        why: "expired", "erased", or "restored": see `KeysDestroyed`.
+        retention: the terms that it was held under.
+        digest: SHA-256 of the sealed disk as it was removed; empty where none was sealed.
+        sealed_bytes: its size.
+    """
+
+    disk: str
+    why: str
+    retention: str
+    digest: str
+    sealed_bytes: int
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
@@ -306,6 +324,7 @@ AnyEntry = (
     | CopyForgotten
     | CopiesReached
     | FlowsReceipted
+    | DiskDestroyed
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

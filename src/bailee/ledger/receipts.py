@@ -10,7 +10,14 @@ from typing import Literal
 import msgspec
 
 from bailee.ledger.checkpoints import open_checkpoint
-from bailee.ledger.entries import CopiesReached, Erased, KeysDestroyed, commit_segment, decode_entry
+from bailee.ledger.entries import (
+    CopiesReached,
+    DiskDestroyed,
+    Erased,
+    KeysDestroyed,
+    commit_segment,
+    decode_entry,
+)
 from bailee.ledger.log import Log
 from bailee.ledger.merkle import hash_leaf, is_included
 from bailee.ledger.notes import NoteRefused, Verifier
@@ -150,6 +157,7 @@ def _require_deeds(entries: Sequence[ProvenEntry]) -> None:
     copies: dict[str, int] = {}
     followed: dict[str, int] = {}
     destroyed: set[str] = set()
+    disks: set[str] = set()
     for proven in entries:
         try:
             entry = decode_entry(proven.entry)
@@ -162,6 +170,10 @@ def _require_deeds(entries: Sequence[ProvenEntry]) -> None:
             followed[entry.erasure] = entry.reached + entry.pending + entry.holders
         elif isinstance(entry, KeysDestroyed):
             destroyed.update(entry.segments)
+        elif isinstance(entry, DiskDestroyed):
+            disks.add(entry.disk)
+    if disks - destroyed:
+        raise ReceiptRefused("it tells that a disk was destroyed, and not that its key was")
     if len(destroyed) < erased:
         raise ReceiptRefused(
             f"it tells that {erased} segments were erased, and of {len(destroyed)} keys that were destroyed"

@@ -35,6 +35,7 @@ from bailee.sandbox.machines import WORK as INSIDE
 from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
+from bailee.service.cloud_rest import at_work
 from bailee.service.github_api import lead_api, write_api_environment
 from bailee.service.isolations import make_isolation
 from bailee.service.launching import running_service
@@ -78,9 +79,18 @@ class Driver:
 
     Args:
         inherited: this process's environment: of it a machine gets the path to programs and nothing else.
+        begin: called first, once nobody else drives the session.
     """
 
-    def __init__(self, home: Path, id: str, *, inherited: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        home: Path,
+        id: str,
+        *,
+        inherited: Mapping[str, str] = os.environ,
+        begin: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._begin = begin
         self._home = home
         self._id = id
         self._inherited = inherited
@@ -98,8 +108,10 @@ class Driver:
             Problem: another process drives it.
         """
         with self._sessions.driving(self._id), _heeding(self._stop):
+            self._begin()
             try:
-                return self._drive(only_saves=only_saves)
+                with at_work(self._home, self._sessions, self._id):
+                    return self._drive(only_saves=only_saves)
             except Problem as problem:
                 return self._end(State.FAILED, str(problem))
             except BaseException as fault:

@@ -24,17 +24,18 @@ from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing, Principal
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
-from bailee.cloud.records import ENDED, LOG, CloudSession, Sessions
+from bailee.cloud.records import ENDED, CloudSession, Sessions
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
+from bailee.service.cloud_disks import remove_session
+from bailee.service.cloud_logs import read_log
 from bailee.service.cloud_orders import Order, Pool, Text
 
 BASE = "/api/cloud/sessions"
 LARGEST = 400_000  # bytes of an order
 _LOOK_SECONDS = 0.2
-_PIECE = 65_536
 # Comments keep a connection open through proxies that end what is quiet.
 _QUIET_LOOKS = 75
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -130,8 +131,9 @@ class CloudApi:
 
     async def _remove(self, request: Request, principal: Principal) -> Response:
         session = await self._find(request, principal)
-        await run_in_threadpool(self._sessions.remove, session.id)
-        return Response(status_code=204)
+        remove = partial(remove_session, self._home, session.id, by=principal.account_name)
+        receipt = await run_in_threadpool(remove)
+        return Response(receipt, 200, {"cache-control": "no-store"}, media_type="application/json")
 
     async def _follow(self, request: Request, principal: Principal) -> Response:
         session = await self._find(request, principal)
@@ -144,7 +146,7 @@ class CloudApi:
         while True:
             session = await run_in_threadpool(self._sessions.look, id)
             is_over = session.state in ENDED and not self._sessions.is_driven(id)
-            data = await run_in_threadpool(_read_from, self._sessions.folder(id) / LOG, at)
+            data = await run_in_threadpool(read_log, self._sessions, id, at)
             at += len(data)
             *lines, rest = (rest + data).split(b"\n")
             if is_over and not data and rest:
@@ -178,22 +180,14 @@ class CloudApi:
 def describe(session: CloudSession) -> dict[str, Any]:
     """Return what is told of a session."""
     told: dict[str, Any] = msgspec.to_builtins(session)
-    told.pop("receipt")
+    for name in ("receipt", "sealed"):
+        told.pop(name)
     return told
 
 
 def _event(name: str, data: str) -> bytes:
     # A line of data is one line (WHATWG HTML, "Server-sent events"); make_visible left no line break in it.
     return f"event: {name}\ndata: {data}\n\n".encode()
-
-
-def _read_from(path: Path, at: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(at)
-            return file.read(_PIECE)
-    except FileNotFoundError:
-        return b""
 
 
 async def _read(request: Request, kind: type[Any]) -> Any:

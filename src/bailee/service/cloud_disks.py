@@ -1,47 +1,103 @@
 """The disks of cloud sessions, under the terms of their accounts: gone on their day, kept by a legal hold.
 
 A disk holds what an agent saw of a repository, so that it goes as a conversation does, counted from the day
-the session was last at work. Under zero data retention it goes as soon as the session has ended.
+the session was last at work. Under zero data retention it goes as soon as the session has ended. Its key goes
+as a segment's does, by the vault's own sweep; what is left of it goes here, with a receipt.
 """
 
 import contextlib
 import time
-from datetime import UTC, date, datetime
+from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
-
-import sqlalchemy as sa
+from typing import NamedTuple
 
 from bailee.accounts.directory import Directory
 from bailee.accounts.keys import list_keys
-from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.cloud.disks import SEALED
+from bailee.cloud.records import CloudSession, Sessions
+from bailee.files import replace_file
 from bailee.flows.git.grants import list_grants, withdraw_grant
 from bailee.policy.flows import FlowId
-from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
+from bailee.service import cloud_orders
+from bailee.service.cloud_rest import adopt, last_worked, settle
+from bailee.vault.custody import Custody, open_custody
+from bailee.vault.disks import destroy_key, prove_destruction, read_held, set_terms
+from bailee.vault.erasure import refuse_held
 from bailee.vault.holds import read_covered
+from bailee.vault.store import open_vault
 from bailee.vault.terms import terms_of
 
+RECEIPTS = "receipts"
 
-def sweep_disks(home: Path, directory: Directory, vault: sa.Engine, today: date) -> list[str]:
-    """Remove ended sessions whose day has come, or whose account is gone, and return their ids."""
+
+class HeldDisk(NamedTuple):
+    """What is held of a session's disk.
+
+    Attributes:
+        size: bytes at rest; 0 before it was sealed first.
+        until: the day that begins with it gone; None while it is at work, on hold, or without end.
+    """
+
+    size: int
+    until: date | None
+
+
+def tell_held(home: Path, sessions: Iterable[CloudSession]) -> dict[str, HeldDisk]:
+    """Return what is held of the disks of sessions, by their ids."""
+    found = list(sessions)
+    vault = open_vault(home)
+    try:
+        held = read_held(vault, [bytes.fromhex(one.disk) for one in found])
+    finally:
+        vault.dispose()
+    told = {}
+    for one in found:
+        known = held.get(bytes.fromhex(one.disk))
+        told[one.id] = HeldDisk(one.disk_bytes, known.expires_on if known else None)
+    return told
+
+
+def sweep_disks(home: Path, custody: Custody | None = None) -> list[str]:
+    """Seal what killed drivers left, bring disks under the terms in force, and remove those without a key.
+
+    Args:
+        custody: the home's; opened only if there is something to look at, if it is left out.
+
+    Returns:
+        The ids of the sessions that went.
+    """
     sessions = Sessions(home)
-    ids = sessions.ids()
-    if not ids:
+    if not sessions.ids():
         return []
-    with vault.connect() as connection:
-        held = {account for account, _ in read_covered(connection)}
-    accounts = {one.name: one for one in directory.all()}
-    gone = []
-    for id in ids:
-        # One that cannot be read is left for a person, as is one that somebody has just begun to drive.
-        with contextlib.suppress(Problem):
-            session = sessions.look(id)
-            account = accounts.get(session.account)
-            if session.state not in ENDED or (account is not None and account.id in held):
-                continue
-            if account is None or _is_due(session, terms_of(account, FlowId.MESSAGES).retention, today):
-                sessions.remove(id)
-                gone.append(id)
+    settle(home, sessions)
+    with contextlib.ExitStack() as stack:
+        if custody is None:
+            custody = stack.enter_context(contextlib.closing(open_custody(home)))
+        with custody.vault.connect() as connection:
+            held = {account for account, _ in read_covered(connection)}
+        accounts = {one.name: one for one in custody.directory.all()}
+        gone = []
+        for id in sessions.ids():
+            # One that cannot be read is left for a person, as is one that somebody has just begun to drive.
+            with contextlib.suppress(Problem, OSError):
+                session = sessions.read_facts(id)
+                if not session.disk or sessions.is_driven(id):
+                    continue
+                account = accounts.get(session.account)
+                if sessions.key(session) is None:
+                    _remove(custody, sessions, id)
+                    gone.append(id)
+                elif account is not None:
+                    # A hold keeps it whatever it covers: what is on a disk belongs to what was said of it.
+                    kept = account.id in held
+                    retention = terms_of(account, FlowId.MESSAGES).retention
+                    written = None if kept else last_worked(session)
+                    set_terms(custody.vault, bytes.fromhex(session.disk), retention, written)
+                    if session.retention != str(retention):
+                        with sessions.driving(id, is_patient=False):
+                            sessions.change(id, retention=str(retention))
     return gone
 
 
@@ -54,9 +110,68 @@ def sweep_grants(home: Path, directory: Directory) -> None:
             withdraw_grant(home, key)
 
 
-def _is_due(session: CloudSession, period: Period, today: date) -> bool:
-    used = datetime.fromtimestamp(session.changed_ms / 1000, UTC).date()
-    if period.is_none:
-        return True
-    day = period.expires_on(used)
-    return day is not None and day <= today
+def remove_session(home: Path, id: str, *, by: str) -> bytes:
+    """Destroy the key of a session, remove it with its disk, and return the receipt.
+
+    Args:
+        by: who asks, in words.
+
+    Raises:
+        Problem: it is running, or a legal hold keeps it.
+    """
+    sessions = Sessions(home)
+    with contextlib.closing(open_custody(home)) as custody:
+        return _remove(custody, sessions, id, by=by)
+
+
+def remove_of_account(home: Path, account: str) -> dict[str, bytes]:
+    """End the sessions of an account that was just erased, remove them, and return their receipts by id.
+
+    Args:
+        account: the name it had.
+    """
+    sessions = Sessions(home)
+    receipts = {}
+    for id in sessions.ids():
+        if sessions.read_facts(id).account == account:
+            with contextlib.suppress(Problem):  # it does not run
+                cloud_orders.stop(home, id)
+            receipts[id] = remove_session(home, id, by="the erasure of its account")
+    return receipts
+
+
+def receipt_of(home: Path, id: str) -> Path:
+    """Return where the receipt of a session that is gone lies."""
+    return Sessions(home).folder(RECEIPTS) / f"{id}.json"
+
+
+def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> bytes:
+    with sessions.driving(id):
+        session = sessions.read_facts(id)
+        if not session.disk:
+            session = adopt(custody.home, sessions, id)
+        segment = bytes.fromhex(session.disk)
+        known = read_held(custody.vault, [segment]).get(segment)
+        told: list[str] = []
+        start = 0
+        if sessions.key(session) is not None:
+            if known is not None:
+                refuse_held(custody.vault, known.account, None)
+            start = custody.log.size
+            told = destroy_key(custody, id, segment, by=by)
+        is_sealed = (sessions.folder(id) / SEALED).exists()
+        sessions.remove_content(id)
+        receipt = prove_destruction(
+            custody,
+            segment,
+            retention=known.retention if known else session.retention,
+            digest=session.disk_digest if is_sealed else "",
+            sealed_bytes=session.disk_bytes if is_sealed else 0,
+            told=told,
+            start=start,
+        )
+        path = receipt_of(custody.home, id)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(path, receipt)
+        sessions.remove(id)
+        return receipt

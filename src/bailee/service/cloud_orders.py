@@ -12,11 +12,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from bailee.boundary.means import find_means
-from bailee.cloud.records import LOG, CloudSession, Sessions, State
+from bailee.cloud.records import ENDED, CloudSession, Sessions, State
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Limits
+from bailee.service.cloud_logs import open_log
+from bailee.service.cloud_rest import make_disk
 from bailee.service.isolations import choose_kind
 
 STOP_SECONDS = 30.0
@@ -173,6 +175,7 @@ def begin(
         ),
         created_ms=now,
         changed_ms=now,
+        disk=make_disk(home, account, id),
     )
     sessions.write(session)
     pool.drive(id) if pool else drive(home, id)
@@ -185,13 +188,16 @@ def say(home: Path, id: str, prompt: str) -> CloudSession:
     sessions = Sessions(home)
     session = sessions.look(id)
     changed = sessions.change(id, turns=(*session.turns, prompt))
-    if not sessions.is_driven(id):
+    # One that has ended is only being sealed, or opened: who does that looks at no prompt any more.
+    while (is_driven := sessions.is_driven(id)) and sessions.read_facts(id).state in ENDED:
+        time.sleep(_LOOK_SECONDS)
+    if not is_driven:
         drive(home, id)
     return changed
 
 
 def stop(home: Path, id: str) -> None:
-    """End a session's machine, and return when it has ended.
+    """End a session's machine, and return when it has ended; its disk may still be being sealed.
 
     Raises:
         Problem: it does not run.
@@ -201,7 +207,7 @@ def stop(home: Path, id: str) -> None:
         raise Problem("the session does not run", where=id, fix="see: bailee cloud list")
     (sessions.folder(id) / "stop").touch(mode=0o600)
     deadline = time.monotonic() + STOP_SECONDS
-    while sessions.is_driven(id):
+    while sessions.is_driven(id) and sessions.read_facts(id).state not in ENDED:
         if time.monotonic() > deadline:
             if process := sessions.driver(id):
                 os.kill(process, signal.SIGKILL)
@@ -211,7 +217,10 @@ def stop(home: Path, id: str) -> None:
 
 def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
     """Start a process that drives a session, apart from this one, and return when it does."""
-    descriptor = _open_log(home, id)
+    sessions = Sessions(home)
+    while sessions.is_driven(id) and sessions.read_facts(id).state in ENDED:
+        time.sleep(_LOOK_SECONDS)  # it is being sealed
+    descriptor = open_log(home, id)
     try:
         process = subprocess.Popen(
             [*_DRIVE, "--home", str(home), *words, id],
@@ -224,20 +233,6 @@ def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
         os.close(descriptor)
     _wait_until_driven(home, id, process)
     return process
-
-
-def write_to_log(home: Path, id: str) -> None:
-    """Let all that this process and those below it write go to a session's log."""
-    descriptor = _open_log(home, id)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(descriptor, stream.fileno())
-    os.close(descriptor)
-
-
-def _open_log(home: Path, id: str) -> int:
-    path = Sessions(home).folder(id) / LOG
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _wait_until_driven(home: Path, id: str, process: "subprocess.Popen[bytes]") -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 import sqlalchemy.exc
 import uvicorn
 import uvloop
@@ -201,7 +200,7 @@ async def _serve(
         )
         stack.push_async_callback(git_recorder.finish)
         stack.push_async_callback(git.close)
-        disks = asyncio.create_task(_sweep_disks(configuration.home, directory, vault))
+        disks = asyncio.create_task(_sweep_disks(configuration.home, directory))
         stack.push_async_callback(_cancel, disks)
         cloud = CloudApi(configuration.home, keys)
         stack.callback(cloud.close)
@@ -306,11 +305,11 @@ def _find_context(directory: Directory, provider: Provider, account: str) -> Con
     return found.to_context(provider) if found else None
 
 
-async def _sweep_disks(home: Path, directory: Directory, vault: sa.Engine) -> None:
-    """Remove the disks of cloud sessions on their day; what goes wrong is tried again."""
+async def _sweep_disks(home: Path, directory: Directory) -> None:
+    """Seal what killed cloud sessions left, and remove those whose day has come; faults are tried again."""
     while True:
         with contextlib.suppress(Problem, OSError, sqlalchemy.exc.SQLAlchemyError):
-            await asyncio.to_thread(sweep_disks, home, directory, vault, datetime.now(UTC).date())
+            await asyncio.to_thread(sweep_disks, home)
             await asyncio.to_thread(sweep_grants, home, directory)
         await asyncio.sleep(DISK_SECONDS)
 

@@ -12,8 +12,6 @@ import sqlalchemy.exc
 
 from bailee.database.engines import watch_others
 from bailee.database.statements import Insert
-from bailee.ledger.entries import DecisionMade
-from bailee.ledger.outbox import put
 from bailee.policy.decisions import Terms
 from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import Place, SegmentCipher
@@ -21,6 +19,7 @@ from bailee.vault import tables
 from bailee.vault.blocks import BlockReader, BlockWriter
 from bailee.vault.ceilings import HELD, cover_late, read_latest_ms
 from bailee.vault.contents import RequestContent, ResponseContent, pack, unpack_request
+from bailee.vault.decisions import number_decision
 from bailee.vault.frames import Again, Begin, Decided, Finish, Frame, Part
 from bailee.vault.keystore import Keystore
 from bailee.vault.records import read_records
@@ -271,20 +270,10 @@ class VaultWriter:
         self._decisions[frame.digest] = (number, frame.terms)
 
     def _number(self, frame: Decided) -> int:
-        """Return the number of a decision; one that is new is told to the ledger."""
-        table = tables.decisions
-        query = sa.select(table.c.number).where(table.c.digest == frame.digest)
         with self._connection.begin():
-            number: int | None = self._connection.execute(query).scalar_one_or_none()
-            if number is None:
-                row = {"digest": frame.digest, "body": frame.body}
-                insert = sa.insert(table).returning(table.c.number)
-                number = self._connection.execute(insert, row).scalar_one()
-                made = DecisionMade(
-                    id=self._random(16).hex(), at_ms=int(self._clock() * 1000), digest=frame.digest.hex()
-                )
-                put(self._connection, tables.vault_outbox, [made])
-        return number
+            return number_decision(
+                self._connection, frame, at_ms=int(self._clock() * 1000), random=self._random
+            )
 
     def _begin(self, frame: Begin) -> None:
         if frame.decision not in self._decisions:

@@ -1,0 +1,205 @@
+"""Disks of cloud sessions as the vault knows them: a segment whose content lies in a file beside it.
+
+So a disk has a key of its own in the keystore, and what holds for segments holds for it: it goes with its
+account and on its day, a legal hold keeps it, and once its key is destroyed no copy of the file opens. Its
+terms are those of a conversation, counted from the day it was last at work; while it is, it has no day.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
+
+import msgspec
+import sqlalchemy as sa
+import sqlalchemy.exc
+
+from bailee.accounts.people import Account
+from bailee.ledger.entries import DiskDestroyed, KeysDestroyed, commit_segment, decode_entry
+from bailee.ledger.outbox import put
+from bailee.ledger.receipts import Receipt, find_entries, make_receipt
+from bailee.manifests import load_manifest
+from bailee.policy.decisions import decide
+from bailee.policy.flows import FlowId
+from bailee.policy.periods import Period
+from bailee.policy.plans import Location, Provider
+from bailee.policy.problems import Problem
+from bailee.vault import ceilings, tables
+from bailee.vault.custody import Custody
+from bailee.vault.decisions import number_decision
+from bailee.vault.keystore import Keystore
+from bailee.vault.recording import decided_of
+
+# No flow of this name tightens it: its terms are looked at with each sweep (`set_terms`).
+FLOW = "cloud"
+_NUMBER_SHIFT = 2  # as in `vault.writer`
+
+
+class Held(msgspec.Struct, frozen=True):
+    """How a disk is held.
+
+    Attributes:
+        account: the account's id.
+        expires_on: the day that begins with it gone; None while it is at work, or without end.
+        is_marked: whether it is erased, so that its key is about to go.
+    """
+
+    account: str
+    retention: str
+    expires_on: date | None
+    is_marked: bool
+
+
+def name_session(id: str) -> str:
+    """Return the session that a cloud session's disk is a segment of; no client can name one so."""
+    return f"cloud/{id}"
+
+
+def begin_disk(
+    vault: sa.Engine,
+    keystore: Keystore,
+    account: Account,
+    id: str,
+    *,
+    at_ms: int,
+    random: Callable[[int], bytes] = os.urandom,
+) -> bytes:
+    """Make the segment of a disk with its key, and return its id.
+
+    Args:
+        id: the cloud session's.
+        at_ms: milliseconds since 1970 UTC.
+
+    Raises:
+        Problem: the account is being erased.
+    """
+    manifest, context = load_manifest("bailee"), account.to_context(Provider.ANTHROPIC)
+    decision = decide(
+        manifest.flow(FlowId.MESSAGES), msgspec.structs.replace(context, location=Location.CLOUD)
+    )
+    segment, number = random(16), int.from_bytes(random(8)) >> _NUMBER_SHIFT
+    keystore.create(segment, number=number, at_ms=at_ms)
+    keystore.flush()
+    day = datetime.fromtimestamp(at_ms / 1000, UTC).date()
+    row = {
+        "number": number,
+        "id": segment,
+        "account": account.id,
+        "session": name_session(id),
+        "day": day,
+        "retention": str(decision.terms.retention),
+        # Killed before the session is there, it goes as if it had been.
+        "expires_on": decision.terms.retention.expires_on(day),
+        "trainable": False,
+        "flow": FLOW,
+    }
+
+    def write() -> None:
+        with vault.begin() as connection:
+            decided = decided_of(decision)
+            row["decision"] = number_decision(connection, decided, at_ms=at_ms, random=random)
+            if ceilings.has_ended(connection, account.id):
+                raise Problem("the account is being erased", where=account.name)
+            connection.execute(sa.insert(tables.segments), row)
+
+    try:
+        write()
+    except sqlalchemy.exc.IntegrityError:
+        write()  # another process was the first to write the decision down
+    return segment
+
+
+def set_terms(vault: sa.Engine, segment: bytes, retention: Period | None, written: date | None) -> None:
+    """Say how long a disk is held; what is erased, or destroyed, stays so.
+
+    Args:
+        retention: None leaves it as it is.
+        written: the UTC day it was last at work; None while it is, and while a hold keeps it.
+    """
+    table = tables.segments
+    values: dict[str, object] = {}
+    if retention is not None:
+        values["retention"] = str(retention)
+    if written is not None:
+        values["day"] = written
+    values["expires_on"] = retention.expires_on(written) if retention and written else None
+    is_erased = sa.and_(table.c.expires_on.is_not(None), table.c.expires_on == tables.ERASED)
+    change = sa.update(table).where(table.c.id == segment, table.c.is_destroyed.is_(False), ~is_erased)
+    with vault.begin() as connection:
+        connection.execute(change.values(**values))
+
+
+def read_held(vault: sa.Engine, segments: Iterable[bytes]) -> dict[bytes, Held]:
+    """Return how disks are held, by id; one whose rows are gone is left out."""
+    table = tables.segments
+    columns = (table.c.id, table.c.account, table.c.retention, table.c.expires_on, table.c.is_destroyed)
+    query = sa.select(*columns).where(table.c.flow == FLOW, table.c.id.in_(list(segments)))
+    with vault.connect() as connection:
+        return {
+            row.id: Held(
+                row.account,
+                row.retention,
+                None if row.expires_on == tables.ERASED else row.expires_on,
+                row.is_destroyed or row.expires_on == tables.ERASED,
+            )
+            for row in connection.execute(query)
+        }
+
+
+def destroy_key(custody: Custody, id: str, segment: bytes, *, by: str) -> list[str]:
+    """Destroy the key of a disk as somebody asks; return the ids of the ledger's entries of that erasure.
+
+    Args:
+        id: the cloud session's.
+        by: who asks, in words.
+
+    Raises:
+        Problem: a legal hold covers it.
+    """
+    held = read_held(custody.vault, [segment]).get(segment)
+    if held is None:  # its row is gone, as with a vault that was put back from before it
+        custody.keystore.destroy([segment], why="erased", at_ms=custody.now_ms())
+        custody.keystore.truncate_log()
+        return []
+    _, receipt = custody.erase_session(held.account, name_session(id), by=by)
+    proven = [decode_entry(one.entry) for one in msgspec.json.decode(receipt, type=Receipt).entries]
+    return [entry.id for entry in proven if not isinstance(entry, KeysDestroyed)]
+
+
+def prove_destruction(
+    custody: Custody,
+    segment: bytes,
+    *,
+    retention: str,
+    digest: str,
+    sealed_bytes: int,
+    told: Iterable[str] = (),
+    start: int = 0,
+) -> bytes:
+    """Tell the ledger that a disk whose key is destroyed is gone too, and return the receipt of both.
+
+    Args:
+        retention, digest, sealed_bytes: see `DiskDestroyed`.
+        told: ids of entries that belong to it, besides that of the key.
+        start: how long the ledger was before the first of them.
+
+    Raises:
+        Problem: the ledger cannot be written, or does not tell of the key's destruction.
+    """
+    custody.settle()  # word of the key
+    known = find_entries(custody.log, start, list(told), [segment])
+    entries = [decode_entry(next(custody.log.read(index, index + 1))) for index in known]
+    why = next(entry.why for entry in entries if isinstance(entry, KeysDestroyed))
+    size = custody.log.size
+    entry = DiskDestroyed(
+        id=custody.draw(),
+        at_ms=custody.now_ms(),
+        disk=commit_segment(segment),
+        why=why,
+        retention=retention,
+        digest=digest,
+        sealed_bytes=sealed_bytes,
+    )
+    with custody.vault.begin() as connection:
+        put(connection, tables.vault_outbox, [entry])
+    custody.settle()
+    return make_receipt(custody.log, [*known, *find_entries(custody.log, size, [entry.id], [])])
