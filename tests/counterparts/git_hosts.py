@@ -171,7 +171,16 @@ def run_git_host(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Gi
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def shutdown_request(self, request: Any) -> None:
+            # Git over GnuTLS takes an answer without this for one that was cut off.
+            if isinstance(request, ssl.SSLSocket):
+                request.settimeout(5)
+                with contextlib.suppress(OSError):
+                    request.unwrap()
+            super().shutdown_request(request)
+
+    server = Server(("127.0.0.1", 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     scheme = "https" if tls is not None else "http"

@@ -52,6 +52,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         exposed: names of secrets that it gets as variables.
         reason: why it ended, in words.
         receipt: of the flows of its last run, as JSON.
+        has_unsaved: whether there may be work on its disk that was not pushed.
         created_ms, changed_ms: milliseconds since 1970 UTC.
     """
 
@@ -75,6 +76,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     changed_ms: int
     receipt: str = ""
+    has_unsaved: bool = False
 
 
 class Sessions:

@@ -19,6 +19,7 @@ from bailee.accounts.secrets import GIT_CREDENTIAL, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
 from bailee.boundary.declarations import make_rules
 from bailee.boundary.means import find_means
+from bailee.cloud.conversations import Disk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
 from bailee.cloud.records import ENDED, STAGE, WORK, CloudSession, Sessions, State
 from bailee.flows.git.access import Access, Attached, place_of
@@ -50,6 +51,7 @@ _FAULTS = {
     102: "the set-up script failed",
     103: "the work could not be pushed",
 }
+_NOT_PUSHED, _BY_SIGNAL = 103, 128
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 
@@ -188,10 +190,15 @@ class Driver:
         keys.close()
         (self._folder / WORK / "home").mkdir(exist_ok=True)
         started = datetime.now(UTC)
+        self._change(has_unsaved=True)
         with self._watching(session.seconds):
             ended = surroundings.run(
                 ["sh", "-c", GUEST.read_text(), "guest", *command], environment, self._folder
             )
+        self._change(has_unsaved=self._is_late or self._is_stopped or _is_cut_off(ended.status))
+        if session.agent == "bailee" and (why := keep_conversation(self._folder, Disk(self._folder / WORK))):
+            sys.stdout.write(f"bailee: nobody can go on with the conversation elsewhere: {why}\n")
+            sys.stdout.flush()
         made = make_receipt(
             open_vault(self._home),
             key_id=key,
@@ -346,6 +353,11 @@ def _bind(held: Mapping[str, tuple[StoredSecret, str]]) -> list[Secret]:
         for name, (known, value) in held.items()
         if known.hosts and not known.is_exposed
     ]
+
+
+def _is_cut_off(status: int) -> bool:
+    """Tell whether a machine may have ended before what was done in it was pushed."""
+    return status == _NOT_PUSHED or status >= _BY_SIGNAL
 
 
 def _tell(status: int) -> str:
