@@ -13,6 +13,7 @@ import msgspec
 
 from bailee.characters import make_visible
 from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
 
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 # As scp writes it; git-clone(1), "Git URLs": a colon before the first slash.
@@ -100,9 +101,9 @@ def require_clean(clone: Clone) -> None:
     """Raise Problem where something is changed and not committed. What git does not track stays as it is."""
     told = _run(clone.root, "status", "--porcelain", "--untracked-files=no").stdout
     if told:
-        count = len(told.splitlines())
+        count = tell_count(len(told.splitlines()), "file")
         raise Problem(
-            f"{count} files here are changed and not committed",
+            f"there are changes here that are not committed, in {count}",
             where=str(clone.root),
             fix="commit them, or put them away: git stash",
         )
