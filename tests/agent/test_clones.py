@@ -98,7 +98,8 @@ def push(clone: Path, name: str, text: str) -> None:
 def move(clone: Path, branch: str = "bailee/one") -> clones.Move:
     """Check the branch out."""
     found = find_clone(clone, URL)
-    assert (got := fetch_branch(found, branch)) is not None
+    got = fetch_branch(found, branch)
+    assert got is not None
     planned = plan_move(found, branch, got)
     check_out(found, planned)
     return planned
@@ -150,7 +151,7 @@ def test_a_branch_that_was_not_pushed(clone: Path) -> None:
 
 
 def test_other_folders(clone: Path, tmp_path: Path) -> None:
-    """A folder that is in no clone, or in one of another repository, is refused with the way to the right one."""
+    """A folder in no clone, or in one of another repository, is refused with the way to the right one."""
     (tmp_path / "none").mkdir()
     with pytest.raises(Problem, match="in no clone") as refused:
         find_clone(tmp_path / "none", URL)

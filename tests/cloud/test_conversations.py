@@ -1,4 +1,4 @@
-"""The copy of a conversation from a session's disk: bounded, and through no link, whatever a machine left there."""
+"""The copy of a conversation from a session's disk: bounded, and through no link, whatever lies there."""
 
 import os
 import shutil

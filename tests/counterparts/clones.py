@@ -82,7 +82,7 @@ def make_person(world: World, name: str = "person", **more: str) -> Person:
     person.state.mkdir(mode=0o700)
     basic = base64.b64encode(f"{USER}:{world.host.accepted}".encode()).decode()
     person.gitconfig.write_text(
-        f'[http]\n\tsslCAInfo = {world.environment["SSL_CERT_FILE"]}\n'
+        f"[http]\n\tsslCAInfo = {world.environment['SSL_CERT_FILE']}\n"
         f'[http "{world.host.url}"]\n\textraHeader = Authorization: Basic {basic}\n'
         f"[user]\n\tname = {AUTHOR['GIT_AUTHOR_NAME']}\n\temail = {AUTHOR['GIT_AUTHOR_EMAIL']}\n"
     )
