@@ -328,6 +328,9 @@ def test_who_gets_a_conversation(world: World, service: Service) -> None:
     # The holder's own readings leave no trace; the login's one does.
     assert [one.reader for one in directory.list_accesses(account.id)] == [f"login {revoked}"]
     directory.close()
+    # A login that tries ids, or asks for the same one again and again, has to wait.
+    assert [ask(service, id, login) for _ in range(12)][-1] == 429
+    assert ask(service, id, mine[KeyOrigin.HOLDER]) == 200
     world.bailee("keys", "revoke", revoked)
     assert ask(service, id, login) == 401
 

@@ -81,7 +81,7 @@ def find_clone(folder: Path, repository: str) -> Clone:
     found = _run(folder, "rev-parse", "--show-toplevel", check=False)
     fix = f"go to your clone of it, or make one: git clone {make_visible(repository)}"
     if found.returncode:
-        raise Problem("this folder is in no clone", where=str(folder), fix=fix)
+        raise Problem(f"this folder is in no clone: {_said(found)}", where=str(folder), fix=fix)
     root = Path(found.stdout.rstrip("\n"))
     wanted = normalize_address(repository)
     names = _run(root, "remote").stdout.split()
@@ -180,6 +180,7 @@ def _run(root: Path, *words: str, check: bool = True) -> "subprocess.CompletedPr
         done = subprocess.run(
             ["git", *_SAFE, *words],
             cwd=root,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
@@ -194,5 +195,10 @@ def _run(root: Path, *words: str, check: bool = True) -> "subprocess.CompletedPr
 
 def _check(done: "subprocess.CompletedProcess[str]", what: str, root: Path) -> None:
     if done.returncode:
-        said = make_visible(" ".join(done.stderr.split()))[:500]
-        raise Problem(f"{what}: {said or f'git ended with {done.returncode}'}", where=str(root))
+        raise Problem(f"{what}: {_said(done)}", where=str(root))
+
+
+def _said(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return git's own word for what went wrong."""
+    said = make_visible(" ".join(done.stderr.split()))[:500]
+    return said or f"git ended with {done.returncode}"

@@ -29,7 +29,7 @@ def take_over(work: Work, taken: Taken) -> str | None:
         return None
     id = work.session
     # What could not be recorded was told by `warn`; a part of a conversation is not what was asked for.
-    if work.recorder.is_kept and len(work.cache.read(id).said) == taken.messages:
+    if work.recorder.is_kept and work.recorder.is_whole:
         return id
     work.begin_session()
     with contextlib.suppress(Problem):

@@ -9,6 +9,7 @@ GET   /api/cloud/sessions/ID/conversation   what somebody needs who takes it ove
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,15 @@ from bailee.cloud.conversations import Offer, make_offer
 from bailee.cloud.records import ENDED, LOG, CloudSession, Sessions
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.service import cloud_orders
 from bailee.service.cloud_orders import Order, Pool, Text
 from bailee.vault.custody import open_custody
 
 BASE = "/api/cloud/sessions"
 LARGEST = 400_000  # bytes of an order
+# A second and at once, of one login: a person takes a session over now and then, and each is ledgered.
+OFFERS = (1 / 60, 10)
 _LOOK_SECONDS = 0.2
 _PIECE = 65_536
 # Comments keep a connection open through proxies that end what is quiet.
@@ -64,6 +68,7 @@ class CloudApi:
         self._keys = keys
         self._sessions = Sessions(home)
         self._pool = Pool(home)
+        self._offers = Rates(*OFFERS)
 
     def close(self) -> None:
         """End what waits for orders."""
@@ -134,6 +139,8 @@ class CloudApi:
         return _tell(describe(await run_in_threadpool(self._sessions.look, session.id)))
 
     async def _offer(self, request: Request, principal: Principal) -> Response:
+        if not principal.is_proof and (wait := self._offers.take(principal.key_id)):
+            return _refuse(429, "this login asked too often", f"ask again in {math.ceil(wait)} s")
         session = await self._find(request, principal)
         return _tell(await run_in_threadpool(self._make_offer, session, principal))
 
