@@ -75,6 +75,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     Attributes:
         is_proof: whether the key proves the account holder.
+        is_login: whether it is that of a login: the account holder let an agent in, on a machine of a person.
     """
 
     key_id: str
@@ -90,6 +91,7 @@ class Principal(msgspec.Struct, frozen=True):
     account_refuses: tuple[FlowId, ...] = ()
     organization_refuses: tuple[FlowId, ...] = ()
     is_proof: bool = False
+    is_login: bool = False
 
     def to_context(self, provider: Provider, *, is_first_party: bool = False) -> Context:
         """Return what the policy is asked about this principal's traffic; see `Context` for the words."""
@@ -334,7 +336,7 @@ class KeyRing:
                 row.id.encode(): (
                     row.digest,
                     row.created_ms + _LOGIN_MS if row.origin == KeyOrigin.LOGIN else _NEVER_MS,
-                    _principal(row.id, accounts[row.account], is_proof=row.origin in PROVING),
+                    _principal(row.id, accounts[row.account], row.origin),
                 )
                 for row in connection.execute(query)
             }
@@ -350,7 +352,7 @@ def open_key_ring(home: Path) -> KeyRing:
     return KeyRing(directory, watch_changes(directory.engine))
 
 
-def _principal(key_id: str, account: Account, *, is_proof: bool) -> Principal:
+def _principal(key_id: str, account: Account, origin: str | None) -> Principal:
     return Principal(
         key_id,
         account.id,
@@ -364,5 +366,6 @@ def _principal(key_id: str, account: Account, *, is_proof: bool) -> Principal:
         account.organization,
         account.refuses,
         account.organization_refuses,
-        is_proof,
+        is_proof=origin in PROVING,
+        is_login=origin == KeyOrigin.LOGIN,
     )

@@ -74,12 +74,14 @@ class Service(msgspec.Struct, frozen=True):
         body: bytes | None = None,
         kind: str = "application/json",
         seconds: float = SECONDS,
+        most: int = LARGEST,
     ) -> tuple[int, bytes]:
         """Send a request and return status and body.
 
         Args:
             kind: what the body is, as a media type.
             seconds: how long the service may be silent.
+            most: bytes of the body; what is beyond them is not read.
 
         Raises:
             OSError: the service cannot be reached.
@@ -111,7 +113,7 @@ class Service(msgspec.Struct, frozen=True):
         opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=seconds) as response:
-                return response.status, response.read(LARGEST)
+                return response.status, response.read(most)
         except urllib.error.HTTPError as fault:
             with fault:
                 return fault.code, fault.read(LARGEST)

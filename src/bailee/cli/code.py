@@ -14,6 +14,7 @@ from bailee.policy.problems import Problem
 if TYPE_CHECKING:
     from bailee.agent.settings import Effective
     from bailee.agent.work import Work
+    from bailee.cli.takeovers import TakenOver
 
 LARGEST_INPUT = 1_000_000  # bytes
 PRINT = ("-p", "--print")
@@ -63,6 +64,12 @@ class _Code(click.Command):
     metavar="[ID]",
     help="Go on with a session; without an id, choose one.",
 )
+@click.option(
+    "--from-cloud",
+    metavar="ID",
+    help="Take a cloud session over: check its branch out here, and go on with its conversation.",
+)
+@click.option("--yes", is_flag=True, help="With --from-cloud: do not ask.")
 @click.option("--model", help="The model that answers; `rehearsal` plays scripts, offline.")
 @click.option(
     "--mode",
@@ -90,6 +97,8 @@ def code(
     as_json: bool,
     is_continued: bool,
     resume: str | None,
+    from_cloud: str | None,
+    yes: bool,
     model: str | None,
     mode: str | None,
     allow: tuple[str, ...],
@@ -111,6 +120,7 @@ def code(
       git diff | bailee code -p "review this change"
       bailee code -p "run the tests" --allow 'bash(pytest *)' --json
       bailee code --continue
+      bailee code --from-cloud 3f9c0a1b2c3d
       bailee code --model rehearsal "rehearse greet"
     """
     from bailee.agent.clients import require_libraries
@@ -121,20 +131,40 @@ def code(
     # What a command of the model's could read under /proc: the agent's environment, with its credentials.
     forbid_dumps()
     folder = working_folder()
+    prompt, printed = (text and read_argument(text) for text in (prompt, printed))
     options = Settings(
         model=model,
         permissions=Permissions(mode=Mode(mode) if mode else None, allow=allow, deny=deny),
     )
     arguments = ("--settings", given) if given else ()
-    settings = read_settings(directory=folder, arguments=arguments, given=options)
-    prompt, printed = (text and read_argument(text) for text in (prompt, printed))
-    if printed is None:
-        interact(settings, folder, added, prompt, resume, is_continued, incognito=incognito, plain=plain)
-        return
-    if prompt:
+    if prompt and printed is not None:
         raise Problem("two prompts are given", where="-p", fix="give one")
+    found = None
+    if from_cloud is not None:
+        from bailee.cli.takeovers import fetch_session
+
+        if is_continued or resume is not None:
+            raise Problem("two sessions are named", where="--from-cloud", fix="name one")
+        if printed is None:
+            require_terminal()
+        # Before the settings are read: those of the branch that is checked out are in force then.
+        found = fetch_session(from_cloud, folder, yes=yes)
+    settings = read_settings(directory=folder, arguments=arguments, given=options)
+    if printed is None:
+        interact(
+            settings, folder, added, prompt, resume, is_continued, found, incognito=incognito, plain=plain
+        )
+        return
     print_answer(
-        settings, folder, added, printed, "json" if as_json else output, resume, is_continued, incognito
+        settings,
+        folder,
+        added,
+        printed,
+        "json" if as_json else output,
+        resume,
+        is_continued,
+        found,
+        incognito,
     )
 
 
@@ -151,6 +181,7 @@ def print_answer(
     output: str,
     resume: str | None,
     is_continued: bool,
+    found: "TakenOver | None",
     incognito: bool,
 ) -> None:
     """Answer one prompt without a person at the terminal."""
@@ -171,7 +202,9 @@ def print_answer(
     ) as work:
         work.refresh_account()
         announce(work, warn, warn)
-        take_up(work, resume, is_continued)
+        if found is not None:
+            warn(found.told)
+        take_up(work, resume, is_continued, found)
         outcome = Outcome(session=work.session)
         with reporting_faults(work), told_as_problem():
             print_turn(work.answer(say(prompt, piped)), Output(output), outcome)
@@ -213,15 +246,13 @@ def interact(
     prompt: str | None,
     resume: str | None,
     is_continued: bool,
+    found: "TakenOver | None",
     *,
     incognito: bool,
     plain: bool,
 ) -> None:
     """Talk in the terminal until the user ends it; raises Problem where there is none."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Problem(
-            "there is no terminal to talk in", where="bailee code", fix="for scripts: bailee code -p PROMPT"
-        )
+    require_terminal()
     from bailee.agent.announcements import announce
     from bailee.agent.errors import reporting_faults
     from bailee.agent.terminal.asking import Approver, pick_session
@@ -250,16 +281,26 @@ def interact(
         dialogue = Dialogue(work, screen, on_ready=lambda: preload(work))
         work.refresh_account()
         announce(work, screen.note, warn)
+        if found is not None:
+            screen.note(found.told)
         if resume == "":
             sessions, _ = work.cache.list(folder=folder)
             chosen = pick_session(sessions, screen, dialogue.ask)
             if chosen is None:
                 return
             dialogue.resume(chosen.id)
-        elif (id := find_session(work, resume, is_continued)) is not None:
+        elif (id := find_session(work, resume, is_continued, found)) is not None:
             dialogue.resume(id)
         with reporting_faults(work):
             dialogue.run(prompt or "")
+
+
+def require_terminal() -> None:
+    """Raise Problem where there is no terminal to talk in."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Problem(
+            "there is no terminal to talk in", where="bailee code", fix="for scripts: bailee code -p PROMPT"
+        )
 
 
 def preload(work: "Work") -> None:
@@ -272,8 +313,14 @@ def preload(work: "Work") -> None:
         _ = work.masker
 
 
-def find_session(work: "Work", resume: str | None, is_continued: bool) -> str | None:
-    """Return the session to go on with; None for a new one; raises Problem."""
+def find_session(
+    work: "Work", resume: str | None, is_continued: bool, found: "TakenOver | None"
+) -> str | None:
+    """Return the session to go on with, taken over if it is to be; None for one that is not there yet."""
+    if found is not None:
+        from bailee.agent.takeovers import take_over
+
+        return take_over(work, found.taken)
     if resume:
         return work.cache.find(resume).id
     if not is_continued:
@@ -286,9 +333,9 @@ def find_session(work: "Work", resume: str | None, is_continued: bool) -> str | 
     return sessions[0].id
 
 
-def take_up(work: "Work", resume: str | None, is_continued: bool) -> None:
+def take_up(work: "Work", resume: str | None, is_continued: bool, found: "TakenOver | None") -> None:
     """Go on with a session where one is asked for; raises Problem."""
     if resume == "":
         raise Problem("no session is named", where="--resume", fix="name one, or use --continue")
-    if (id := find_session(work, resume, is_continued)) is not None:
+    if (id := find_session(work, resume, is_continued, found)) is not None:
         work.resume_session(id)

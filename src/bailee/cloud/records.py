@@ -64,6 +64,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         receipt: of the flows of its last run, as JSON.
         limits: what its machine may take.
         keys: the ids of its turns' keys, by which what it did is found.
+        has_unsaved: whether there may be work on its disk that was not pushed.
         created_ms, changed_ms: milliseconds since 1970 UTC.
         disk: the id of its disk and key (`vault.disks`), in hexadecimal digits.
         disk_digest, disk_bytes: SHA-256 and size of the disk that was sealed last; empty and 0 before that.
@@ -92,6 +93,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     changed_ms: int
     receipt: str = ""
     limits: Limits = Limits()
+    has_unsaved: bool = False
     keys: tuple[str, ...] = ()
     disk: str = ""
     disk_digest: str = ""
@@ -159,6 +161,27 @@ class Sessions:
             if self._keys is None:
                 self._keys = open_keys(self._home).get
         return self._keys(bytes.fromhex(session.disk)) if session.disk else None
+
+    def seal_copy(self, id: str, data: bytes) -> bytes:
+        """Seal what is kept beside a session's disk; nothing where its key is destroyed."""
+        session = self.read_facts(id)
+        key = self.key(session)
+        return b"" if key is None else seal_box(key, data, b"copy" + _bind(session), self._random)
+
+    def open_copy(self, id: str, sealed: bytes) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            Problem: it was altered, or belongs to another session.
+        """
+        session = self.read_facts(id)
+        key = self.key(session)
+        if key is None:
+            return b""
+        try:
+            return open_box(key, sealed, b"copy" + _bind(session))
+        except SealBroken as fault:
+            raise self._tell_unreadable(id, str(fault)) from None
 
     def change(self, id: str, **fields: Any) -> CloudSession:
         """Change what is known of a session, and return it."""

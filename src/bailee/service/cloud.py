@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
 from bailee.boundary.declarations import make_rules
 from bailee.boundary.means import find_means
+from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
 from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
 from bailee.flows.git.access import Access, Attached, place_of
@@ -205,6 +207,7 @@ class Driver:
         )
         keys.close()
         started = datetime.now(UTC)
+        self._change(has_unsaved=True)
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
@@ -213,6 +216,9 @@ class Driver:
             watch.also(lambda: surroundings.stopped_for)
             status, fault = self._work(machine, watch, session, inside, None if prompt is None else command)
             self._cut = watch.reason
+            self._change(has_unsaved=bool(self._cut) or fault == _FAULTS[_PUSH])
+            if session.agent == "bailee":
+                self._keep_conversation(session, machine)
             ended = machine.destroy()
         made = make_receipt(
             open_vault(self._home),
@@ -265,6 +271,13 @@ class Driver:
         if not run_script(_PUSH):
             return status, _FAULTS[_PUSH]
         return status, f"the agent ended with {status}" if status else ""
+
+    def _keep_conversation(self, session: CloudSession, machine: Machine) -> None:
+        """Keep what was said, sealed, so that somebody may go on with it elsewhere."""
+        source = MachineDisk(machine) if session.isolation == Kind.VM else Disk(self._folder / WORK)
+        why = keep_conversation(self._folder, source, seal=partial(self._sessions.seal_copy, self._id))
+        if why:
+            _say_line(f"nobody can go on with the conversation elsewhere: {why}")
 
     def _is_cloned(self, machine: Machine) -> bool:
         try:

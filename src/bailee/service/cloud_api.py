@@ -6,9 +6,11 @@ GET   /api/cloud/sessions/ID/audit    every request to the outside; ?denied=1 fo
 GET   /api/cloud/sessions/ID/events   Server-Sent Events: `state` as JSON, `log` a line
 POST  /api/cloud/sessions/ID/turns    {"prompt": "..."}
 POST  /api/cloud/sessions/ID/stop
+GET   /api/cloud/sessions/ID/conversation   what somebody needs who takes it over; for logins as well
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -24,17 +26,22 @@ from bailee.accounts.credentials import read_key
 from bailee.accounts.keys import KeyRing, Principal
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
+from bailee.cloud.conversations import Offer, make_offer
 from bailee.cloud.records import ENDED, CloudSession, Sessions
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
+from bailee.rates import Rates
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
 from bailee.service.cloud_disks import remove_session
 from bailee.service.cloud_logs import read_log
 from bailee.service.cloud_orders import Order, Pool, Text
+from bailee.vault.custody import open_custody
 
 BASE = "/api/cloud/sessions"
 LARGEST = 400_000  # bytes of an order
+# A second and at once, of one login: a person takes a session over now and then, and each is ledgered.
+OFFERS = (1 / 60, 10)
 _LOOK_SECONDS = 0.2
 # Comments keep a connection open through proxies that end what is quiet.
 _QUIET_LOOKS = 75
@@ -52,6 +59,11 @@ class CloudApi:
 
     A key that proves the account holder opens it, and no other: an agent in a machine has a key too, and
     would begin sessions of repositories that it was not given.
+
+    But for one thing, taking a session over, which a login opens as well: the account holder let that agent
+    in, to work in their name, and a conversation is what it works on. It begins, changes, ends and lists
+    nothing, and is for who knows the session's id. As a login's token may be in others' hands than a person's
+    (ADR 14), it is recorded before it happens, as any reading that is not proven to be the holder's.
     """
 
     def __init__(self, home: Path, keys: KeyRing) -> None:
@@ -59,6 +71,7 @@ class CloudApi:
         self._keys = keys
         self._sessions = Sessions(home)
         self._pool = Pool(home)
+        self._offers = Rates(*OFFERS)
 
     def close(self) -> None:
         """End what waits for orders."""
@@ -76,15 +89,21 @@ class CloudApi:
             Route(one + "/events", self._guard(self._follow), methods=["GET"]),
             Route(one + "/turns", self._guard(self._say), methods=["POST"]),
             Route(one + "/stop", self._guard(self._stop), methods=["POST"]),
+            Route(one + "/conversation", self._guard(self._offer, for_logins=True), methods=["GET"]),
         ]
 
-    def _guard(self, answer: Callable[[Request, Principal], Coroutine[Any, Any, Response]]) -> Answer:
+    def _guard(
+        self,
+        answer: Callable[[Request, Principal], Coroutine[Any, Any, Response]],
+        *,
+        for_logins: bool = False,
+    ) -> Answer:
         async def guarded(request: Request) -> Response:
             try:
                 principal = self._keys.authenticate(read_key(request.headers.raw))
                 if principal is None:
                     return _refuse(401, "no valid key: send one as Authorization: Bearer")
-                if not principal.is_proof:
+                if not (principal.is_proof or (for_logins and principal.is_login)):
                     what = "this key is for agents; one that proves the account holder is wanted"
                     return _refuse(403, what, "bailee keys create --for-holder")
                 return await answer(request, principal)
@@ -128,6 +147,28 @@ class CloudApi:
         session = await self._find(request, principal)
         await run_in_threadpool(cloud_orders.stop, self._home, session.id)
         return _tell(describe(await run_in_threadpool(self._sessions.look, session.id)))
+
+    async def _offer(self, request: Request, principal: Principal) -> Response:
+        if not principal.is_proof and (wait := self._offers.take(principal.key_id)):
+            return _refuse(429, "this login asked too often", f"ask again in {math.ceil(wait)} s")
+        session = await self._find(request, principal)
+        return _tell(await run_in_threadpool(self._make_offer, session, principal))
+
+    def _make_offer(self, session: CloudSession, principal: Principal) -> Offer:
+        offer = make_offer(session, self._sessions)
+        if offer.conversation and not principal.is_proof:
+            custody = open_custody(self._home)
+            try:
+                custody.record_access(
+                    principal.account_id,
+                    None,
+                    reader=f"login {principal.key_id}",
+                    purpose="take over",
+                    reason=f"cloud session {session.id}",
+                )
+            finally:
+                custody.close()
+        return offer
 
     async def _remove(self, request: Request, principal: Principal) -> Response:
         session = await self._find(request, principal)

@@ -12,6 +12,7 @@ The key lies in the file it opens: overwriting these few bytes destroys the sess
 
 import contextlib
 import fcntl
+import io
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ ENDING = ".session"
 MAKING, GOING = ".session.new", ".session.gone"
 _HEAD = struct.Struct(">BQI")
 LARGEST = 256 << 20  # bytes of one entry
+_WINDOW = 8 << 20  # bytes that unpacking may look back on; the writer's level takes 2 MB
 
 
 class Kind(IntEnum):
@@ -185,6 +187,36 @@ def read_journal(path: Path, machine_key: bytes, *, kinds: frozenset[Kind] | Non
         raise Problem(f"the session cannot be read: {fault.strerror}", where=str(path)) from None
 
 
+def read_copy(data: bytes, id: str, machine_key: bytes, *, most: int) -> Iterator[Entry]:
+    """Give the entries of a journal that another machine wrote, which may have written anything.
+
+    Args:
+        id: of the session, to which its entries are bound.
+        most: bytes that all entries together may have, unpacked.
+
+    Raises:
+        Problem: it is no session, was altered, does not open under this key, or has more than that in it.
+    """
+    path, left = Path(f"{id}{ENDING}"), most
+
+    def unpack(packed: bytes) -> Any:
+        nonlocal left
+        # What a frame says of its own length counts for nothing: it is read until it ends or is too long.
+        plain = bytearray()
+        with zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(packed) as reader:
+            while piece := reader.read(1 << 16):
+                plain += piece
+                if len(plain) > left:
+                    raise Problem("the session has too much in it", where=id)
+        left -= len(plain)
+        return msgspec.json.decode(plain)
+
+    try:
+        yield from _Reader(io.BytesIO(data), path, machine_key).entries(None, unpack)
+    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
+        raise _broken(path) from None
+
+
 def read_last_moment(path: Path) -> int:
     """Return the moment of the last whole entry, without opening any."""
     with path.open("rb") as file:
@@ -246,14 +278,15 @@ class _Reader:
         self.key = self._open(machine_key, 0, *first)
         self._end = file.tell()
 
-    def entries(self, kinds: frozenset[Kind] | None) -> Iterator[Entry]:
+    def entries(
+        self, kinds: frozenset[Kind] | None, unpack: Callable[[bytes], Any] | None = None
+    ) -> Iterator[Entry]:
         for place, (kind, moment, start, length) in enumerate(self._walk, 1):
             if kinds is not None and kind not in kinds:
                 continue
             self._file.seek(start)
             plain = self._open(self.key, place, kind, moment, start, length)
-            value = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(plain, LARGEST))
-            yield Entry(kind, moment, value)
+            yield Entry(kind, moment, (unpack or _unpack)(plain))
 
     def skip(self) -> tuple[int, int]:
         """Return how many whole entries there are, and where the last one ends."""
@@ -289,6 +322,10 @@ def _walk(file: Any, path: Path) -> Iterator[tuple[Kind, int, int, int]]:
             raise _broken(path)
         yield Kind(kind), moment, start, length
         at = start + length
+
+
+def _unpack(packed: bytes) -> Any:
+    return msgspec.json.decode(zstandard.ZstdDecompressor().decompress(packed, LARGEST))
 
 
 def _context(session: str, place: int, kind: Kind, moment: int) -> bytes:

@@ -102,6 +102,11 @@ class SessionRecorder:
         """Tell whether anything was recorded."""
         return self._journal is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether all that was to be recorded is."""
+        return not self._is_broken
+
     def message(self, message: Message) -> None:
         """Record a message; on return it is on the disk."""
         self._append(Kind.MESSAGE, _unsigned(message))

@@ -14,6 +14,7 @@ from bailee.agent.terminal.asking import Reader
 from bailee.agent.terminal.commands import COMMANDS
 from bailee.agent.terminal.screen import Screen
 from bailee.agent.work import Work
+from bailee.characters import make_visible
 from bailee.policy.problems import Problem
 
 
@@ -121,11 +122,12 @@ class Dialogue:
         """Go on with a session and show how it ended; raises Problem."""
         kept = self.work.resume_session(id)
         self._reader.remember(kept.said)
-        self.screen.note(f"{kept.session.title} ({kept.session.id[:8]})", "bold")
+        self.screen.note(f"{make_visible(kept.session.title)} ({kept.session.id[:8]})", "bold")
         for message in kept.said[-4:]:
             for block in message["content"] if isinstance(message["content"], list) else ():
                 if block.get("type") == "text":
-                    self.screen.note(("> " if message["role"] == "user" else "") + block["text"])
+                    text = "\n".join(make_visible(line) for line in block["text"].splitlines())
+                    self.screen.note(("> " if message["role"] == "user" else "") + text)
         self.screen.note("Go on.", "dim")
 
     def part(self) -> None:
