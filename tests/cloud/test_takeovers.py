@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bailee.agent.sessions.journals import Head, Kind
 from bailee.cloud.conversations import COPY, STATE, Disk, keep_conversation
 from bailee.cloud.records import CloudSession, Sessions, State
 from bailee.sealing.masking import open_masker
+from bailee.service.cloud_rest import make_disk
 from counterparts.clones import Person, make_person
 from counterparts.clouds import World
 from counterparts.git_hosts import git
@@ -88,6 +90,7 @@ def plant(world: World, *, pushed: bool = True, text: str = GREETING, **fields: 
     fields = {"branch": branch, **fields}
     empty = dict.fromkeys(("base", "isolation", "network", "upstream", "setup", "reason"), "")
     numbers = {"seconds": 10, "traffic_bytes": 1, "created_ms": 1, "changed_ms": 4_000_000_000_000}
+    fields["disk"] = make_disk(world.home, "me", id)
     sessions.write(CloudSession(id=id, allow=(), **{**empty, **numbers, **known, **fields}))
     folder = sessions.folder(id)
     cache = Cache(folder / "work" / STATE, environment={})
@@ -97,7 +100,7 @@ def plant(world: World, *, pushed: bool = True, text: str = GREETING, **fields: 
         journal.append(Kind.MESSAGE, message, now=2)
     journal.append(Kind.FACT, {"pinned": True, "mode": "all", "title": "trusted"}, now=3)
     journal.close()
-    assert keep_conversation(folder, Disk(folder / "work")) == ""
+    assert keep_conversation(folder, Disk(folder / "work"), seal=partial(sessions.seal_copy, id)) == ""
     if pushed:
         work = world.host.folder / "app-work"
         git("checkout", "-q", "-B", branch, "main", cwd=work)

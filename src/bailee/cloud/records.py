@@ -166,7 +166,7 @@ class Sessions:
         """Seal what is kept beside a session's disk; nothing where its key is destroyed."""
         session = self.read_facts(id)
         key = self.key(session)
-        return b"" if key is None else seal_box(key, data, b"copy" + _bind(session), self._random)
+        return b"" if key is None else seal_box(key, data, _bind_copy(id), self._random)
 
     def open_copy(self, id: str, sealed: bytes) -> bytes:
         """Return what was sealed.
@@ -179,7 +179,7 @@ class Sessions:
         if key is None:
             return b""
         try:
-            return open_box(key, sealed, b"copy" + _bind(session))
+            return open_box(key, sealed, _bind_copy(id))
         except SealBroken as fault:
             raise self._tell_unreadable(id, str(fault)) from None
 
@@ -348,3 +348,8 @@ class Sessions:
 def _bind(session: CloudSession) -> bytes:
     """Return what the words of a session are bound to: its disk too, so that no older one takes its place."""
     return f"cloud session {session.id} {session.disk_digest}".encode()
+
+
+def _bind_copy(id: str) -> bytes:
+    """Return what a copy is bound to: not the disk, which is sealed after it."""
+    return f"cloud session {id} copy".encode()
