@@ -18,8 +18,8 @@ from counterparts.waiting import wait_for
 KINDS = ("namespace", "vm")
 
 
-# Edits, tests and commits as an agent does, and asks the model by the service. Our own starts some forty
-# times more slowly where a machine is emulated, and is at work in the others.
+# Edits, tests and commits as an agent does, and asks the model by the service. Our own takes minutes
+# where a machine is emulated, and is at work in the others.
 SCRIPTED = """
 set -e
 sed -i 's/ - / + /' calculator.py
