@@ -230,7 +230,7 @@ class Sessions:
         session = self.read(id)
         if session.state in ENDED:
             return session
-        reason = "whoever drove it was killed; what it had done is in its folder: bailee cloud patch"
+        reason = "whoever drove it was killed; what it had done is on its disk: bailee cloud save"
         return self.change(id, state=State.LOST, reason=reason)
 
     def is_driven(self, id: str) -> bool:
