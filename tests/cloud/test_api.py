@@ -61,6 +61,11 @@ class Client:
         return events
 
 
+def make_order(world: World, agent: str, prompt: str = "x") -> dict[str, Any]:
+    """Return the order of a session in the kind of machine that is made fastest: `auto` is an emulated one."""
+    return {"repository": world.url, "prompt": prompt, "agent": agent, "isolation": world.isolation}
+
+
 def make_client(world: World, service: Service, account: str = "me", *options: str) -> Client:
     """Return a client with a new key of an account."""
     key = world.bailee("keys", "create", "--account", account, *options).split()[0]
@@ -71,7 +76,7 @@ def test_a_session_over_http(world: World, service: Service) -> None:
     """Begun, followed to its end, given another prompt, removed: the same as by the command."""
     client = make_client(world, service)
     agent = 'printf "said \\033[2J %s\\n" "$BAILEE_PROMPT"; echo "$BAILEE_PROMPT" >> said.txt'
-    begun = client.post(PATH, {"repository": world.url, "prompt": "one", "agent": agent})
+    begun = client.post(PATH, make_order(world, agent, "one"))
     assert begun.status_code == 201, begun.text
     id = begun.json()["id"]
     events = client.follow(id)
@@ -98,7 +103,7 @@ def test_a_session_over_http(world: World, service: Service) -> None:
 def test_a_session_is_stopped_over_http(world: World, service: Service) -> None:
     """It ends with its machine, and says why."""
     client = make_client(world, service)
-    order = {"repository": world.url, "prompt": "x", "agent": "touch begun; sleep 303"}
+    order = make_order(world, "touch begun; sleep 303")
     id = client.post(PATH, order).json()["id"]
     assert client.ask("DELETE", f"{PATH}/{id}").status_code == 400
     wait_for("its work", lambda: client.get(f"{PATH}/{id}").json()["state"] == "working" or None)
@@ -109,14 +114,14 @@ def test_a_session_is_stopped_over_http(world: World, service: Service) -> None:
 def test_others_see_nothing(world: World, service: Service) -> None:
     """Another account, a key for agents, and no key: no session is begun, shown, stopped or removed."""
     client = make_client(world, service)
-    id = client.post(PATH, {"repository": world.url, "prompt": "x", "agent": "true"}).json()["id"]
+    id = client.post(PATH, make_order(world, "true")).json()["id"]
     client.follow(id)
     world.bailee("accounts", "add", "bob", "--plan", "api")
     stranger = make_client(world, service, "bob", "--for-holder")
     agents = make_client(world, service, "bob")
     nobody = Client(service.url)
     assert stranger.get(PATH).json() == []
-    order: dict[str, Any] = {"repository": world.url, "prompt": "x", "agent": "true"}
+    order = make_order(world, "true")
     for who, statuses in ((stranger, {400}), (agents, {403}), (nobody, {401})):
         for method, path in (
             ("GET", f"/{id}"),
@@ -140,7 +145,7 @@ def test_a_machine_begins_no_session(world: World, service: Service) -> None:
         '-H "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" '
         f'-d \'{{"repository": "{world.url}", "prompt": "x"}}\' $ANTHROPIC_BASE_URL{PATH}'
     )
-    id = client.post(PATH, {"repository": world.url, "prompt": "x", "agent": agent}).json()["id"]
+    id = client.post(PATH, make_order(world, agent)).json()["id"]
     assert ("log", "answered 403") in client.follow(id)
     assert len(client.get(PATH).json()) == 1
 
@@ -173,7 +178,7 @@ def test_a_service_that_is_killed(world: World, service: Service, state: str) ->
     """After kill -9 of the service a session ends with a reason, alone, and its work can be saved."""
     client = make_client(world, service)
     agent = "echo half > half.txt; touch begun; sleep 4"
-    id = client.post(PATH, {"repository": world.url, "prompt": "x", "agent": agent}).json()["id"]
+    id = client.post(PATH, make_order(world, agent)).json()["id"]
     folder = world.home / "cloud" / id
     if state == "working":
         wait_for("its work", lambda: (folder / "work" / "repository" / "begun").exists() or None)
@@ -197,7 +202,7 @@ def test_a_service_that_is_killed(world: World, service: Service, state: str) ->
 def test_several_orders_at_once(world: World, service: Service) -> None:
     """Each is driven by a process of its own; one waits for the next, and none when the service ends."""
     client = make_client(world, service)
-    order = {"repository": world.url, "prompt": "x", "agent": "true"}
+    order = make_order(world, "true")
     client.follow(client.post(PATH, order).json()["id"])
     with ThreadPoolExecutor(4) as pool:
         ids = [one.json()["id"] for one in pool.map(lambda _: client.post(PATH, order), range(4))]

@@ -222,7 +222,7 @@ def test_a_copy_that_was_tampered_with(world: World, person: Person) -> None:
     id = plant(world)
     path = world.home / "cloud" / id / COPY
     whole = path.read_bytes()
-    for data in (whole[:-40], whole[:-1] + b"x", b"\x00", b""):
+    for data in (whole[:-40], whole[:-1] + bytes([whole[-1] ^ 1]), b"\x00", b""):
         path.write_bytes(data)
         assert "fix:" in person.take(id, "x", "--yes", status=2)
     path.unlink()
