@@ -53,6 +53,29 @@ def test_a_whole_session(world: World, kind: str) -> None:
     assert flows["git"]["exchanges"] >= 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_after_the_other(world: World, kind: str) -> None:
+    """The second finds the disk as the first left it, which was sealed in between."""
+    world.isolation = kind
+    known, _ = world.start("one", "--agent", 'cat said.txt; echo "$BAILEE_PROMPT" >> said.txt')
+    world.bailee("cloud", "say", known["id"], "two")
+    wait_for("its end", lambda: world.show(known["id"])["answered"] == 2 or None, 120)
+    wait_for("its end", lambda: world.show(known["id"])["state"] == "done" or None, 120)
+    bare = world.host.folder / "app.git"
+    assert git("show", f"{known['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
+
+
+def test_a_machine_that_ends_itself(world: World) -> None:
+    """It is told, what it did until then is on the receipt, and its work can be saved."""
+    known, _ = world.start("x", "--agent", "echo half > half.txt; sync; kill -9 -1; sleep 60", status=1)
+    assert known["state"] == "failed"
+    assert "the machine ended" in known["reason"]
+    assert known["receipt"]["boundary"]["counts"]["verdict"] == "agreed"
+    world.bailee("cloud", "save", known["id"])
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+    assert changed.split() == ["half.txt"]
+
+
 def test_our_agent_works(world: World) -> None:
     """Our own agent looks, edits, tests and says so; the host was asked with its credential alone."""
     known, said = world.start("rehearse mend-the-test")
@@ -198,16 +221,6 @@ def test_work_that_is_left_is_given_back(world: World) -> None:
     assert (known["state"], known["reason"]) == ("failed", "the agent ended with 3")
     changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
     assert changed.split() == ["new.txt"]
-
-
-def test_a_turn_after_the_other(world: World) -> None:
-    """A session that has ended takes another prompt, on the same clone and branch."""
-    known, _ = world.start("one", "--agent", 'echo "$BAILEE_PROMPT" >> said.txt')
-    world.bailee("cloud", "say", known["id"], "two")
-    wait_for("the second turn", lambda: world.show(known["id"])["answered"] == 2 or None)
-    wait_for("its end", lambda: world.show(known["id"])["state"] == "done" or None)
-    bare = world.host.folder / "app.git"
-    assert git("show", f"{known['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
 
 
 def test_set_up_and_where_it_begins(world: World) -> None:

@@ -86,7 +86,7 @@ def cloud() -> None:
     default=2,
     show_default=True,
     metavar="N",
-    help="How many processors its machine has.",
+    help="How many processors a virtual machine has; the others have those of the host.",
 )
 @click.option(
     "--disk",

@@ -98,6 +98,7 @@ class Driver:
         self._inherited = inherited
         self._sessions = Sessions(home)
         self._cut = ""  # why the turn ended before its work had
+        self._is_pushed = False  # what the last turn did
         self._folder = self._sessions.folder(id)
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
@@ -207,16 +208,27 @@ class Driver:
         )
         keys.close()
         started = datetime.now(UTC)
+        self._is_pushed = False
         self._change(has_unsaved=True)
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
             deadline = time.monotonic() + session.seconds
-            watch = Watch(machine.process_id, isolation.kind, spec, deadline, self._is_stopped)
-            watch.also(lambda: surroundings.stopped_for)
-            status, fault = self._work(machine, watch, session, inside, None if prompt is None else command)
+            watch = Watch(
+                machine.process_id,
+                isolation.kind,
+                spec,
+                deadline,
+                lambda: "it was stopped" if self._is_stopped() else surroundings.stopped_for,
+            )
+            try:
+                status, fault = self._work(
+                    machine, watch, session, inside, None if prompt is None else command
+                )
+            except NotAnswered as problem:  # what it did until then is told all the same
+                status, fault = 1, str(problem)
             self._cut = watch.reason
-            self._change(has_unsaved=bool(self._cut) or fault == _FAULTS[_PUSH])
+            self._change(has_unsaved=not self._is_pushed)
             if session.agent == "bailee":
                 self._keep_conversation(session, machine)
             ended = machine.destroy()
@@ -270,6 +282,7 @@ class Driver:
         machine.clear()
         if not run_script(_PUSH):
             return status, _FAULTS[_PUSH]
+        self._is_pushed = True
         return status, f"the agent ended with {status}" if status else ""
 
     def _keep_conversation(self, session: CloudSession, machine: Machine) -> None:

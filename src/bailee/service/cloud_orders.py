@@ -16,7 +16,7 @@ from bailee.cloud.records import ENDED, CloudSession, Sessions, State
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
-from bailee.sandbox.machines import Limits
+from bailee.sandbox.machines import Kind, Limits
 from bailee.service.cloud_logs import open_log
 from bailee.service.cloud_rest import make_disk
 from bailee.service.isolations import choose_kind
@@ -62,8 +62,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     processes: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
 
 
-def check_order(order: Order) -> None:
-    """Find out before anything is made whether a session can be.
+def check_order(order: Order) -> Kind:
+    """Find out before anything is made whether a session can be, and return the kind of its machine.
 
     Raises:
         Problem: something cannot be meant, or no machine can be made here.
@@ -81,7 +81,7 @@ def check_order(order: Order) -> None:
     for host in order.allow:
         read_rule(host, "--allow")
     find_means()
-    choose_kind(order.isolation)
+    return choose_kind(order.isolation)
 
 
 def check_text(text: str, *, where: str) -> None:
@@ -142,7 +142,7 @@ def begin(
     Raises:
         Problem: see `check_order`.
     """
-    check_order(order)
+    kind = check_order(order)
     sessions = Sessions(home)
     if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
         what = f"{MOST_RUNNING} sessions are running already"
@@ -156,7 +156,7 @@ def begin(
         base=order.base,
         branch=order.branch or f"{BRANCH_START}{id}",
         agent=order.agent,
-        isolation=choose_kind(order.isolation),
+        isolation=kind,
         network=order.network,
         upstream=upstream,
         allow=order.allow,
