@@ -142,6 +142,9 @@ class Guest:
         os.close(descriptor)
         if disk := asked.get("disk"):
             _mount(disk["device"], disk["folder"], disk["kind"])
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(disk["home"], 0o700)  # noqa: PTH102
+                os.chown(disk["home"], asked["user"], asked["user"])
         for path, text in asked.get("files", {}).items():
             _write_file(path, text.encode())
         self._user = asked["user"], asked["user"]

@@ -117,7 +117,7 @@ def write_opening() -> Mapping[str, object]:
     """Return what a machine is told first: all that it must not have in common with others."""
     return {
         "entropy": os.urandom(64).hex(),
-        "disk": {"device": _DEVICE, "folder": WORK, "kind": "ext4"},
+        "disk": {"device": _DEVICE, "folder": WORK, "kind": "ext4", "home": f"{WORK}/home"},
         "files": {
             "/etc/resolv.conf": f"nameserver {NAMES}\n",
             "/etc/hosts": "127.0.0.1 localhost session\n::1 localhost\n",

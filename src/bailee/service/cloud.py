@@ -17,7 +17,7 @@ from bailee.accounts.keys import create_key, revoke_key
 from bailee.accounts.people import Account
 from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
-from bailee.boundary.declarations import make_rules
+from bailee.boundary.declarations import find_index, make_rules
 from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
@@ -82,6 +82,7 @@ class Driver:
     Args:
         inherited: this process's environment: of it a machine gets the path to programs and nothing else.
         begin: called first, once nobody else drives the session.
+        find: says from where packages come, see `make_rules`.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Driver:
         *,
         inherited: Mapping[str, str] = os.environ,
         begin: Callable[[], object] = lambda: None,
+        find: Callable[[str, Mapping[str, str]], str] = find_index,
     ) -> None:
         self._begin = begin
+        self._find = find
         self._home = home
         self._id = id
         self._inherited = inherited
@@ -267,7 +270,6 @@ class Driver:
 
         if not self._is_cloned(machine):
             self._change(state=State.CLONING)
-            do(["mkdir", "-p", f"{INSIDE}/home"])
             for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
                 if not run_script(step):
                     return 1, _FAULTS[step]
@@ -371,7 +373,9 @@ class Driver:
         asked: tuple[str, ...] = session.allow
         if session.network == Network.TRUSTED:
             asked = (*TRUSTED, *asked)
-        rules = make_rules([manifest], context, environment=environment, allow=asked, file=file)
+        rules = make_rules(
+            [manifest], context, environment=environment, allow=asked, file=file, find=self._find
+        )
         if session.network == Network.NONE:
             rules = msgspec.structs.replace(rules, allowed=())
         limited = tuple(

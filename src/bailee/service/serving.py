@@ -202,7 +202,7 @@ async def _serve(
         stack.push_async_callback(git.close)
         disks = asyncio.create_task(_sweep_disks(configuration.home, directory))
         stack.push_async_callback(_cancel, disks)
-        cloud = CloudApi(configuration.home, keys)
+        cloud = CloudApi(configuration.home, keys, is_kept=not configuration.while_used)
         stack.callback(cloud.close)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
