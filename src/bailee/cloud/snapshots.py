@@ -113,11 +113,9 @@ def open_snapshot(source: Path, folder: Path, key: bytes, context: bytes, digest
             unpack(reader, new)
             if reader.finish() != digest:
                 raise SealBroken("it is not the one that was sealed")
-        work.rmdir()
-        new.rename(work)
+        new.rename(work)  # which is empty
     except (SealBroken, Problem, OSError) as fault:
         remove_tree(new)
-        work.mkdir(mode=0o700, exist_ok=True)
         raise NotKept(fault.what if isinstance(fault, Problem) else str(fault)) from None
     except BaseException:
         remove_tree(new)

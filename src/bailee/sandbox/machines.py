@@ -224,8 +224,8 @@ class Machine:
     def resting(self) -> Iterator[None]:
         """Have its disk whole where it lies, as it is between two commands.
 
-        A virtual machine writes nothing to it until the end of this. In the others nothing stops what a command
-        has left running, see `clear`.
+        A virtual machine writes nothing to it until the end of this. In the others nothing stops what a
+        command has left running, see `clear`.
 
         Raises:
             NotAnswered: the machine does not stop writing.

@@ -25,7 +25,7 @@ from bailee.service import cloud_orders
 from bailee.service.cloud_rest import adopt, last_worked, settle
 from bailee.service.cloud_snapshots import RECEIPTS, sweep_snapshot
 from bailee.vault.custody import Custody, open_custody
-from bailee.vault.disks import Gone, destroy_keys, prove_destruction, read_held_of, set_terms
+from bailee.vault.disks import Gone, destroy_keys, prove_destruction, read_held, read_held_of, set_terms
 from bailee.vault.erasure import refuse_held
 from bailee.vault.holds import read_covered
 from bailee.vault.store import open_vault

@@ -1,7 +1,7 @@
 """Snapshots of set-up: a session of the same account and the same set-up begins where it ended before.
 
-A snapshot belongs to the session that made it. Its key is of its own, since it goes sooner, after a week or
-what the account's terms say; it is destroyed with that session as well, in one receipt, and a hold keeps both.
+A snapshot belongs to the session that made it. Its key is of its own, since it goes sooner: after a week, or
+by the account's terms. It is destroyed with that session as well, in one receipt, and a hold keeps both.
 """
 
 import contextlib
@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import msgspec
-
 from bailee.accounts.directory import open_directory
 from bailee.accounts.people import Account
 from bailee.cloud.records import CloudSession, Sessions
@@ -21,7 +19,7 @@ from bailee.files import replace_file, sync_folder
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import NONE, Period, tighten
 from bailee.policy.problems import Problem
-from bailee.sandbox.machines import Machine
+from bailee.sandbox.machines import Machine, NotAnswered
 from bailee.vault.custody import Custody
 from bailee.vault.disks import Gone, begin_disk, prove_destruction, read_held, set_terms
 from bailee.vault.store import open_keys, open_vault
@@ -98,7 +96,7 @@ def keep_snapshot(
     is_over: Callable[[], bool],
     clock: Clock = time.time_ns,
 ) -> str:
-    """Keep the disk of a session that its caller drives and that is just set up; return why not, if it is not.
+    """Keep the disk of a session that is just set up, and return why it is not; empty if it is.
 
     Args:
         values: of this session alone, such as its token: a disk that has one of them is not kept.
@@ -124,7 +122,7 @@ def keep_snapshot(
                 )
         except BaseException as fault:
             set_terms(vault, segment, NONE, _day(at_ms))  # its key goes with the next sweep
-            if isinstance(fault, NotKept | OSError):
+            if isinstance(fault, NotKept | NotAnswered | OSError):
                 return str(fault)
             raise
     finally:
@@ -144,7 +142,7 @@ def keep_snapshot(
 def sweep_snapshot(
     custody: Custody, sessions: Sessions, session: CloudSession, account: Account, *, is_held: bool
 ) -> None:
-    """Bring the snapshot of a session that nobody drives under the terms in force, or remove what is left of it.
+    """Bring a snapshot under the terms in force, or remove what is left of it, with a receipt.
 
     Args:
         is_held: whether a legal hold keeps it.
