@@ -81,7 +81,7 @@ def changed(world: World, code: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["namespace", "vm"])
 def test_a_later_session_begins_from_it(world: World, setup: Path, kind: str) -> None:
-    """Home and clone are as set-up left them, the base as it is now, the branch its own; set-up is skipped."""
+    """Home and clone are as set-up left them, the base as it is now, the branch its own."""
     world.isolation = kind
     first, said = start(world, setup)
     assert said.count("set-up ran") == 1
@@ -114,12 +114,12 @@ def test_a_later_session_begins_from_it(world: World, setup: Path, kind: str) ->
 
 
 def test_what_it_is_not_taken_for(world: World, setup: Path) -> None:
-    """Another script, base, network or account sets up itself, and so does --fresh, which makes a newer one."""
+    """Another script, base, network or account sets up itself; --fresh does, and makes a newer one."""
     first, _ = start(world, setup)
     commit(world, "developed.txt", "x", branch="develop")
     other = world.folder / "other.sh"
     other.write_text(SETUP + "true\n")
-    for words in (("--base", "develop"), ("--network", "trusted")):
+    for words in (("--base", "develop"), ("--network", "custom", "--allow", "host.example")):
         known, said = start(world, setup, *words)
         assert ("set-up ran" in said, known["begun_from"]) == (True, ""), words
     known, said = start(world, other)
@@ -191,7 +191,7 @@ LEAKS = {
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_disk_with_a_token_is_not_kept(world: World, setup: Path, leak: str) -> None:
-    """A set-up that writes a token or secret of its session to the disk leaves no snapshot, and that is said."""
+    """A set-up that writes a token or secret of its session to the disk leaves no snapshot, and is told."""
     world.bailee("secrets", "set", "EXPOSED", "--expose", value="canary-that-is-exposed-0001")
     world.bailee(
         "secrets", "set", "NPM_TOKEN", "--host", "registry.example", value="npm_0123456789abcdefghij"
@@ -207,7 +207,7 @@ TELL = 'echo "token=$ANTHROPIC_AUTH_TOKEN"; echo "git=${GIT_CONFIG_VALUE_1##* }"
 
 
 def test_no_credential_of_the_earlier_session_is_in_it(world: World, setup: Path) -> None:
-    """Opened with its key, a snapshot has no token of its session in git's settings, the home or elsewhere."""
+    """Opened with its key, a snapshot has no token of its session, in git's settings, home or elsewhere."""
     world.bailee("secrets", "set", "EXPOSED", "--expose", value="canary-that-is-exposed-0001")
     first, said = start(world, setup, "--agent", TELL)
     told = dict(line.split("=", 1) for line in said.splitlines() if line.startswith(("token=", "git=")))
@@ -289,10 +289,8 @@ def test_an_altered_snapshot_is_never_used(world: World, setup: Path, how: str) 
     assert find_hidden([world.home], CANARY) == []
 
 
-def test_control_a_snapshot_of_another_purpose_opens_unbound(
-    world: World, setup: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Control: without what it is bound to, and its digest, the snapshot of another session would be taken."""
+def test_it_is_bound_to_its_purpose(world: World, setup: Path) -> None:
+    """A snapshot opens for what it was made for alone; control: for that it does."""
     first, _ = start(world, setup)
     sessions = Sessions(world.home)
     session = sessions.read(str(first["id"]))
@@ -310,7 +308,7 @@ def test_control_a_snapshot_of_another_purpose_opens_unbound(
 
 
 def test_a_disk_that_changes_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written while a disk is sealed leaves no snapshot of two moments; a quiet one keeps its modes."""
+    """What is written while a disk is sealed leaves no snapshot of two moments; a quiet disk stays as it is."""
     (tmp_path / "work" / "fixed").mkdir(parents=True)
     (tmp_path / "work" / "fixed" / "file").write_text("x")
     (tmp_path / "work" / "fixed").chmod(0o500)
@@ -362,7 +360,7 @@ def entries_of(receipt: bytes) -> list[dict[str, Any]]:
 
 
 def test_it_goes_with_the_session_that_made_it(world: World, setup: Path) -> None:
-    """`rm` destroys disk, snapshot and both keys, and the receipt proves all of it; the next sets up itself."""
+    """`rm` destroys disk, snapshot and both keys, which the receipt proves; the next sets up itself."""
     first, _ = start(world, setup)
     start(world, setup)
     copy = world.folder / "copy"
@@ -393,7 +391,7 @@ def age(world: World, known: dict[str, Any], days: int) -> None:
 
 
 def test_it_is_held_for_a_week(world: World, setup: Path) -> None:
-    """After seven days it is not used, its key goes with the sweep and its file with a receipt; the disk stays."""
+    """After seven days it is not used, and goes with its key and a receipt; the session's disk stays."""
     first, _ = start(world, setup)
     age(world, first, 6)
     world.bailee("retention", "sweep")
