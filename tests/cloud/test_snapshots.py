@@ -308,7 +308,7 @@ def test_it_is_bound_to_its_purpose(world: World, setup: Path) -> None:
 
 
 def test_a_disk_that_changes_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written while a disk is sealed leaves no snapshot of two moments; a quiet disk stays as it is."""
+    """What is written while a disk is sealed leaves no snapshot; a quiet disk stays as it is."""
     (tmp_path / "work" / "fixed").mkdir(parents=True)
     (tmp_path / "work" / "fixed" / "file").write_text("x")
     (tmp_path / "work" / "fixed").chmod(0o500)
