@@ -140,7 +140,7 @@ def test_what_it_is_not_taken_for(world: World, setup: Path) -> None:
 
 
 def test_what_is_never_kept(world: World, setup: Path) -> None:
-    """No snapshot without a set-up script, of one that failed, or of one that makes commits."""
+    """No snapshot without a set-up script, of one that failed, makes commits or leaves something running."""
     known, _ = world.start("x", "--agent", "true")
     assert known["snapshot"] == ""
     setup.write_text(SETUP + "exit 9\n")
@@ -151,6 +151,12 @@ def test_what_is_never_kept(world: World, setup: Path) -> None:
     known, said = start(world, setup)
     assert (known["state"], known["snapshot"]) == ("done", "")
     assert "no snapshot: the set-up script makes commits" in said
+    for left in ("sleep 60 > /dev/null 2>&1 &", "setsid -f sleep 60 > /dev/null 2>&1"):
+        setup.write_text(f"{SETUP}{left}\n")
+        known, said = start(world, setup, "--agent", "grep -l sleep /proc/[0-9]*/comm; echo looked")
+        assert (known["state"], known["snapshot"]) == ("done", ""), left
+        assert "set-up left something running" in said
+        assert "/comm" in said  # it is left to run
 
 
 def test_what_an_agent_left_is_in_none(world: World, setup: Path) -> None:
@@ -456,13 +462,3 @@ def test_zero_data_retention_keeps_none(world: World, setup: Path) -> None:
         sweep_disks(world.home)
     assert Sessions(world.home).key_of(str(first["snapshot"])) is None
     assert not snapshot_of(world, first).exists()
-
-
-def test_the_order_over_http_has_it_too() -> None:
-    """The field `fresh` is part of an order."""
-    import msgspec
-
-    from bailee.service.cloud_orders import Order
-
-    text = b'{"repository": "https://x/y", "prompt": "x", "setup": "true", "fresh": true}'
-    assert msgspec.json.decode(text, type=Order).fresh

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct(">BII")
 # From the driver.
-OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR, CLOCK, FREEZE, THAW = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR, CLOCK, FREEZE, THAW, LOOK = range(1, 13)
 # From the machine; PIECE and END as well.
 READY, OUTPUT, ENDED, FAULT = 16, 17, 18, 19
 LARGEST = 1 << 20  # bytes of a frame
@@ -109,6 +109,10 @@ class Guest:
                 self._send(END, number)
             elif kind == CLOCK:
                 self._set_clock(json.loads(data))
+                self._send(END, number)
+            elif kind == LOOK:
+                if running := _count_left():
+                    raise OSError(errno.EBUSY, f"{running} still running")
                 self._send(END, number)
             elif kind in (FREEZE, THAW):
                 self._freeze(_FIFREEZE if kind == FREEZE else _FITHAW)
@@ -280,6 +284,23 @@ def _write(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def _count_left() -> int:
+    """Return how many processes run that commands have left: of other sessions (setsid(2)) than ours."""
+    found = 0
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                # proc(5): after the name, which ends with the last parenthesis, state and three others.
+                state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue  # it has ended
+        # The kernel's own have none, and neither has what surrounds us in other namespaces.
+        found += state != b"Z" and int(session) not in (0, os.getsid(0))
+    return found
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -220,12 +220,20 @@ class Machine:
                     raise _silent(f"{path} cannot be read: {_visible(data) or 'it is larger than it may be'}")
         raise _silent(f"{path} was not given")
 
+    def has_left(self) -> bool:
+        """Tell whether something runs that a command which has ended left running."""
+        try:
+            self._ask(guest.LOOK, {}, _ANSWER_SECONDS)
+        except NotAnswered:
+            return True
+        return False
+
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """Have its disk whole where it lies, as it is between two commands.
 
         A virtual machine writes nothing to it until the end of this. In the others nothing stops what a
-        command has left running, see `clear`.
+        command has left running, see `has_left`.
 
         Raises:
             NotAnswered: the machine does not stop writing.

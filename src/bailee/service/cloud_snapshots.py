@@ -27,6 +27,7 @@ from bailee.vault.terms import terms_of
 
 LONGEST = Period.days(7)
 RECEIPTS = "receipts"
+_LOOKS, _LOOK_SECONDS = 4, 0.5
 Clock = Callable[[], int]
 
 
@@ -108,9 +109,10 @@ def keep_snapshot(
         account = directory.get(session.account)
         if terms_of_snapshot(account).is_none:
             return "the account's terms hold nothing"
+        if not _is_quiet(machine):
+            return "set-up left something running, which another session would not have"
         segment = begin_disk(vault, keys, account, id, at_ms=at_ms, most=LONGEST)
         try:
-            machine.clear()
             with machine.resting():
                 sealed = seal_snapshot(
                     sessions.folder(id),
@@ -174,6 +176,15 @@ def remove_file(sessions: Sessions, id: str) -> None:
     """Remove the file of a snapshot, whose key is another's to destroy."""
     (sessions.folder(id) / SNAPSHOT).unlink(missing_ok=True)
     sync_folder(sessions.folder(id))
+
+
+def _is_quiet(machine: Machine) -> bool:
+    """Tell whether nothing runs that set-up left: what Git does after it has answered ends within moments."""
+    for _ in range(_LOOKS):
+        if not machine.has_left():
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
 
 
 def _day(at_ms: int) -> date:
