@@ -255,7 +255,7 @@ def show(home: Path, as_json: bool, session: str) -> None:
         return
     for name, value in told.items():
         if value not in ("", [], None):
-            click.echo(f"{name:<12}{make_visible(str(value))}")
+            click.echo(f"{name:<16}{make_visible(str(value))}")
     if found.receipt:
         click.echo("\n".join(["", *tell_receipt(msgspec.json.decode(found.receipt, type=RunReceipt))]))
 
