@@ -19,6 +19,7 @@ from bailee.service.cloud_snapshots import LONGEST, find_snapshot, terms_of_snap
 from counterparts.clouds import World
 from counterparts.git_hosts import git
 from counterparts.searching import find_hidden
+from counterparts.waiting import wait_for
 
 CANARY = b"canary-of-the-set-up-0001"
 # Installs something into the home and the clone, and says that it ran.
@@ -341,9 +342,12 @@ def test_a_disk_that_changes_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_two_sessions_at_once(world: World, setup: Path) -> None:
     """Two that set up the same at once keep a snapshot each, both whole, and a third takes the newer one."""
-    setup.write_text(SETUP + "sleep 2\n")
+    setup.write_text(SETUP + "until git ls-remote --exit-code -q origin go; do sleep 0.5; done\n")
     words = ["--setup", str(setup), "--agent", LOOK]
     ids = [world.start("x", *words, wait=False)[0]["id"] for _ in range(2)]
+    for id in ids:  # both are past the look for a snapshot
+        wait_for("its set-up", lambda id=id: world.show(id)["state"] == "cloning" or None)
+    git("branch", "go", cwd=world.host.folder / "app.git")
     sessions = Sessions(world.home)
     while any(sessions.is_driven(id) for id in ids):
         time.sleep(0.1)
