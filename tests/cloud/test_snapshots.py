@@ -359,6 +359,27 @@ def test_two_sessions_at_once(world: World, setup: Path) -> None:
     assert CANARY.decode() in said
 
 
+def test_a_kill_while_it_is_kept(world: World, setup: Path) -> None:
+    """A driver that is killed as it seals a snapshot leaves none, nothing in clear, no key after `rm`."""
+    kill = (
+        "import os, signal\nimport bailee.cloud.snapshots as snapshots\n"
+        "snapshots.survey = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with changed(world, kill):
+        known = world.start("x", "--setup", str(setup), "--agent", LOOK, wait=False)[0]
+        wait_for("its end", lambda: world.show(known["id"])["state"] == "lost" or None)
+    folder = world.home / "cloud" / str(known["id"])
+    assert world.show(known["id"])["snapshot"] == ""
+    assert [path.name for path in folder.iterdir() if "snapshot" in path.name] == []
+    assert find_hidden([world.home], CANARY) == []
+    other, said = start(world, setup)
+    assert ("set-up ran" in said, other["begun_from"]) == (True, "")
+    proof = world.bailee("cloud", "rm", "--yes", "--json", str(known["id"]))
+    path = world.folder / "receipt.json"
+    path.write_text(proof[: proof.rindex("}") + 2])
+    assert world.bailee("ledger", "verify", str(path)).count("disk_destroyed") == 2
+
+
 # --- How long it is held ---
 
 
