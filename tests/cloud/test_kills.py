@@ -24,7 +24,8 @@ WORKING = "echo half > half.txt; sync; echo begun; sleep 302"
 # Done at once, and then so slow to push that a kill finds it there; not when it is saved, without a prompt.
 PUSHING = (
     "echo half > half.txt; git add -A; git commit -qm half; hook=.git/hooks/pre-push;"
-    " printf '#!/bin/sh\\ntest -z \"$BAILEE_PROMPT\" || sleep 300\\n' > $hook; chmod +x $hook; sync; echo begun"
+    " printf '#!/bin/sh\\ntest -z \"$BAILEE_PROMPT\" || sleep 300\\n' > $hook; chmod +x $hook; sync;"
+    " echo begun"
 )
 
 
