@@ -205,6 +205,24 @@ def test_what_a_machine_sees(world: World) -> None:
         assert expected in said, said
 
 
+def test_a_trusted_network(world: World) -> None:
+    """The index that is configured here and those of the languages may be asked; others are refused."""
+    for name in ("pip", "npm"):
+        program = world.folder / name
+        program.write_text(f"#!/bin/sh\necho https://{name}.index.example/simple\n")
+        program.chmod(0o755)
+    world.environment["PATH"] = f"{world.folder}:{world.environment['PATH']}"
+    ask = "curl -s -o /dev/null -m 20 -w '%{url}: %{http_connect}\\n' https://pip.index.example"
+    ask += "; ".join(["", *(ask.replace("pip.index", other) for other in ("npm.index", "elsewhere")), "true"])
+    _, said = world.start("x", "--network", "trusted", "--agent", ask)
+    assert "https://elsewhere.example: 403" in said
+    for host in ("pip", "npm"):
+        # Asked for, and found to be no name: what ends so may never exist (RFC 2606).
+        assert f"https://{host}.index.example: 502" in said
+    _, said = world.start("x", "--agent", ask)
+    assert said.count(": 403") == 3
+
+
 def test_a_secret_is_a_placeholder(world: World) -> None:
     """A secret that is bound to a host is in the machine as something else."""
     world.bailee(

@@ -50,7 +50,7 @@ def make_rules(
             for written in flow.hosts.get(context.provider, ()):
                 if not decision.allowed and written in INDEXES:
                     continue  # to ask a package manager takes half a second, and its host is refused anyway
-                host = _resolve(written, environment, find or find_index)
+                host = resolve(written, environment, find or find_index)
                 if not host:
                     continue
                 rule = read_rule(host, f"{manifest.agent}.{flow.id}")
@@ -68,10 +68,14 @@ def make_rules(
     )
 
 
-def _resolve(
+def resolve(
     written: str, environment: Mapping[str, str], find: Callable[[str, Mapping[str, str]], str]
 ) -> str:
-    """Put in what is only known here: `{npm}` and `{pip}` are package indexes, all else variables."""
+    """Put in what is only known here: `{npm}` and `{pip}` are package indexes, all else variables.
+
+    Returns:
+        A host as `read_rule` reads it; empty where it is not known here.
+    """
     if "{" not in written:
         return written
     before, _, rest = written.partition("{")

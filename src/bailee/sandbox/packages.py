@@ -37,6 +37,7 @@ PACKAGES = (
         "openssl",
         "curl",
         "git",
+        "git-lfs",
         "openssh-client",
         "ripgrep",
         "jq",

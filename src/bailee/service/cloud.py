@@ -17,7 +17,7 @@ from bailee.accounts.keys import create_key, revoke_key
 from bailee.accounts.people import Account
 from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
-from bailee.boundary.declarations import find_index, make_rules
+from bailee.boundary.declarations import find_index, make_rules, resolve
 from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
@@ -406,7 +406,8 @@ class Driver:
     ) -> Rules:
         asked: tuple[str, ...] = session.allow
         if session.network == Network.TRUSTED:
-            asked = (*TRUSTED, *asked)
+            named = (resolve(one, environment, self._find) for one in TRUSTED)
+            asked = (*(one for one in named if one), *asked)
         rules = make_rules(
             [manifest], context, environment=environment, allow=asked, file=file, find=self._find
         )
