@@ -1,0 +1,123 @@
+"""Signing in: by password, by a link that works once, and what becomes of it."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bailee.accounts.directory import open_directory
+from bailee.ledger.log import FOLDER, open_log
+from console.browsers import Visitor
+from console.cast import PASSWORD, Cast
+from counterparts.programs import run_program
+from counterparts.services import clean_environment, serving
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_with_a_password(visit: Visit, has_scripts: bool) -> None:
+    """A wrong one is refused, the right one leads to where one was going; signing out ends it."""
+    window = visit("nobody", java_script_enabled=has_scripts)
+    page = window.go("/console/privacy")
+    assert page.url.endswith("/console/sign-in?next=/console/privacy")
+    for password in ("wrong wrong wrong", PASSWORD):
+        page.fill("#f-name", "charlie")
+        page.fill("#f-password", password)
+        page.click("main button")
+        if password != PASSWORD:
+            assert "not the name and the password" in page.inner_text("main")
+    assert page.url.endswith("/console/privacy")
+    token = next(one for one in window.context.cookies() if one["name"] == "bailee_console")
+    assert (token["httpOnly"], token["sameSite"], token["secure"]) == (True, "Lax", False)
+    page.click("text=Sign out")
+    assert page.url.endswith("/console/sign-in")
+    assert window.go("/console/privacy").url.endswith("next=/console/privacy")
+    # What was signed out stays so, whoever kept the cookie.
+    window.context.add_cookies(
+        [{"name": "bailee_console", "value": token["value"], "url": window.cast.service.url}]
+    )
+    assert window.go("/console/privacy").url.endswith("next=/console/privacy")
+
+
+def test_with_a_link(visit: Visit, cast: Cast, tmp_path: Path) -> None:
+    """`bailee up` and `bailee console link` print one; looking uses nothing up, and it signs in once."""
+    assert "/console/sign-in/link?token=" in cast.service.errors
+    environment = clean_environment(tmp_path)
+    command = ("console", "link", "--home", str(cast.home))
+    url = run_program(*command, environment=environment, folder=tmp_path).stdout.strip()
+    assert url.startswith(cast.service.url)
+    window = visit("nobody")
+    window.go(url)
+    page = window.go(url)
+    page.click("text=Sign in here")
+    assert page.url.endswith("/console/flows") or "/console" in page.url
+    assert "Sign out" in page.inner_text("header")
+    other = visit("nobody").go(url)
+    other.click("text=Sign in here")
+    assert "this link was used" in other.inner_text("main")
+
+
+def test_a_form_of_another_site_is_refused(cast: Cast) -> None:
+    """Without the page's token, with another's, and with another origin; with ours it is taken."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    path = "/console/privacy/flows"
+    fields = "flow=survey&to=refused"
+    assert cast.ask("POST", path, "bob", fields, **form)[0] == 403
+    token = cast.ask("GET", "/console/privacy", "bob")[1].partition('form_token" value="')[2][:64]
+    others = cast.ask("GET", "/console/privacy", "alice")[1].partition('form_token" value="')[2][:64]
+    assert cast.ask("POST", path, "bob", f"{fields}&form_token={others}", **form)[0] == 403
+    mine = f"{fields}&form_token={token}"
+    for name, value in (
+        ("origin", "http://evil.example"),
+        ("sec-fetch-site", "cross-site"),
+        ("origin", "null"),
+    ):
+        assert cast.ask("POST", path, "bob", mine, **form, **{name: value})[0] == 403
+    assert cast.ask("POST", path, "bob", mine, **form, origin=cast.service.url)[0] == 303
+
+
+def test_trying_is_limited(tmp_path: Path) -> None:
+    """Of one name from one address ten may be tried at once; what follows is told when to come again."""
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
+        told_of = try_often(Cast(tmp_path / "state", service))
+    assert told_of == [403] * 10 + [400] * 2
+
+
+def test_control_without_a_limit(tmp_path: Path) -> None:
+    """Control: with the limit out all of them are tried."""
+    changes = "import bailee.console.signing_in as s\ns.SigningIn._limit = lambda self, rates, who: None\n"
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        assert try_often(Cast(tmp_path / "state", service)) == [403] * 12
+
+
+def try_often(cast: Cast) -> list[int]:
+    """Try to sign in twelve times, and return the answers' statuses."""
+    _, told, headers = cast.ask("GET", "/console/sign-in")
+    cookie = headers["set-cookie"].partition(";")[0]
+    token = told.partition('form_token" value="')[2][:64]
+    form = {"content-type": "application/x-www-form-urlencoded", "cookie": cookie}
+    body = f"form_token={token}&name=nobody-here&password=x"
+    return [cast.ask("POST", "/console/sign-in", body=body, **form)[0] for _ in range(12)]
+
+
+def test_sign_ins_are_in_the_ledger(cast: Cast) -> None:
+    """Who signed in and how, and who was refused; nobody by name."""
+    entries = [entry.decode() for entry in open_log(cast.home / FOLDER).read()]
+    assert any('"signed_in"' in one and '"password"' in one for one in entries)
+    assert any('"sign_in_refused"' in one for one in entries)
+    assert not any("charlie" in one for one in entries)
+
+
+def test_a_password_is_nowhere_in_clear(cast: Cast) -> None:
+    """It is kept as an Argon2id hash."""
+    directory = open_directory(cast.home)
+    with directory.engine.connect() as connection:
+        hashes = list(connection.exec_driver_sql("SELECT hash FROM passwords").scalars())
+    directory.close()
+    assert hashes
+    assert all(one.startswith("$argon2id$") for one in hashes)
+    assert not subprocess.run(
+        ["grep", "-ra", PASSWORD, str(cast.home)], capture_output=True, check=False
+    ).stdout
