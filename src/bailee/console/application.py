@@ -209,6 +209,7 @@ class Console:
         said = unquote(request.cookies.get(SAID, ""))[:500]
         now = datetime.now(UTC)
         facts: dict[str, Any] = {
+            **view.facts,
             "visitor": visitor,
             "navigation": self._navigate(visitor, request.url.path),
             "form_token": make_form_token(token or fresh),
@@ -220,7 +221,6 @@ class Console:
             "installation": self._installation,
             "now": now,
             "today": now.date(),
-            **view.facts,
         }
         folder = page.templates if page is not None else TEMPLATES
         body = self._renderer.draw(folder, view.template, facts)

@@ -83,17 +83,36 @@ def describe_installation(
 
 def make_pages() -> "list[Page]":
     """Return all pages, in the order of the navigation."""
-    from bailee.console import ledgers, privacy, receipts
+    from bailee.console import devices, flow_pages, ledgers, privacy, receipts, retention_pages
     from bailee.console.signing_in import SigningIn
+    from bailee.flows.errors import pages as errors
+    from bailee.flows.feedback import pages as feedback
+    from bailee.flows.forwarding import pages as forwarding
     from bailee.flows.messages import data_pages
+    from bailee.flows.messages import pages as messages
+    from bailee.flows.metrics import pages as metrics
+    from bailee.flows.survey import pages as survey
+    from bailee.flows.web import pages as web
+    from bailee.service import cloud_pages
 
-    return [
+    pages = [
         *data_pages.make_pages(),
         *privacy.make_pages(),
+        *feedback.make_pages(),
         *receipts.make_pages(),
         *ledgers.make_pages(),
+        *devices.make_pages(),
+        *messages.make_pages(),
+        *metrics.make_pages(),
+        *errors.make_pages(),
+        *survey.make_pages(),
+        *web.make_pages(),
+        *forwarding.make_pages(),
+        *cloud_pages.make_pages(),
+        *retention_pages.make_pages(),
         *SigningIn().make_pages(),
     ]
+    return [*flow_pages.make_pages(pages), *pages]
 
 
 def make_link_url(base: str, token: str) -> str:

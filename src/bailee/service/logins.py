@@ -3,7 +3,6 @@
 POST /oauth/device_authorization         RFC 8628, 3.1
 POST /oauth/token                        RFC 8628, 3.4
 POST /oauth/revoke                       RFC 7009
-GET  /oauth/device                       for people: how a login is approved
 GET  /.well-known/oauth-authorization-server   RFC 8414
 GET  /api/account                        whose key it is, and what is in force
 """
@@ -18,7 +17,7 @@ from urllib.parse import parse_qsl
 import sqlalchemy.exc
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
@@ -35,18 +34,6 @@ LARGEST = 8192  # bytes of a form
 FORGET_SECONDS = 60.0
 UNSTORED = {"Cache-Control": "no-store"}
 _FORM = "application/x-www-form-urlencoded"
-_PAGE = """\
-A coding agent asks to be let in to an account of this Bailee service.
-
-Whoever holds that account approves it on the machine that the service runs on, with the code that the agent
-shows, after a look at what asks:
-
-    bailee logins approve CODE --account NAME
-
-Did you not start a login yourself? Then approve nothing:
-
-    bailee logins deny CODE
-"""
 
 
 class Logins:
@@ -67,7 +54,6 @@ class Logins:
             Route("/oauth/device_authorization", self._begin, methods=["POST"]),
             Route("/oauth/token", self._exchange, methods=["POST"]),
             Route("/oauth/revoke", self._revoke, methods=["POST"]),
-            Route("/oauth/device", self._show_page, methods=["GET"]),
             Route("/.well-known/oauth-authorization-server", self._describe, methods=["GET"]),
             Route("/api/account", self._tell_account, methods=["GET"]),
         ]
@@ -119,9 +105,6 @@ class Logins:
             # What the database says would name its statement and what was to be written.
             return JSONResponse({"error": "temporarily_unavailable"}, 503, UNSTORED)
         return JSONResponse(body, status, {**dict(sent), **UNSTORED})
-
-    async def _show_page(self, request: Request) -> Response:
-        return PlainTextResponse(_PAGE)
 
     async def _describe(self, request: Request) -> Response:
         base = base_of(request)

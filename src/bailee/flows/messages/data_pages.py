@@ -133,7 +133,7 @@ def _read(visit: Visit) -> Answer:
         "count": len(exchanges),
         "start": start,
         "step": PAGE_EXCHANGES,
-        "said": said,
+        "turns": said,
         "fault": fault,
         "holds": holds,
         "here": link_to(session.id),
