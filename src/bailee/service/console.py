@@ -83,7 +83,16 @@ def describe_installation(
 
 def make_pages() -> "list[Page]":
     """Return all pages, in the order of the navigation."""
-    from bailee.console import devices, flow_pages, ledgers, privacy, receipts, retention_pages
+    from bailee.console import (
+        devices,
+        flow_pages,
+        ledgers,
+        managed,
+        organizations,
+        privacy,
+        receipts,
+        retention_pages,
+    )
     from bailee.console.signing_in import SigningIn
     from bailee.flows.errors import pages as errors
     from bailee.flows.feedback import pages as feedback
@@ -93,7 +102,7 @@ def make_pages() -> "list[Page]":
     from bailee.flows.metrics import pages as metrics
     from bailee.flows.survey import pages as survey
     from bailee.flows.web import pages as web
-    from bailee.service import cloud_pages
+    from bailee.service import cloud_pages, repository_pages
 
     pages = [
         *data_pages.make_pages(),
@@ -102,6 +111,9 @@ def make_pages() -> "list[Page]":
         *receipts.make_pages(),
         *ledgers.make_pages(),
         *devices.make_pages(),
+        *organizations.make_pages(),
+        *repository_pages.make_pages(),
+        *managed.make_pages(),
         *messages.make_pages(),
         *metrics.make_pages(),
         *errors.make_pages(),

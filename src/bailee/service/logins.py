@@ -5,6 +5,7 @@ POST /oauth/token                        RFC 8628, 3.4
 POST /oauth/revoke                       RFC 7009
 GET  /.well-known/oauth-authorization-server   RFC 8414
 GET  /api/account                        whose key it is, and what is in force
+GET  /api/settings                       what its organization manages, as a settings file, with an ETag
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from bailee.accounts.credentials import read_key
 from bailee.accounts.directory import Directory
 from bailee.accounts.keys import KeyRing, Principal
 from bailee.accounts.logins import forget_logins
+from bailee.accounts.managed import read_managed
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Logins:
             Route("/oauth/revoke", self._revoke, methods=["POST"]),
             Route("/.well-known/oauth-authorization-server", self._describe, methods=["GET"]),
             Route("/api/account", self._tell_account, methods=["GET"]),
+            Route("/api/settings", self._tell_settings, methods=["GET"]),
         ]
 
     async def watch(self) -> None:
@@ -129,6 +132,20 @@ class Logins:
         if principal is None:
             return _refuse_account(401, "no valid key: send one as Authorization: Bearer")
         return JSONResponse(self._describe_account(principal), headers=UNSTORED)
+
+    async def _tell_settings(self, request: Request) -> Response:
+        try:
+            principal = self._keys.authenticate(read_key(request.headers.raw))
+            if principal is None:
+                return _refuse_account(401, "no valid key: send one as Authorization: Bearer")
+            managed = await run_in_threadpool(read_managed, self._directory, principal.organization)
+        except (Problem, sqlalchemy.exc.SQLAlchemyError):
+            return _refuse_account(503, "the accounts cannot be read")
+        headers = {"etag": managed.tag, "cache-control": "private, no-cache"}
+        known = request.headers.get("if-none-match", "").split(",")
+        if any(tag.strip().removeprefix("W/") in (managed.tag, "*") for tag in known):
+            return Response(None, 304, headers)
+        return Response(managed.body, 200, headers, media_type="application/json")
 
     def _describe_account(self, principal: Principal) -> dict[str, Any]:
         account, organization = principal.account_limit, principal.organization_limit
