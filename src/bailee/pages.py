@@ -243,6 +243,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         show: answers GET; None for a form alone.
         act: answers POST.
         flow: the arrow of the diagram that leads to it.
+        leads: says where that arrow leads on this installation, if not where its manifest says.
+        is_hourly: whether what passes of the flow can be counted by the hour: ratings are held by the day.
     """
 
     path: str
@@ -253,6 +255,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     act: Handler | None = None
     section: Section = Section.NONE
     flow: FlowId | None = None
+    leads: Callable[[Installation], str] | None = None
+    is_hourly: bool = True
 
 
 def read_number(text: str, default: int, *, least: int = 0, most: int = 1 << 40) -> int:

@@ -67,11 +67,14 @@ class Visitor:
         """Return the requests that went to another host than the service."""
         return [url for url in self.requests if not url.startswith(self.cast.service.url + "/")]
 
-    def check_with_axe(self) -> list[str]:
-        """Return what axe finds wrong with the page, a line each."""
+    def check_with_axe(self, *rules: str) -> list[str]:
+        """Return what axe finds wrong with the page, a line each; by all its rules if none is named."""
         if not self.page.evaluate("typeof axe !== 'undefined'"):
             self.page.evaluate(AXE.read_text())
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        options: dict[str, Any] = {"resultTypes": ["violations"], "iframes": False}
+        if rules:
+            options["runOnly"] = list(rules)
+        found = self.page.evaluate("options => axe.run(document, options)", options)
         return [
             f"{one['id']}: {one['help']}: {', '.join(str(node['target']) for node in one['nodes'])[:300]}"
             for one in found["violations"]

@@ -53,6 +53,7 @@ class Cast:
     ids: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     report: str = ""
+    cloud: str = ""
 
     def ask(
         self,

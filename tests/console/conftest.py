@@ -1,7 +1,6 @@
 """One service, one cast and one browser for all tests of the console."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from playwright.sync_api import Browser
 
 from console.browsers import Visitor, open_browser
 from console.cast import Cast, make_cast, make_people
+from console.filling import fill
 from counterparts.services import serving
 
 
@@ -19,7 +19,9 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
     home = folder / "state"
     make_people(home)
     with serving(home, folder, "--upstream", "rehearsal") as service:
-        yield make_cast(home, service)
+        made = make_cast(home, service)
+        fill(made)
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +46,3 @@ def visit(browser: Browser, cast: Cast) -> Iterator[Callable[..., Visitor]]:
     assert [visitor.foreign() for visitor in opened] == [[] for _ in opened]
     assert [visitor.faults for visitor in opened] == [[] for _ in opened]
 
-
-@pytest.fixture(scope="session")
-def screens() -> Path:
-    """Give the folder of screenshots."""
-    return Path(__file__).resolve().parents[2] / "docs" / "screens"

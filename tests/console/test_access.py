@@ -29,7 +29,7 @@ def fill(path: str, cast: Cast) -> str:
         "/console/feedback/{id}": cast.report,
         "/console/flows/feedback/{id}": cast.report,
         "/console/flows/errors/{id}": "0123456789ab",
-        "/console/cloud/{id}": "0123456789ab",
+        "/console/cloud/{id}": cast.cloud,
     }
     for start, value in values.items():
         if path.startswith(start):

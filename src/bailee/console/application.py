@@ -255,10 +255,11 @@ class Console:
 
     def _navigate(self, visitor: Visitor, path: str) -> list[tuple[str, list[tuple[str, str, bool]]]]:
         found: dict[str, list[tuple[str, str, bool]]] = {}
-        for page in self._pages:
-            if page.section and visitor.parts & page.parts:
-                is_here = path == page.path or path.startswith(f"{page.path}/")
-                found.setdefault(page.section, []).append((page.title, page.path, is_here))
+        shown = [page for page in self._pages if page.section and visitor.parts & page.parts]
+        around = [page.path for page in shown if path == page.path or path.startswith(f"{page.path}/")]
+        here = max(around, key=len, default="")
+        for page in shown:
+            found.setdefault(page.section, []).append((page.title, page.path, page.path == here))
         return [(section, found[section]) for section in Section if section in found]
 
     def _turn_away(self, request: Request, visitor: Visitor) -> Response:

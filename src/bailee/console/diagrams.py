@@ -23,6 +23,7 @@ class Arrow(msgspec.Struct, frozen=True):
     Attributes:
         link: where its title leads.
         state: in words, such as "required" or "off: no next hop".
+        is_ours: whether it begins at the service, and not at a machine of somebody's.
         passed: what passed of late, in words.
     """
 
@@ -33,6 +34,7 @@ class Arrow(msgspec.Struct, frozen=True):
     link: str
     is_on: bool
     is_required: bool
+    is_ours: bool
     state: str
     passed: str = ""
 
@@ -41,6 +43,7 @@ def draw(arrows: Sequence[Arrow], title: str) -> Markup:
     """Return the diagram as an SVG element."""
     parts: list[Markup] = []
     y = TOP
+    machine_end = TOP
     runs: list[list[Arrow]] = []
     for arrow in arrows:
         if runs and runs[-1][0].origin == arrow.origin:
@@ -51,19 +54,23 @@ def draw(arrows: Sequence[Arrow], title: str) -> Markup:
         height = ROW * len(run) + GAP * (len(run) - 1)
         parts.append(_box(LEFT, y, LEFT_WIDTH, height, "node"))
         parts += _lines(
-            LEFT + LEFT_WIDTH // 2, y + height // 2, run[0].origin.capitalize(), 24, "name middle"
+            LEFT + LEFT_WIDTH // 2, y + height // 2, run[0].origin[:1].upper() + run[0].origin[1:], 24, "name middle"
         )
         for place, arrow in enumerate(run):
             parts += _draw_arrow(arrow, y + place * (ROW + GAP))
         y += height + GAP + 4
+        if not run[0].is_ours:
+            machine_end = y
+        else:
+            y += GAP
     height = y + MARGIN
     words = " ".join(f"{one.title}: {one.state}{', ' if one.passed else ''}{one.passed}." for one in arrows)
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><desc>{}</desc>{}{}{}</svg>').format(
+    return Markup('<svg viewBox="0 0 {} {}" role="group" aria-label="{}"><desc>{}</desc>{}{}{}</svg>').format(
         WIDTH,
         height,
         title,
         words,
-        _box(MARGIN, 12, LEFT_WIDTH + 36, height - 24, "machine"),
+        _box(MARGIN, 12, LEFT_WIDTH + 36, machine_end - 12, "machine"),
         Markup('<text x="{}" y="31" class="soft">Machines of people</text>').format(LEFT),
         Markup("").join(parts),
     )

@@ -55,10 +55,13 @@ def make_pages(others: Sequence[Page]) -> list[Page]:
     Args:
         others: all other pages, among them those that flows brought.
     """
-    places = {page.flow.value: page.path for page in others if page.flow is not None}
+    found = {page.flow.value: page for page in others if page.flow is not None}
 
     def show_live(visit: Visit) -> Answer:
-        return _show_live(visit, places)
+        return _show_live(visit, found)
+
+    def show_published(visit: Visit) -> Answer:
+        return _show_published(visit, found)
 
     return [
         Page(
@@ -74,12 +77,12 @@ def make_pages(others: Sequence[Page]) -> list[Page]:
             title="Data usage on this installation",
             parts=frozenset({Part.ANYBODY}),
             templates=TEMPLATES,
-            show=_show_published,
+            show=show_published,
         ),
     ]
 
 
-def tell_flows(installation: Installation) -> list[Told]:
+def tell_flows(installation: Installation, pages: Mapping[str, Page]) -> list[Told]:
     """Return every flow with what this installation makes of it."""
     manifest = load_manifest("bailee")
     context = Context(
@@ -91,11 +94,13 @@ def tell_flows(installation: Installation) -> list[Told]:
     for flow in manifest.flows:
         decision = decide(flow, context)
         state = "required" if decision.required else "on" if decision.allowed else "off"
+        page = pages.get(flow.id.value)
+        leads = page.leads(installation) if page is not None and page.leads is not None else ""
         told.append(
             Told(
                 flow,
                 decision,
-                flow.destinations[installation.provider],
+                leads or flow.destinations[installation.provider],
                 tell_need(flow),
                 tell_encryption(flow.in_transit),
                 tell_at_rest(flow),
@@ -107,8 +112,8 @@ def tell_flows(installation: Installation) -> list[Told]:
     return told
 
 
-def _show_published(visit: Visit) -> Answer:
-    flows = tell_flows(visit.installation)
+def _show_published(visit: Visit, pages: Mapping[str, Page]) -> Answer:
+    flows = tell_flows(visit.installation, pages)
     arrows = [
         Arrow(
             one.flow.id.value,
@@ -118,6 +123,7 @@ def _show_published(visit: Visit) -> Answer:
             f"#{one.flow.id.value}",
             one.decision.allowed,
             one.flow.is_required(Location.LOCAL),
+            "service" in one.flow.origin,
             one.state,
         )
         for one in flows
@@ -142,21 +148,23 @@ def _show_published(visit: Visit) -> Answer:
     return View("data_usage.html", facts)
 
 
-def _show_live(visit: Visit, places: Mapping[str, str]) -> Answer:
+def _show_live(visit: Visit, pages: Mapping[str, Page]) -> Answer:
     now = visit.custody.now_ms()
     passed = visit.kept.get(
         "traffic", lambda: count_since(visit.custody.vault, visit.custody.now_ms() - HOUR_MS), seconds=5
     )
-    flows = tell_flows(visit.installation)
+    flows = tell_flows(visit.installation, pages)
     arrows, rows = [], []
     for one in flows:
         id = one.flow.id.value
-        link = places.get(id, f"{PUBLISHED}#{id}")
+        page = pages.get(id)
+        link = page.path if page is not None else f"{PUBLISHED}#{id}"
+        is_counted = page is not None and page.is_hourly
         seen = passed.get(id, Passed(0, 0, 0, 0))
         # What never comes to this service cannot be counted by it.
         words = (
             f"{tell_count(seen.count, 'time')}, {tell_size(seen.sent + seen.received)}"
-            if id in places
+            if is_counted
             else ""
         )
         arrows.append(
@@ -168,11 +176,12 @@ def _show_live(visit: Visit, places: Mapping[str, str]) -> Answer:
                 link,
                 one.decision.allowed,
                 one.flow.is_required(Location.LOCAL),
+                "service" in one.flow.origin,
                 one.state,
                 words,
             )
         )
-        rows.append((one, link, seen, id in places))
+        rows.append((one, link, seen, is_counted, page is not None))
     facts = {
         "diagram": draw(arrows, "Data flows of this installation, live"),
         "rows": rows,

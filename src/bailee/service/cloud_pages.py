@@ -34,7 +34,7 @@ def make_pages() -> list[Page]:
             parts=_PARTS,
             templates=TEMPLATES,
             show=_show,
-            section=Section.SERVICE,
+            section=Section.YOURS,
         ),
         Page(path=one, title="Cloud session", parts=_PARTS, templates=TEMPLATES, show=_look, act=_open),
         Page(

@@ -97,6 +97,7 @@ def make_pages() -> "list[Page]":
     from bailee.flows.errors import pages as errors
     from bailee.flows.feedback import pages as feedback
     from bailee.flows.forwarding import pages as forwarding
+    from bailee.flows.git import pages as git
     from bailee.flows.messages import data_pages
     from bailee.flows.messages import pages as messages
     from bailee.flows.metrics import pages as metrics
@@ -119,6 +120,7 @@ def make_pages() -> "list[Page]":
         *errors.make_pages(),
         *survey.make_pages(),
         *web.make_pages(),
+        *git.make_pages(),
         *forwarding.make_pages(),
         *cloud_pages.make_pages(),
         *retention_pages.make_pages(),

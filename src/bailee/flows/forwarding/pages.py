@@ -18,6 +18,7 @@ def make_pages() -> list[Page]:
             templates=Path(__file__).parent / "templates",
             show=_show,
             flow=FlowId.FORWARDING,
+            leads=lambda installation: ", ".join(installation.hops),
         )
     ]
 

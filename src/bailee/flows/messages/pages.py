@@ -3,10 +3,17 @@
 from datetime import UTC, datetime
 
 from bailee.flows.messages.data_pages import TEMPLATES
-from bailee.pages import Answer, Page, Part, View, Visit
+from bailee.pages import Answer, Installation, Page, Part, View, Visit
 from bailee.policy.flows import FlowId
 from bailee.vault.traffic import Failure, Hour, list_failures, read_hours
 
+_UPSTREAMS = {
+    "anthropic": "api.anthropic.com",
+    "bedrock": "Amazon Bedrock",
+    "vertex": "Google Vertex AI",
+    "compatible": "another upstream",
+    "rehearsal": "the rehearsal model in it",
+}
 HOUR_MS, HOURS, FAILURES = 3_600_000, 24, 20
 
 
@@ -20,8 +27,14 @@ def make_pages() -> list[Page]:
             templates=TEMPLATES,
             show=_show,
             flow=FlowId.MESSAGES,
+            leads=_tell_upstream,
         )
     ]
+
+
+def _tell_upstream(installation: Installation) -> str:
+    place = f" at {installation.upstream_url}" if installation.upstream_url else ""
+    return f"the Bailee service, then {_UPSTREAMS.get(installation.upstream, installation.upstream)}{place}"
 
 
 def _show(visit: Visit) -> Answer:

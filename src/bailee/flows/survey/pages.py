@@ -23,6 +23,7 @@ def make_pages() -> list[Page]:
             show=_show,
             section=Section.SERVICE,
             flow=FlowId.SURVEY,
+            is_hourly=False,
         )
     ]
 
