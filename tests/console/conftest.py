@@ -45,4 +45,3 @@ def visit(browser: Browser, cast: Cast) -> Iterator[Callable[..., Visitor]]:
         visitor.close()
     assert [visitor.foreign() for visitor in opened] == [[] for _ in opened]
     assert [visitor.faults for visitor in opened] == [[] for _ in opened]
-

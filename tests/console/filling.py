@@ -1,4 +1,4 @@
-"""What fills the operator's pages: counts, errors, ratings, refused connections, a cloud session and its log."""
+"""What fills the operator's pages: counts, errors, ratings, refused connections, a cloud session."""
 
 import json
 import time
@@ -68,7 +68,10 @@ def _answers(day: int) -> dict[str, object]:
         name = "claude_code.api_error" if place == 19 and day % 3 == 0 else "claude_code.api_request"
         attributes = [{"key": "event.name", "value": {"stringValue": name.partition(".")[2]}}]
         attributes += [
-            {"key": key, "value": {"stringValue": value} if isinstance(value, str) else {"doubleValue": value}}
+            {
+                "key": key,
+                "value": {"stringValue": value} if isinstance(value, str) else {"doubleValue": value},
+            }
             for key, value in values.items()
         ]
         body = {"stringValue": name}
@@ -95,7 +98,9 @@ def _leave_log(cast: Cast) -> None:
     now = int(time.time() * 1000)
     for number, host in enumerate(("pypi.org", "registry.npmjs.org"), 1):
         flow, rule = "web", "claude-code.web"
-        log.append(Opened(number=number, at_ms=now, way=Way.CONNECT, host=host, port=443, flow=flow, rule=rule))
+        log.append(
+            Opened(number=number, at_ms=now, way=Way.CONNECT, host=host, port=443, flow=flow, rule=rule)
+        )
         log.append(
             Closed(
                 number=number,
@@ -167,7 +172,13 @@ def _spread(cast: Cast) -> None:
     today = int(datetime.now(UTC).timestamp() * 1000)
     with vault.begin() as connection:
         for flow, step in (("metrics", DAY_MS), ("messages", HOUR_MS // 2)):
-            ids = connection.execute(sa.select(table.c.id).where(table.c.flow == flow).order_by(table.c.id.desc())).scalars().all()
+            ids = (
+                connection.execute(
+                    sa.select(table.c.id).where(table.c.flow == flow).order_by(table.c.id.desc())
+                )
+                .scalars()
+                .all()
+            )
             for place, id in enumerate(ids):
                 at = today - place * step
                 connection.execute(sa.update(table).where(table.c.id == id).values(started_ms=at))

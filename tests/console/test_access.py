@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bailee.accounts.directory import open_directory
 from bailee.service.console import make_pages
-from console.cast import PEOPLE, SESSIONS, Cast
+from console.cast import PEOPLE, SESSIONS, Cast, make_people
+from counterparts.services import serving
+from counterparts.waiting import wait_for
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "console.md"
 ROW = re.compile(r"^\| `(GET|POST) (/\S*)` \| (.+) \|$", re.MULTILINE)
@@ -87,3 +90,60 @@ def test_answers_are_sealed_off(cast: Cast) -> None:
         assert "unsafe" not in policy
         assert headers["cache-control"] == "no-store"
         assert not re.search(r"<style|<script(?! src=)|\sstyle=|\son[a-z]+=\"", told), page.path
+
+
+FORMS = (
+    "/console/data/session/{session}/erase",
+    "/console/feedback/{report}/withdraw",
+    "/console/cloud/{cloud}",
+    "/console/cloud/{cloud}/stop",
+    "/console/privacy/keys",
+)
+
+
+@pytest.mark.parametrize("person", ["bob", "charlie", "admin"])
+def test_forms_about_what_is_anothers_do_nothing(person: str, cast: Cast) -> None:
+    """With their own page's token, too, nobody erases, withdraws, stops or opens what is Alice's."""
+    token = cast.ask("GET", "/console/privacy", person)[1].partition('form_token" value="')[2][:64]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    key = cast.keys["alice"].split("_")[1]
+    for path in FORMS:
+        place = path.format(session=SESSIONS["alice"], report=cast.report, cloud=cast.cloud)
+        body = f"form_token={token}&reason=x&key={key}"
+        status, told, _ = cast.ask("POST", place, person, body, **form)
+        assert status == (400 if path.endswith("/keys") else 404), f"{path}: {told[-600:]}"
+    assert cast.ask("GET", f"/console/data/session/{SESSIONS['alice']}", "alice")[0] == 200
+    assert cast.ask("GET", f"/console/feedback/{cast.report}", "alice")[0] == 200
+    assert cast.ask("GET", "/api/account", authorization=f"Bearer {cast.keys['alice']}")[0] == 200
+
+
+def test_control_with_the_checks_out(tmp_path: Path) -> None:
+    """Control: with the looks at parts and at forms out, Charlie sees an operator's page and sends any form."""
+    changes = (
+        "import bailee.console.application as a\nimport bailee.pages as p\n"
+        "a._is_ours = lambda request, form, token: True\n"
+        "p.Visitor.parts = property(lambda self: frozenset(p.Part))\n"
+    )
+    home = tmp_path / "state"
+    make_people(home)
+    with serving(home, tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        cast = Cast(home, service)
+        directory = open_directory(home)
+        cast.ids = {"charlie": directory.get("charlie").id}
+        directory.close()
+        cast.tokens["charlie"] = cast.sign_in("charlie")
+        assert cast.ask("GET", "/console/flows", "charlie")[0] == 200
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        body = "flow=survey&to=refused"
+        assert cast.ask("POST", "/console/privacy/flows", "charlie", body, **form)[0] == 303
+
+
+def test_control_a_holder_erases_their_own(cast: Cast) -> None:
+    """Control: the same form from Alice's own page does what it says."""
+    cast.say("alice", "alice-control", "to be erased")
+    token = cast.ask("GET", "/console/privacy", "alice")[1].partition('form_token" value="')[2][:64]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    path = "/console/data/session/alice-control"
+    wait_for("it to be held", lambda: cast.ask("GET", path, "alice")[0] == 200 or None)
+    assert cast.ask("POST", f"{path}/erase", "alice", f"form_token={token}", **form)[0] == 200
+    assert cast.ask("GET", path, "alice")[0] == 404

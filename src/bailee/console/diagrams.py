@@ -54,7 +54,11 @@ def draw(arrows: Sequence[Arrow], title: str) -> Markup:
         height = ROW * len(run) + GAP * (len(run) - 1)
         parts.append(_box(LEFT, y, LEFT_WIDTH, height, "node"))
         parts += _lines(
-            LEFT + LEFT_WIDTH // 2, y + height // 2, run[0].origin[:1].upper() + run[0].origin[1:], 24, "name middle"
+            LEFT + LEFT_WIDTH // 2,
+            y + height // 2,
+            run[0].origin[:1].upper() + run[0].origin[1:],
+            24,
+            "name middle",
         )
         for place, arrow in enumerate(run):
             parts += _draw_arrow(arrow, y + place * (ROW + GAP))

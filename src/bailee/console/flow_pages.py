@@ -163,9 +163,7 @@ def _show_live(visit: Visit, pages: Mapping[str, Page]) -> Answer:
         seen = passed.get(id, Passed(0, 0, 0, 0))
         # What never comes to this service cannot be counted by it.
         words = (
-            f"{tell_count(seen.count, 'time')}, {tell_size(seen.sent + seen.received)}"
-            if is_counted
-            else ""
+            f"{tell_count(seen.count, 'time')}, {tell_size(seen.sent + seen.received)}" if is_counted else ""
         )
         arrows.append(
             Arrow(
