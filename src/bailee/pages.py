@@ -7,7 +7,7 @@ is the console's to see to. Handlers run in threads: they may read databases.
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,8 @@ from bailee.policy.flows import FlowId
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody
+from bailee.vault.kinds import Held, has_many, read_held
+from bailee.vault.tightening import Preview, preview
 
 _Value = TypeVar("_Value")
 
@@ -139,9 +141,9 @@ class Kept:
         known: _Value = kept
         return known
 
-    def forget(self, name: str) -> None:
-        """Have a value made anew for who asks next: something of it was changed."""
-        self._values.pop(name, None)
+    def forget(self) -> None:
+        """Have everything made anew for who asks next: somebody changed something."""
+        self._values.clear()
 
     def close(self) -> None:
         """Renew nothing any more."""
@@ -177,6 +179,17 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     base: str = ""
     address: str = ""
     agent: str = ""
+
+    def held(self, account: str) -> Held:
+        """Return what is held under an account: counted anew, or of one with much as of some seconds ago."""
+        vault = self.custody.vault
+        if not has_many(vault, account):
+            return read_held(vault, account)
+        return self.kept.get(f"held {account}", lambda: read_held(vault, account))
+
+    def preview(self, accounts: Iterable[Account]) -> Preview:
+        """Return what it would mean for what accounts hold if they were as they are given here."""
+        return preview([(one, self.held(one.id)) for one in accounts], self.custody.today())
 
     @property
     def account(self) -> Account:

@@ -118,7 +118,7 @@ def test_forms_about_what_is_anothers_do_nothing(person: str, cast: Cast) -> Non
 
 
 def test_control_with_the_checks_out(tmp_path: Path) -> None:
-    """Control: with the looks at parts and at forms out, Charlie sees an operator's page and sends any form."""
+    """Control: with these checks out Charlie sees an operator's page, and sends a form without its token."""
     changes = (
         "import bailee.console.application as a\nimport bailee.pages as p\n"
         "a._is_ours = lambda request, form, token: True\n"

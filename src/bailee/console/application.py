@@ -165,6 +165,8 @@ class Console:
             return handler(visit)
         finally:
             if is_change:
+                # What is kept beside requests may be of before.
+                self._kept.forget()
                 try:
                     custody.settle()
                 finally:

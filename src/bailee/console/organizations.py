@@ -17,7 +17,7 @@ from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 from bailee.vault.holds import list_holds
 from bailee.vault.tables import holds as holds_table
-from bailee.vault.tightening import bring_into_force, preview
+from bailee.vault.tightening import bring_into_force
 
 PATH = "/console/organization"
 _ADMIN = frozenset({Part.ADMIN})
@@ -140,7 +140,7 @@ def _ask_switch(visit: Visit) -> Answer:
         "to": "on" if given else "off",
         "organization": organization_of(visit),
         "members": len(members),
-        "preview": preview(visit.custody, members),
+        "preview": visit.preview(members),
     }
     words = {"zdr": "zero data retention", "dpp": "the development partner program"}[kind.value]
     return View("switch.html", facts, heading=f"Switch {words} {facts['to']}")
@@ -162,7 +162,7 @@ def _ask_retention(visit: Visit) -> Answer:
     limit = Period.parse(text, where="How long it is held") if text else present
     wish = None if limit.is_unlimited else limit
     members = [msgspec.structs.replace(one, organization_retention=wish) for one in _members(visit)]
-    facts = {"period": str(limit), "preview": preview(visit.custody, members)}
+    facts = {"period": str(limit), "preview": visit.preview(members)}
     return View("organization_limit.html", facts, heading=f"Hold members' records at most {limit}")
 
 

@@ -11,8 +11,8 @@ from bailee.policy.flows import FlowId
 from bailee.policy.periods import UNLIMITED, Period
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
-from bailee.vault.recent import count_holdings
-from bailee.vault.tightening import bring_into_force, preview
+from bailee.vault.kinds import sum_up
+from bailee.vault.tightening import bring_into_force
 
 PATH = "/console/privacy"
 _HOLDER = frozenset({Part.HOLDER})
@@ -60,7 +60,7 @@ def list_keys_of(visit: Visit, name: str) -> list[Key]:
 
 def _show(visit: Visit) -> Answer:
     account, custody = visit.account, visit.custody
-    holdings = count_holdings(custody.vault, account.id)
+    holdings = sum_up(visit.held(account.id))
     reason = ""
     try:
         require_available(account.plan, visit.installation.provider, training=True)
@@ -88,7 +88,7 @@ def _ask_training(visit: Visit) -> Answer:
     facts = {
         "to": "on" if is_given else "off",
         "was": account.training,
-        "preview": preview(visit.custody, [changed]),
+        "preview": visit.preview([changed]),
         "periods": {one: _period_of(visit, one) for one in (True, False)},
     }
     return View("training.html", facts, heading=f"Switch training {facts['to']}")
@@ -109,7 +109,7 @@ def _ask_retention(visit: Visit) -> Answer:
     limit = Period.parse(text, where="How long it is held") if text else visit.account.retention or UNLIMITED
     wish = None if limit.is_unlimited else limit
     changed = msgspec.structs.replace(visit.account, retention=wish)
-    facts = {"period": str(limit), "preview": preview(visit.custody, [changed]), "account": visit.account}
+    facts = {"period": str(limit), "preview": visit.preview([changed]), "account": visit.account}
     return View("retention_limit.html", facts, heading=f"Hold records at most {limit}")
 
 

@@ -6,7 +6,6 @@ time.
 """
 
 from collections.abc import Sequence
-from datetime import date
 from typing import Any
 
 import msgspec
@@ -144,44 +143,3 @@ def describe_sessions(
             )
         )
     return found
-
-
-class Holdings(msgspec.Struct, frozen=True):
-    """What is held of a flow under an account.
-
-    Attributes:
-        next_expiry: the day on which the first of it goes; None if nothing is held, or without end.
-        trainable: segments that may train models.
-    """
-
-    flow: str
-    sessions: int
-    segments: int
-    trainable: int
-    next_expiry: date | None
-    last_expiry: date | None
-
-
-def count_holdings(engine: sa.Engine, account: str) -> list[Holdings]:
-    """Return what is held under an account, flow by flow."""
-    table = tables.segments
-    query = sa.select(
-        table.c.flow,
-        sa.func.count(sa.distinct(table.c.session)).label("sessions"),
-        sa.func.count().label("segments"),
-        sa.func.sum(sa.case((table.c.trainable, 1), else_=0)).label("trainable"),
-        sa.func.min(table.c.expires_on).label("next_expiry"),
-        sa.func.max(table.c.expires_on).label("last_expiry"),
-    ).where(
-        table.c.account == account,
-        table.c.is_destroyed.is_(False),
-        sa.or_(table.c.expires_on.is_(None), table.c.expires_on != tables.ERASED),
-    )
-    with engine.connect() as connection:
-        rows = connection.execute(query.group_by(table.c.flow).order_by(table.c.flow)).all()
-    return [
-        Holdings(
-            row.flow, row.sessions, row.segments, int(row.trainable or 0), row.next_expiry, row.last_expiry
-        )
-        for row in rows
-    ]

@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from datetime import date
 
 import msgspec
-import sqlalchemy as sa
 
 from bailee.accounts.people import Account
 from bailee.policy.periods import Period, tighten
-from bailee.vault import tables
 from bailee.vault.ceilings import HELD
 from bailee.vault.custody import Custody
+from bailee.vault.kinds import Held
 from bailee.vault.sweeping import sweep
 from bailee.vault.terms import terms_of
 
@@ -35,31 +34,28 @@ class Preview(msgspec.Struct, frozen=True):
     last_after: date | None
 
 
-def preview(custody: Custody, accounts: Iterable[Account]) -> Preview:
+def preview(held: Iterable[tuple[Account, Held]], today: date) -> Preview:
     """Return what it would mean for what accounts hold if they were as they are given here."""
-    today = custody.today()
-    held = untrained = shortened = gone = 0
+    count = untrained = shortened = gone = 0
     before: list[date | None] = []
     after: list[date | None] = []
-    with custody.vault.connect() as connection:
-        for account in accounts:
-            ceilings = {flow.value: terms_of(account, flow) for flow in HELD}
-            for row in connection.execute(_kinds(account.id, today)):
-                ceiling = ceilings.get(row.flow)
-                if ceiling is None:
-                    continue
-                period = tighten(Period.parse(row.retention, where="vault.db"), ceiling.retention)
-                expiry = _sooner(row.expires_on, period.expires_on(row.day))
-                held += row.many
-                untrained += row.many if row.trainable and not ceiling.trainable else 0
-                if expiry != row.expires_on:
-                    shortened += row.many
-                is_gone = expiry is not None and expiry <= today
-                gone += row.many if is_gone else 0
-                before.append(row.expires_on)
-                if not is_gone:
-                    after.append(expiry)
-    return Preview(held, untrained, shortened, gone, _last(before), _last(after))
+    for account, holds in held:
+        ceilings = {flow.value: terms_of(account, flow) for flow in HELD}
+        for kind in holds.kinds:
+            ceiling = ceilings.get(kind.flow)
+            if ceiling is None or (kind.expires_on is not None and kind.expires_on <= today):
+                continue
+            period = tighten(Period.parse(kind.retention, where="vault.db"), ceiling.retention)
+            expiry = _sooner(kind.expires_on, period.expires_on(kind.day))
+            count += kind.count
+            untrained += kind.count if kind.trainable and not ceiling.trainable else 0
+            shortened += kind.count if expiry != kind.expires_on else 0
+            is_gone = expiry is not None and expiry <= today
+            gone += kind.count if is_gone else 0
+            before.append(kind.expires_on)
+            if not is_gone:
+                after.append(expiry)
+    return Preview(count, untrained, shortened, gone, _last(before), _last(after))
 
 
 def bring_into_force(custody: Custody, accounts: Iterable[Account]) -> int:
@@ -72,18 +68,6 @@ def bring_into_force(custody: Custody, accounts: Iterable[Account]) -> int:
     if changed:
         sweep(custody, is_thorough=False)
     return changed
-
-
-def _kinds(account: str, today: date) -> sa.Select[tuple[str, date, str, date | None, bool, int]]:
-    """Select the segments of an account that are held, so many of each kind."""
-    table = tables.segments
-    columns = (table.c.flow, table.c.day, table.c.retention, table.c.expires_on, table.c.trainable)
-    query = sa.select(*columns, sa.func.count().label("many")).group_by(*columns)
-    return query.where(
-        table.c.account == account,
-        table.c.is_destroyed.is_(False),
-        sa.or_(table.c.expires_on.is_(None), table.c.expires_on > today),
-    )
 
 
 def _sooner(held: date | None, limit: date | None) -> date | None:

@@ -18,8 +18,9 @@ from bailee.vault.copies.registry import Maker
 from bailee.vault.erasure import count_session, refuse_held
 from bailee.vault.exports import export_account
 from bailee.vault.holds import covering, list_holds
+from bailee.vault.kinds import has_many, sum_up
 from bailee.vault.reader import Session, list_exchanges, read_session
-from bailee.vault.recent import count_holdings, describe_sessions, list_recent
+from bailee.vault.recent import describe_sessions, list_recent
 
 PATH = "/console/data"
 PAGE_SESSIONS, PAGE_EXCHANGES = 50, 20
@@ -81,7 +82,7 @@ def _show(visit: Visit) -> Answer:
     wanted = visit.query.get("session", "").strip()
     if wanted:
         return Moved(link_to(_find(visit, wanted).id))
-    held = {one.flow: one for one in count_holdings(custody.vault, account.id)}
+    held = {one.flow: one for one in sum_up(visit.held(account.id))}
     facts = {
         "sessions": found.sessions,
         "next": found.next,
@@ -210,7 +211,11 @@ def _list_all(visit: Visit) -> list[str]:
 
 def _ask_all(visit: Visit) -> Answer:
     refuse_held(visit.custody.vault, visit.account.id, None)
-    return View("erase_all.html", {"count": len(_list_all(visit)), "account": visit.account})
+    if has_many(visit.custody.vault, visit.account.id):
+        count = visit.kept.get(f"sessions {visit.account.id}", lambda: len(_list_all(visit)))
+    else:
+        count = len(_list_all(visit))
+    return View("erase_all.html", {"count": count, "account": visit.account})
 
 
 def _erase_all(visit: Visit) -> Answer:

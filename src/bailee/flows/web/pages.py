@@ -70,7 +70,8 @@ def _read_rules(visit: Visit) -> tuple[RulesFile, str]:
 
 def _show(visit: Visit) -> Answer:
     rules, fault = _read_rules(visit)
-    runs = list_runs(visit.custody, today=visit.custody.today())
+    custody = visit.custody
+    runs = visit.kept.get("runs", lambda: list_runs(custody, today=custody.today()))
     facts = {"rules": rules, "fault": fault, "runs": len(runs), "denied": None, "connections": 0}
     return View("egress.html", {**facts, "sent": 0, "received": 0})
 
