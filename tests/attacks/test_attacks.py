@@ -15,8 +15,12 @@ import pytest
 
 from attacks.holding import MACHINE, SECRET
 from attacks.internet import ALLOWED_PLACES
+from attacks.machines import AFTER_THE_END, LIMITS, WITHOUT_A_LOG
 from attacks.probes.tools import ATTACKS, BREACH, Attack
 from attacks.promises import tell
+from bailee.sandbox.machines import Kind
+from bailee.sandbox.virtual import VirtualMachines
+from counterparts.clouds import CACHE
 
 HERE = Path(__file__).parent
 GROUPS = sorted(path.stem for path in (HERE / "probes").glob("[a-z]*.py") if path.stem != "tools")
@@ -66,7 +70,7 @@ class Network:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), "XDG_CACHE_HOME": str(CACHE)},
         )
         assert self._read()["ready"]
 
@@ -82,16 +86,35 @@ class Network:
             "PROBE_FOLDER": str(self.folder),
         }
         order = {"probe": probe, "off": off, "environment": environment, "folder": str(self.folder)}
-        asked = {"holder": user, "start": start, "order": order, "patience": patience}
+        told, events = self._ask({"holder": user, "start": start, "order": order, "patience": patience})
+        return Result(told, events), canary
+
+    def run_in_machine(
+        self, probes: list[str], kind: Kind, user: str
+    ) -> tuple[dict[str, Result], dict[str, str]]:
+        """Run probes in one machine, and return what came of each, and its canary."""
+        canaries = {probe: f"c{secrets.token_hex(8)}" for probe in probes}
+        start = [*(AS_USER if user == "user" else ()), sys.executable, "-m", "attacks.machines"]
+        environment = {"PATH": os.environ["PATH"], "HOME": "/session", "PROBE_FOLDER": str(self.folder)}
+        order = {"kind": kind, "probes": canaries, "environment": environment}
+        asked = {"holder": f"{kind} {user}", "start": start, "order": order, "patience": 1.5}
+        told, events = self._ask(asked)
+        assert "fault" not in told, told
+        said = {one["probe"]: one for one in map(json.loads, told["said"].splitlines())}
+        assert said.keys() == canaries.keys(), told
+        return {
+            probe: Result({**said[probe], "verdict": told["verdict"]}, events) for probe in probes
+        }, canaries
+
+    def end(self) -> None:
+        self._process.communicate(timeout=20)
+
+    def _ask(self, asked: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         told = self._read()
-        events = [(place, data.encode("latin-1")) for place, data in told["events"]]
-        return Result(told["told"], events), canary
-
-    def end(self) -> None:
-        self._process.communicate(timeout=20)
+        return told["told"], [(place, data.encode("latin-1")) for place, data in told["events"]]
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -134,6 +157,35 @@ def test_it_is_held_in_a_machine(network: Network, probe: str, user: str) -> Non
     result, canary = network.run(probe, user, off=MACHINE, patience=attack.patience)
     assert "fault" not in result.told, result.told
     assert result.breaches(attack, canary) == [], result.told
+
+
+# Each of these ends a machine, or needs one of its own.
+APART = (WITHOUT_A_LOG, AFTER_THE_END)
+# Of what a machine answers itself, or its own kernel does, these get nothing out: what they make is its own.
+ITS_OWN = {"sockets.ring", "sockets.machine", "sockets.typing"}
+MACHINES = ((Kind.CONTAINER, "user"), (Kind.CONTAINER, "root"), (Kind.VM, "root"))
+
+
+@pytest.mark.parametrize(("kind", "user"), MACHINES)
+def test_all_are_held_in_other_machines(network: Network, kind: Kind, user: str) -> None:
+    """Nor inside a container of gVisor or a virtual machine; what is allowed gets out of it, as a control."""
+    if kind is Kind.VM:
+        os.environ["XDG_CACHE_HOME"] = str(CACHE)
+        VirtualMachines().prepare("", LIMITS)  # the stand-in internet has no packages
+    allowed = [f"legitimate.{way}" for way in ("allowed_host", "plain_host")]
+    for probes in ([probe for probe in ATTACKS if probe not in APART] + allowed, *([one] for one in APART)):
+        results, canaries = network.run_in_machine(probes, kind, user)
+        for probe, result in results.items():
+            if probe in allowed:
+                assert [place for place, data in result.events if canaries[probe].encode() in data], (
+                    result.told
+                )
+                continue
+            if probe in ITS_OWN:
+                result.told["said"] = ""
+            assert result.breaches(ATTACKS[probe], canaries[probe]) == [], (probe, result.told)
+            agreed = "disagreed" if WITHOUT_A_LOG in probes else "agreed"
+            assert result.told["verdict"] == agreed, result.told
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -62,7 +62,7 @@ class Client:
 
 
 def make_order(world: World, agent: str, prompt: str = "x") -> dict[str, Any]:
-    """Return the order of a session in the kind of machine that is made fastest: `auto` is an emulated one."""
+    """Return the order of a session in the fastest kind of machine: `auto` may be an emulated one."""
     return {"repository": world.url, "prompt": prompt, "agent": agent, "isolation": world.isolation}
 
 

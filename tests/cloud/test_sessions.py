@@ -53,6 +53,29 @@ def test_a_whole_session(world: World, kind: str) -> None:
     assert flows["git"]["exchanges"] >= 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_after_the_other(world: World, kind: str) -> None:
+    """The second finds the disk as the first left it, which was sealed in between."""
+    world.isolation = kind
+    known, _ = world.start("one", "--agent", 'cat said.txt; echo "$BAILEE_PROMPT" >> said.txt')
+    world.bailee("cloud", "say", known["id"], "two")
+    wait_for("its end", lambda: world.show(known["id"])["answered"] == 2 or None, 120)
+    wait_for("its end", lambda: world.show(known["id"])["state"] == "done" or None, 120)
+    bare = world.host.folder / "app.git"
+    assert git("show", f"{known['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
+
+
+def test_a_machine_that_ends_itself(world: World) -> None:
+    """It is told, what it did until then is on the receipt, and its work can be saved."""
+    known, _ = world.start("x", "--agent", "echo half > half.txt; sync; kill -9 -1; sleep 60", status=1)
+    assert known["state"] == "failed"
+    assert "the machine ended" in known["reason"]
+    assert known["receipt"]["boundary"]["counts"]["verdict"] == "agreed"
+    world.bailee("cloud", "save", known["id"])
+    changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
+    assert changed.split() == ["half.txt"]
+
+
 def test_our_agent_works(world: World) -> None:
     """Our own agent looks, edits, tests and says so; the host was asked with its credential alone."""
     known, said = world.start("rehearse mend-the-test")
@@ -93,17 +116,19 @@ def test_a_push_to_main_is_refused_in_words(world: World, kind: str) -> None:
     assert world.host.refs("app")["refs/heads/main"] == before
 
 
-# Looks everywhere a machine can look, and tells where it found something. It has the text in two halves.
+# Looks everywhere a machine can look, and tells where it found something. It has each text in two halves.
 SEARCH = """
 import os, pathlib, subprocess, sys, urllib.request
-needle, found = (sys.argv[1] + sys.argv[2]).encode(), set()
-if needle in repr(dict(os.environ)).encode():
+needles, found = [(a + b).encode() for a, b in zip(sys.argv[1::2], sys.argv[2::2])], set()
+def has(data):
+    return any(needle in data for needle in needles)
+if has(repr(dict(os.environ)).encode()):
     found.add("environment")
 for process in pathlib.Path("/proc").iterdir():
     if not process.name.isdigit() or int(process.name) == os.getpid():
         continue
     try:
-        if needle in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
+        if has((process / "environ").read_bytes() + (process / "cmdline").read_bytes()):
             found.add("processes")
         maps = (process / "maps").read_text().splitlines()
         memory = open(process / "mem", "rb", 0)
@@ -115,48 +140,49 @@ for process in pathlib.Path("/proc").iterdir():
         if mode[0] == "r" and "[v" not in line and last - first < 50_000_000:
             try:
                 memory.seek(first)
-                if needle in memory.read(last - first):
+                if has(memory.read(last - first)):
                     found.add("memory")
             except (OSError, ValueError):
                 pass
-if needle in subprocess.run(["git", "config", "--list"], capture_output=True).stdout:
+if has(subprocess.run(["git", "config", "--list"], capture_output=True).stdout):
     found.add("settings")
 for top in ("/session", "/etc", "/tmp", "/run", "/var", "/home", "/root"):
     for folder, _, names in os.walk(top):
         for name in names:
             try:
-                if needle in (pathlib.Path(folder) / name).read_bytes():
+                if has((pathlib.Path(folder) / name).read_bytes()):
                     found.add("files")
             except OSError:
                 pass
 try:
     urllib.request.urlopen(os.environ["ANTHROPIC_BASE_URL"] + "/git/x")
 except urllib.error.HTTPError as error:
-    if needle in error.read() + str(error.headers).encode():
+    if has(error.read() + str(error.headers).encode()):
         found.add("answers")
 print("searched:", *sorted(found), ";")
 """
 
 
-def search(canary: str) -> str:
-    """Return an agent's command that searches for a text."""
+def search(*canaries: str) -> str:
+    """Return an agent's command that searches for texts."""
     quoted = SEARCH.replace("'", "'\"'\"'")
-    return f"python3 -c '{quoted}' {canary[:9]} {canary[9:]}"
+    return f"python3 -c '{quoted}' {' '.join(f'{one[:9]} {one[9:]}' for one in canaries)}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_credential_is_in_the_machine(world: World, kind: str) -> None:
     """The host's credential and the operator's environment are in no file, process or answer there."""
     world.isolation = kind
-    for canary in (world.host.accepted, "canary-of-the-operator-0001"):
-        _, said = world.start("x", "--agent", search(canary))
-        assert "searched: ;" in said
+    _, said = world.start("x", "--agent", search(world.host.accepted, "canary-of-the-operator-0001"))
+    assert "searched: ;" in said
 
 
 def test_control_the_search_finds_what_is_there(world: World) -> None:
     """Control: the same search finds a secret that its owner exposed, in the environment and in processes."""
     world.bailee("secrets", "set", "EXPOSED", "--expose", value="canary-that-is-exposed-0001")
-    _, said = world.start("x", "--agent", search("canary-that-is-exposed-0001"))
+    _, said = world.start(
+        "x", "--agent", search("canary-of-the-operator-0001", "canary-that-is-exposed-0001")
+    )
     (line,) = [line for line in said.splitlines() if line.startswith("searched:")]
     assert "environment" in line
     assert "processes" in line
@@ -198,16 +224,6 @@ def test_work_that_is_left_is_given_back(world: World) -> None:
     assert (known["state"], known["reason"]) == ("failed", "the agent ended with 3")
     changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
     assert changed.split() == ["new.txt"]
-
-
-def test_a_turn_after_the_other(world: World) -> None:
-    """A session that has ended takes another prompt, on the same clone and branch."""
-    known, _ = world.start("one", "--agent", 'echo "$BAILEE_PROMPT" >> said.txt')
-    world.bailee("cloud", "say", known["id"], "two")
-    wait_for("the second turn", lambda: world.show(known["id"])["answered"] == 2 or None)
-    wait_for("its end", lambda: world.show(known["id"])["state"] == "done" or None)
-    bare = world.host.folder / "app.git"
-    assert git("show", f"{known['branch']}:said.txt", cwd=bare) == "one\ntwo\n"
 
 
 def test_set_up_and_where_it_begins(world: World) -> None:

@@ -81,6 +81,6 @@ def drivers(world: World) -> list[int]:
                 words = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if str(world.home).encode() in words and b"drive" in words:
+            if str(world.home).encode() in words and b"\0drive\0" in words:
                 found.append(int(entry.name))
     return found

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from bailee.boundary.enclosure import Enclosure, make_layout
 from bailee.boundary.filters import write_filter
 from bailee.boundary.means import find_means
 from bailee.sandbox.containers import Containers
-from bailee.sandbox.machines import Isolation, Kind, Limits, Machine, NotAnswered, Spec
-from bailee.sandbox.namespaces import Namespaces
+from bailee.sandbox.machines import Begin, Isolation, Kind, Limits, Machine, NotAnswered, Spec
+from bailee.sandbox.namespaces import GUEST, Namespaces
 from bailee.sandbox.virtual import VirtualMachines
 from counterparts.clouds import CACHE
 
@@ -54,11 +55,25 @@ class Made:
 
 
 @contextmanager
-def making(kind: Kind, folder: Path, limits: Limits = NORMAL) -> Iterator[Made]:
-    """Give a machine of a kind, in a boundary whose ports one serves that answers with its name."""
-    isolation = KINDS[kind]()
+def making(
+    kind: Kind,
+    folder: Path,
+    limits: Limits = NORMAL,
+    *,
+    isolation: Isolation | None = None,
+    has_firewall: bool = True,
+) -> Iterator[Made]:
+    """Give a machine of a kind, in a boundary whose ports one serves that answers with its name.
+
+    Args:
+        isolation: another than that of the kind.
+        has_firewall: whether TCP is led to the boundary's proxy.
+    """
+    isolation = isolation or KINDS[kind]()
     means = find_means()
     layout = make_layout(means, service_port=SERVICE, ports=(18997, 18998, 18996), processes=limits.processes)
+    if not has_firewall:
+        layout = msgspec.structs.replace(layout, firewall="")
     if isolation.answers_itself:
         written = write_filter(os.uname().machine, unix_sockets=True)
         layout = msgspec.structs.replace(layout, filter=written, nests=True)
@@ -193,14 +208,43 @@ def test_nothing_of_the_host_is_there(made: Made, tmp_path: Path) -> None:
         "cat /etc/shadow",
         "cat /root/.bashrc",
         "echo x > /usr/bin/x",
+        "echo x > /in-the-root",
         f"kill -0 {os.getpid()}",
         "head -c 1 /dev/vda",
         "mount -t tmpfs x /mnt",
         "python3 -c 'import os; os.setuid(0); os.mknod(\"/session/n\", 0o60600, os.makedev(8, 0))'",
     ]
+    # gVisor's has no size that could be set, and lies in memory that is watched.
+    looks += ["echo x > /dev/in-it"] if made.isolation.kind is not Kind.CONTAINER else []
     for look in looks:
         assert made.run(look) != 0, look
     assert "canary" not in made.text
+
+
+class Bare(Namespaces):
+    """No machine at all: the first program runs on the host."""
+
+    def create(self, spec: Spec, begin: Begin) -> Machine:
+        """Run it where it is."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            enclosure = begin([sys.executable, "-I", "-S", str(GUEST), "0"], theirs)
+        return Machine(enclosure, ours, copy_disk=lambda target: None)
+
+
+def test_without_a_machine_the_host_is_there(tmp_path: Path) -> None:
+    """Control of the test above: what it looks for is found where there is no machine."""
+    (tmp_path / "mine").write_text("canary-of-the-host")
+    with making(Kind.NAMESPACE, tmp_path, isolation=Bare()) as bare:
+        look = f"cat {tmp_path}/mine /etc/shadow && kill -0 $PPID"
+        assert bare.run(look, folder=str(tmp_path)) == 0
+        assert "canary" in bare.text
+
+
+def test_without_the_firewall_nothing_is_led(tmp_path: Path) -> None:
+    """Control of the test below: it is the boundary's rules that lead to the proxy."""
+    with making(Kind.NAMESPACE, tmp_path, has_firewall=False) as made:
+        assert made.run("curl -s -m 5 http://192.0.2.1:8080/") != 0
 
 
 def test_what_it_reaches(made: Made) -> None:
@@ -238,14 +282,16 @@ def test_its_disk_is_kept(made: Made, tmp_path: Path) -> None:
 def test_two_machines_have_nothing_in_common(made: Made, tmp_path: Path) -> None:
     """Another of the kind has other random numbers, the right time, and does not see this one's disk."""
     made.run("echo secret > /session/secret")
-    look = "head -c 16 /dev/urandom | od -An -tx1; date +%s; cat /session/secret"
+    look = "head -c 16 /dev/urandom | od -An -tx1; date +%s.%N; cat /session/secret"
     made.run(look)
     mine = made.text.splitlines()
     with making(made.isolation.kind, tmp_path) as other:
+        before = time.time()
         other.run(look)
+        after = time.time()
         theirs = other.text.splitlines()
     assert mine[0] != theirs[0]
-    assert abs(int(theirs[1]) - time.time()) < 60
+    assert before - 1 <= float(theirs[1]) <= after + 1
     assert "secret" not in theirs[2:]
 
 

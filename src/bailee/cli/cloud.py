@@ -86,7 +86,7 @@ def cloud() -> None:
     default=2,
     show_default=True,
     metavar="N",
-    help="How many processors its machine has.",
+    help="How many processors a virtual machine has; the others have those of the host.",
 )
 @click.option(
     "--disk",
@@ -184,15 +184,16 @@ def start(
 @with_home
 @click.argument("session")
 def drive(save: bool, home: Path, session: str) -> None:
-    """Drive a session to its end. For `-` its id comes on standard input, when one is wanted."""
+    """Drive a session to its end. For `-` wait until one is handed over, or standard input ends."""
     from bailee.service.cloud import Driver
     from bailee.service.cloud_logs import write_to_log
 
     if session == "-":
-        if not (session := sys.stdin.readline().strip()):
-            return
-        write_to_log(home, session)
-    # Again once nobody else is at it: the log that this process was started with may have been sealed since.
+        from bailee.service.cloud_spares import drive_next
+
+        drive_next(home, sys.stdin.fileno(), sys.stdout.fileno())
+        return
+    # Once nobody else is at it: the log that this process was started with may have been sealed since.
     Driver(home, session, begin=partial(write_to_log, home, session)).run(only_saves=save)
 
 
@@ -353,7 +354,9 @@ def save(home: Path, session: str) -> None:
 
     sessions = _open(home)
     found = sessions.get(session)
-    drive(home, found.id, "--save").wait()
+    drive(home, found.id, only_saves=True)
+    while sessions.is_driven(found.id):
+        time.sleep(_LOOK_SECONDS)
     ended = sessions.look(found.id)
     click.echo(f"{ended.branch}: {ended.reason}", err=True)
     sys.exit(0 if ended.reason == "its work was saved" else 1)

@@ -11,7 +11,8 @@ begin_branch() {
 
 case $1 in
 clone)
-    rm -rf repository
+    [ -d "$HOME" ] || mkdir -p "$HOME"
+    [ ! -e repository ] || rm -rf repository
     git clone --quiet -- "$BAILEE_REPOSITORY" repository || fail "the repository cannot be cloned"
     cd repository || exit 1
     if [ -n "$BAILEE_BASE" ]; then

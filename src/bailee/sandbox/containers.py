@@ -18,7 +18,14 @@ from typing import Any
 from bailee.boundary.means import find_means
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import WORK, Begin, Kind, Limits, Machine, Spec
-from bailee.sandbox.namespaces import GUEST, Namespaces, copy_folder, list_tools, write_machine
+from bailee.sandbox.namespaces import (
+    GUEST,
+    MEMORY_FOLDERS,
+    Namespaces,
+    copy_folder,
+    list_tools,
+    write_machine,
+)
 
 _BUNDLE = "container"
 _INSIDE = "/run/bundle"  # of the machine of namespaces around it
@@ -94,8 +101,8 @@ def write_configuration(command: Sequence[str], tools: Sequence[Path], limits: L
     none: dict[str, list[str]] = {
         kind: [] for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
-    memory = f"size={limits.memory_mb * 1_000_000 // 2}"
-    folders = [("/tmp", "1777"), ("/var/tmp", "1777"), ("/run", "755"), ("/dev/shm", "1777")]  # noqa: S108
+    memory = f"size={limits.memory_mb * 1_000_000 // len(MEMORY_FOLDERS)}"
+    folders = [(path, "755" if path == "/run" else "1777") for path in MEMORY_FOLDERS]
     mounts: list[dict[str, Any]] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/dev", "type": "dev", "source": "dev"},

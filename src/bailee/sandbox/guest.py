@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct(">BII")
 # From the driver.
-OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR = 1, 2, 3, 4, 5, 6, 7, 8
+OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR, CLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
 # From the machine; PIECE and END as well.
 READY, OUTPUT, ENDED, FAULT = 16, 17, 18, 19
 LARGEST = 1 << 20  # bytes of a frame
@@ -97,12 +97,16 @@ class Guest:
                         os.read(self._woken, 512)
                     self._reap()
                 else:
-                    self._pass_on(key.fd, key.data)
+                    with contextlib.suppress(BlockingIOError):  # drained since it was told ready
+                        self._pass_on(key.fd, key.data)
 
     def _answer(self, kind: int, number: int, data: bytes) -> None:
         try:
             if kind == OPEN:
                 self._open(json.loads(data))
+                self._send(END, number)
+            elif kind == CLOCK:
+                self._set_clock(json.loads(data))
                 self._send(END, number)
             elif kind == EXEC:
                 self._exec(number, json.loads(data))
@@ -130,10 +134,7 @@ class Guest:
             pass  # pieces of a file that could not be written
 
     def _open(self, asked: dict[str, Any]) -> None:
-        """Make a machine that was stopped a new one: its clock, its entropy, its disk, its user."""
-        import time
-
-        time.clock_settime_ns(time.CLOCK_REALTIME, asked["time_ns"])
+        """Make a machine that was stopped a new one: its entropy, its disk, its user."""
         entropy = bytes.fromhex(asked["entropy"])
         descriptor = os.open("/dev/urandom", os.O_WRONLY)
         fcntl.ioctl(descriptor, _RNDADDENTROPY, struct.pack("ii", 8 * len(entropy), len(entropy)) + entropy)
@@ -141,9 +142,17 @@ class Guest:
         os.close(descriptor)
         if disk := asked.get("disk"):
             _mount(disk["device"], disk["folder"], disk["kind"])
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(disk["home"], 0o700)  # noqa: PTH102
+                os.chown(disk["home"], asked["user"], asked["user"])
         for path, text in asked.get("files", {}).items():
             _write_file(path, text.encode())
         self._user = asked["user"], asked["user"]
+
+    def _set_clock(self, asked: dict[str, Any]) -> None:
+        import time
+
+        time.clock_settime_ns(time.CLOCK_REALTIME, asked["time_ns"])
 
     def _exec(self, number: int, asked: dict[str, Any]) -> None:
         reading, writing = os.pipe()

@@ -51,6 +51,7 @@ PROGRAMS = {
 _HERE = Path(__file__).parent
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _UNUSED_DAYS = 14
+_KERNEL, _KERNEL_DAYS = "kernel-", 7
 _DEPTH = 3  # site-packages of an environment
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 Tell = Callable[[str], None]
@@ -133,41 +134,71 @@ def make_image(program: str, tell: Tell = lambda what: None) -> Image:
     return image
 
 
+def find_kernel(tell: Tell = lambda what: None) -> Path:
+    """Return the folder of the kernel, taken from Debian's package when there is none or a newer one.
+
+    Raises:
+        Problem: there is none, and it cannot be had.
+    """
+    programs = check_programs()
+    with building() as folder:
+        return _make_kernel(folder, programs, tell)
+
+
 def _make_kernel(folder: Path, programs: dict[str, str], tell: Tell) -> Path:
-    """Take the kernel out of Debian's package, which apt checked; nothing is installed."""
-    known = sorted(one for one in folder.glob("kernel-*") if (one / "vmlinuz").exists())
-    if known:
-        return known[-1]
-    tell("taking a kernel from its package")
+    """Take the kernel out of Debian's package, which apt checked; nothing is installed.
+
+    The time of a kernel's file is when apt was last asked whether it is still the newest.
+    """
+    known = sorted(folder.glob(f"{_KERNEL}*/vmlinuz"), key=lambda one: one.stat().st_mtime)
+    newest = known[-1] if known else None
+    if newest and newest.stat().st_mtime > time.time() - _KERNEL_DAYS * 86_400:
+        return newest.parent
+    try:
+        package = _name_package()
+        target = folder / f"{_KERNEL}{package}"
+        if not (target / "vmlinuz").exists():
+            tell("taking a kernel from its package")
+            _take_kernel(package, folder, programs, target)
+        newest = target / "vmlinuz"
+    except Problem:
+        if newest is None:
+            raise
+    os.utime(newest)
+    return newest.parent
+
+
+def _name_package() -> str:
     told = _run(["apt-cache", "show", "--no-all-versions", KERNEL])
-    named = [
-        line.partition(":")[2].split("(")[0].strip() for line in told.splitlines() if line[:8] == "Depends:"
-    ]
-    if not named:
-        raise Problem(
-            f"apt knows no {KERNEL}",
-            where="--isolation vm",
-            fix="as root: apt update; or: --isolation namespace",
-        )
+    for line in told.splitlines():
+        if line.startswith("Depends:"):
+            return line.partition(":")[2].split("(")[0].strip()
+    raise Problem(
+        f"apt knows no {KERNEL}",
+        where="--isolation vm",
+        fix="as root: apt update; or: --isolation namespace",
+    )
+
+
+def _take_kernel(package: str, folder: Path, programs: dict[str, str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         below = Path(scratch)
         if os.geteuid() == 0:
             below.chmod(0o755)  # apt downloads as a user of its own
-        _run([programs["apt-get"], "download", "-qq", named[0]], folder=below)
-        (package,) = below.glob("*.deb")
-        _run([programs["dpkg-deb"], "-x", str(package), str(below / "x")])
+        _run([programs["apt-get"], "download", "-qq", package], folder=below)
+        (file,) = below.glob("*.deb")
+        _run([programs["dpkg-deb"], "-x", str(file), str(below / "x")])
         (boot,) = (below / "x" / "boot").glob("vmlinuz-*")
         release = boot.name.partition("-")[2]
         made = below / "kernel"
         (made / "modules").mkdir(parents=True)
-        shutil.copy2(boot, made / "vmlinuz")
+        shutil.copy(boot, made / "vmlinuz")
         for name in MODULES:
             found = below / "x" / "lib" / "modules" / release / "kernel" / f"{name}.ko"
             shutil.copy2(found, made / "modules" / found.name)
         made.chmod(0o700)
-        target = folder / f"kernel-{release}"
+        shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
-    return target
 
 
 def _make_initrd(folder: Path, kernel: Path, programs: dict[str, str], tell: Tell) -> Path:

@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         memory_mb, disk_mb: megabytes, of 1,000,000 bytes.
-        processors: how many it sees.
+        processors: of a virtual machine; the others have those of the host.
         processes: at once, threads included where the kernel counts them so.
     """
 
@@ -67,11 +67,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Isolation(Protocol):
-    """A kind of machine.
-
-    Attributes:
-        address: where a machine finds what listens on its boundary's loopback.
-    """
+    """A kind of machine."""
 
     @property
     def kind(self) -> Kind:
@@ -146,6 +142,8 @@ class Machine:
             self._await(guest.READY, 0, seconds)
         else:
             self._ask(guest.OPEN, self._opening(), seconds)
+            # After the answer: what is asked first waits until the machine has been read back, for 0.5 s.
+            self._ask(guest.CLOCK, {"time_ns": time.time_ns()}, seconds)
 
     def exec(
         self,

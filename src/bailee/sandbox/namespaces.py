@@ -31,6 +31,7 @@ SETTINGS = (
     *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki", "profile", "protocols"),
     *("services", "shells", "ssl", "terminfo", "timezone", "debian_version", "os-release", "bash.bashrc"),
 )
+MEMORY_FOLDERS = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # noqa: S108 - they are made empty
 _ENDINGS = ("key", "private")
 GUEST = Path(__file__).with_name("guest.py")
 
@@ -106,7 +107,7 @@ def write_machine(
         devices: besides those that every program needs.
         is_root: whether the command is to make namespaces of its own in there: root of that machine, with
             processes of its own, and with no right over anything outside.
-        memory_bytes: what may lie in its folders of memory, each.
+        memory_bytes: what may lie in its four folders of memory together.
 
     Raises:
         Problem: bubblewrap is missing.
@@ -132,8 +133,8 @@ def write_machine(
         if Path(f"/etc/ssl/{name}").is_dir():
             words += ["--tmpfs", f"/etc/ssl/{name}"]
     words += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
-    for name in ("/tmp", "/var/tmp", "/run"):  # noqa: S108 - they are made empty
-        words += ["--size", str(memory_bytes), "--tmpfs", name]
+    for name in MEMORY_FOLDERS:
+        words += ["--size", str(memory_bytes // len(MEMORY_FOLDERS)), "--tmpfs", name]
     for device in devices:
         words += ["--dev-bind", device, device]
     for one in tools:
@@ -141,6 +142,8 @@ def write_machine(
     for source, place in {**{one: one for one in readable}, **placed}.items():
         words += ["--ro-bind", source, place]
     words += ["--bind", str(folder), WORK, "--chdir", WORK]
+    # The folders of memory that bubblewrap makes for these two have no size that could be set.
+    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
     return [*words, "--die-with-parent", "--", *command]
 
 

@@ -9,6 +9,7 @@ namespaces.
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from bailee.boundary.means import find_means
 from bailee.policy.problems import Problem
 from bailee.sandbox import guest
-from bailee.sandbox.images import Image, Tell, building, check_programs, make_image, name_state
+from bailee.sandbox.images import Image, Tell, building, check_programs, find_kernel, make_image, name_state
 from bailee.sandbox.machines import WORK, Begin, Kind, Limits, Machine, NotAnswered, Spec
 from bailee.sandbox.namespaces import write_machine
 
@@ -51,7 +52,7 @@ class VirtualMachines:
 
     def check(self) -> None:
         """Raise Problem where no such machine can be made here."""
-        check_programs()
+        find_kernel(self._tell)
         find_means()
 
     def prepare(self, program: str, limits: Limits) -> tuple[Image, Path]:
@@ -115,9 +116,8 @@ class VirtualMachines:
 def write_opening() -> Mapping[str, object]:
     """Return what a machine is told first: all that it must not have in common with others."""
     return {
-        "time_ns": time.time_ns(),
         "entropy": os.urandom(64).hex(),
-        "disk": {"device": _DEVICE, "folder": WORK, "kind": "ext4"},
+        "disk": {"device": _DEVICE, "folder": WORK, "kind": "ext4", "home": f"{WORK}/home"},
         "files": {
             "/etc/resolv.conf": f"nameserver {NAMES}\n",
             "/etc/hosts": "127.0.0.1 localhost session\n::1 localhost\n",
@@ -158,7 +158,8 @@ def write_command(
         ("tools", image.tools, "on"),
         ("disk", disk, "off"),
     ):
-        words += ["-drive", f"if=none,id={name},file={path},format=raw,readonly={kept}"]
+        file = str(path).replace(",", ",,")  # QEMU's way of a comma in a value
+        words += ["-drive", f"if=none,id={name},file={file},format=raw,readonly={kept}"]
         words += ["-device", f"virtio-blk-device,drive={name}"]
     words += ["-netdev", "user,id=network,ipv6=off", "-device", "virtio-net-device,netdev=network"]
     words += ["-device", "virtio-rng-device", "-device", "virtio-serial-device"]
@@ -221,7 +222,7 @@ def _write_state(
     try:
         _await_ready(ours, seconds)
         # Still running as it is written: one that was stopped before would be stopped when it goes on.
-        _order(control, "migrate", uri=f"exec:cat > '{making}'")
+        _order(control, "migrate", uri=f"exec:cat > {shlex.quote(str(making))}")
         making.rename(target)
     except (NotAnswered, OSError):
         return False

@@ -17,7 +17,7 @@ from bailee.accounts.keys import create_key, revoke_key
 from bailee.accounts.people import Account
 from bailee.accounts.secrets import KEPT_OUTSIDE, StoredSecret, open_secrets
 from bailee.accounts.tables import KeyOrigin
-from bailee.boundary.declarations import make_rules
+from bailee.boundary.declarations import find_index, make_rules
 from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
@@ -82,6 +82,7 @@ class Driver:
     Args:
         inherited: this process's environment: of it a machine gets the path to programs and nothing else.
         begin: called first, once nobody else drives the session.
+        find: says from where packages come, see `make_rules`.
     """
 
     def __init__(
@@ -91,13 +92,16 @@ class Driver:
         *,
         inherited: Mapping[str, str] = os.environ,
         begin: Callable[[], object] = lambda: None,
+        find: Callable[[str, Mapping[str, str]], str] = find_index,
     ) -> None:
         self._begin = begin
+        self._find = find
         self._home = home
         self._id = id
         self._inherited = inherited
         self._sessions = Sessions(home)
         self._cut = ""  # why the turn ended before its work had
+        self._is_pushed = False  # what the last turn did
         self._folder = self._sessions.folder(id)
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
@@ -207,16 +211,27 @@ class Driver:
         )
         keys.close()
         started = datetime.now(UTC)
+        self._is_pushed = False
         self._change(has_unsaved=True)
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
             deadline = time.monotonic() + session.seconds
-            watch = Watch(machine.process_id, isolation.kind, spec, deadline, self._is_stopped)
-            watch.also(lambda: surroundings.stopped_for)
-            status, fault = self._work(machine, watch, session, inside, None if prompt is None else command)
+            watch = Watch(
+                machine.process_id,
+                isolation.kind,
+                spec,
+                deadline,
+                lambda: "it was stopped" if self._is_stopped() else surroundings.stopped_for,
+            )
+            try:
+                status, fault = self._work(
+                    machine, watch, session, inside, None if prompt is None else command
+                )
+            except NotAnswered as problem:  # what it did until then is told all the same
+                status, fault = 1, str(problem)
             self._cut = watch.reason
-            self._change(has_unsaved=bool(self._cut) or fault == _FAULTS[_PUSH])
+            self._change(has_unsaved=not self._is_pushed)
             if session.agent == "bailee":
                 self._keep_conversation(session, machine)
             ended = machine.destroy()
@@ -255,7 +270,6 @@ class Driver:
 
         if not self._is_cloned(machine):
             self._change(state=State.CLONING)
-            do(["mkdir", "-p", f"{INSIDE}/home"])
             for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
                 if not run_script(step):
                     return 1, _FAULTS[step]
@@ -270,6 +284,7 @@ class Driver:
         machine.clear()
         if not run_script(_PUSH):
             return status, _FAULTS[_PUSH]
+        self._is_pushed = True
         return status, f"the agent ended with {status}" if status else ""
 
     def _keep_conversation(self, session: CloudSession, machine: Machine) -> None:
@@ -358,7 +373,9 @@ class Driver:
         asked: tuple[str, ...] = session.allow
         if session.network == Network.TRUSTED:
             asked = (*TRUSTED, *asked)
-        rules = make_rules([manifest], context, environment=environment, allow=asked, file=file)
+        rules = make_rules(
+            [manifest], context, environment=environment, allow=asked, file=file, find=self._find
+        )
         if session.network == Network.NONE:
             rules = msgspec.structs.replace(rules, allowed=())
         limited = tuple(

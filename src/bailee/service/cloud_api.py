@@ -35,7 +35,8 @@ from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
 from bailee.service.cloud_disks import remove_session
 from bailee.service.cloud_logs import read_log
-from bailee.service.cloud_orders import Order, Pool, Text
+from bailee.service.cloud_orders import Order, Text
+from bailee.service.cloud_spares import Spares
 from bailee.vault.custody import open_custody
 
 BASE = "/api/cloud/sessions"
@@ -64,18 +65,23 @@ class CloudApi:
     in, to work in their name, and a conversation is what it works on. It begins, changes, ends and lists
     nothing, and is for who knows the session's id. As a login's token may be in others' hands than a person's
     (ADR 14), it is recorded before it happens, as any reading that is not proven to be the holder's.
+
+    Args:
+        is_kept: whether the service stays, so that a driver may wait where sessions were begun before.
     """
 
-    def __init__(self, home: Path, keys: KeyRing) -> None:
+    def __init__(self, home: Path, keys: KeyRing, *, is_kept: bool = True) -> None:
         self._home = home
         self._keys = keys
         self._sessions = Sessions(home)
-        self._pool = Pool(home)
+        self._spares = Spares(home)
+        if is_kept and self._sessions.ids():
+            self._spares.want()
         self._offers = Rates(*OFFERS)
 
     def close(self) -> None:
         """End what waits for orders."""
-        self._pool.close()
+        self._spares.close()
 
     def make_routes(self) -> list[Route]:
         """Return the routes."""
@@ -120,8 +126,9 @@ class CloudApi:
         order = await _read(request, Order)
         if isinstance(order, Response):
             return order
-        start = partial(cloud_orders.begin, self._home, principal.account_name, order, pool=self._pool)
+        start = partial(cloud_orders.begin, self._home, principal.account_name, order)
         session = await run_in_threadpool(start)
+        self._spares.want()
         return _tell(describe(session), 201)
 
     async def _show(self, request: Request, principal: Principal) -> Response:

@@ -19,7 +19,9 @@ class Watch:
 
     Args:
         process: that everything of the machine is below.
-        deadline: on the clock.
+        deadline: seconds on the clock.
+        find_reason: tells why else the turn is over; nothing where it is not.
+        clock: seconds, from any beginning.
     """
 
     def __init__(
@@ -28,23 +30,18 @@ class Watch:
         kind: Kind,
         spec: Spec,
         deadline: float,
-        is_stopped: Callable[[], bool],
+        find_reason: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._process = process
         self._is_watched = kind is not Kind.VM
         self._spec = spec
         self._deadline = deadline
-        self._is_stopped = is_stopped
+        self._find_reason = find_reason
         self._clock = clock
         self._begun = clock()
         self._next_usage = self._next_disk = self._begun
-        self._others: list[Callable[[], str]] = []
         self.reason = ""
-
-    def also(self, look: Callable[[], str]) -> None:
-        """Let a turn be over as well when something else tells a reason."""
-        self._others.append(look)
 
     def is_over(self) -> bool:
         """Tell whether the turn is over; `reason` is why."""
@@ -54,11 +51,8 @@ class Watch:
 
     def _look(self) -> str:
         now = self._clock()
-        if self._is_stopped():
-            return "it was stopped"
-        for look in self._others:
-            if reason := look():
-                return reason
+        if reason := self._find_reason():
+            return reason
         if now > self._deadline:
             return f"its {self._deadline - self._begun:.0f} s were over"
         if not self._is_watched:

@@ -3,8 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,14 +14,14 @@ from bailee.cloud.records import ENDED, CloudSession, Sessions, State
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
-from bailee.sandbox.machines import Limits
+from bailee.sandbox.machines import Kind, Limits
 from bailee.service.cloud_logs import open_log
 from bailee.service.cloud_rest import make_disk
+from bailee.service.cloud_spares import DRIVE, hand_over
 from bailee.service.isolations import choose_kind
 
 STOP_SECONDS = 30.0
 MOST_RUNNING = 50  # at once on a home
-_DRIVE = [sys.executable, "-P", "-m", "bailee", "cloud", "drive"]
 _LOOK_SECONDS = 0.1
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
 Short = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -62,8 +60,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     processes: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
 
 
-def check_order(order: Order) -> None:
-    """Find out before anything is made whether a session can be.
+def check_order(order: Order) -> Kind:
+    """Find out before anything is made whether a session can be, and return the kind of its machine.
 
     Raises:
         Problem: something cannot be meant, or no machine can be made here.
@@ -81,7 +79,7 @@ def check_order(order: Order) -> None:
     for host in order.allow:
         read_rule(host, "--allow")
     find_means()
-    choose_kind(order.isolation)
+    return choose_kind(order.isolation)
 
 
 def check_text(text: str, *, where: str) -> None:
@@ -90,59 +88,17 @@ def check_text(text: str, *, where: str) -> None:
         raise Problem("there is a NUL in it", where=where, fix="take it out")
 
 
-class Pool:
-    """A process that has all it needs to drive a session and waits for one: a start without Python's imports.
-
-    Only where a session was begun before: a service that nobody wants sessions of has none.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._lock = threading.Lock()
-        self._spare: subprocess.Popen[bytes] | None = None
-
-    def drive(self, id: str) -> None:
-        """Drive a session, and have another process wait for the next."""
-        with self._lock:
-            spare, self._spare = self._spare, self._start()
-        if spare is None or spare.poll() is not None or spare.stdin is None:
-            drive(self._home, id)
-            return
-        spare.stdin.write(f"{id}\n".encode())
-        spare.stdin.close()
-        _wait_until_driven(self._home, id, spare)
-
-    def close(self) -> None:
-        """End the one that waits."""
-        if self._spare is not None and self._spare.stdin is not None:
-            self._spare.stdin.close()
-            self._spare.wait()
-            self._spare = None
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [*_DRIVE, "--home", str(self._home), "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-
-def begin(
-    home: Path, account: str, order: Order, *, upstream: str = "", pool: Pool | None = None
-) -> CloudSession:
+def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> CloudSession:
     """Begin a session, and return when it is being driven.
 
     Args:
         account: its name.
         upstream: with which a service is started where none runs.
-        pool: has a process for it.
 
     Raises:
         Problem: see `check_order`.
     """
-    check_order(order)
+    kind = check_order(order)
     sessions = Sessions(home)
     if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
         what = f"{MOST_RUNNING} sessions are running already"
@@ -156,7 +112,7 @@ def begin(
         base=order.base,
         branch=order.branch or f"{BRANCH_START}{id}",
         agent=order.agent,
-        isolation=choose_kind(order.isolation),
+        isolation=kind,
         network=order.network,
         upstream=upstream,
         allow=order.allow,
@@ -178,7 +134,7 @@ def begin(
         disk=make_disk(home, account, id),
     )
     sessions.write(session)
-    pool.drive(id) if pool else drive(home, id)
+    drive(home, id)
     return session
 
 
@@ -215,15 +171,21 @@ def stop(home: Path, id: str) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
-    """Start a process that drives a session, apart from this one, and return when it does."""
+def drive(home: Path, id: str, *, only_saves: bool = False) -> None:
+    """Have a process drive a session, apart from this one, and return when it does.
+
+    Args:
+        only_saves: see `Driver.run`.
+    """
     sessions = Sessions(home)
     while sessions.is_driven(id) and sessions.read_facts(id).state in ENDED:
         time.sleep(_LOOK_SECONDS)  # it is being sealed
+    if hand_over(home, id, os.environ, only_saves=only_saves):
+        return
     descriptor = open_log(home, id)
     try:
         process = subprocess.Popen(
-            [*_DRIVE, "--home", str(home), *words, id],
+            [*DRIVE, "--home", str(home), *(["--save"] if only_saves else []), id],
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
@@ -231,11 +193,5 @@ def drive(home: Path, id: str, *words: str) -> "subprocess.Popen[bytes]":
         )
     finally:
         os.close(descriptor)
-    _wait_until_driven(home, id, process)
-    return process
-
-
-def _wait_until_driven(home: Path, id: str, process: "subprocess.Popen[bytes]") -> None:
-    sessions = Sessions(home)
     while not sessions.is_driven(id) and process.poll() is None:
         time.sleep(0.02)

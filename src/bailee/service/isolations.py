@@ -1,12 +1,11 @@
 """The kinds of machine that there are here, and which one a session gets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Isolation, Kind
 
 AUTO = "auto"
-CHOICES = (AUTO, *(kind.value for kind in Kind))
 
 
 def make_isolation(kind: Kind, tell: Callable[[str], None] = lambda what: None) -> Isolation:
@@ -28,20 +27,23 @@ def make_isolation(kind: Kind, tell: Callable[[str], None] = lambda what: None) 
     return Namespaces()
 
 
-def choose_kind(asked: str, kinds: Iterable[Kind] = Kind) -> Kind:
+def choose_kind(asked: str, make: Callable[[Kind], Isolation] = make_isolation) -> Kind:
     """Return the kind that was asked for, or for `auto` the strongest that can be made here.
+
+    Args:
+        make: see `make_isolation`.
 
     Raises:
         Problem: it cannot be made here; for `auto`: none can.
     """
     if asked != AUTO:
         kind = Kind(asked)
-        make_isolation(kind).check()
+        make(kind).check()
         return kind
     refused: Problem | None = None
-    for kind in kinds:
+    for kind in Kind:
         try:
-            make_isolation(kind).check()
+            make(kind).check()
         except Problem as problem:
             refused = problem
         else:

@@ -218,7 +218,7 @@ async def _serve(
             )
         )
         stack.callback(console.close)
-        cloud = CloudApi(configuration.home, keys)
+        cloud = CloudApi(configuration.home, keys, is_kept=not configuration.while_used)
         stack.callback(cloud.close)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
         stack.push_async_callback(_cancel, asyncio.create_task(logins.watch()))
