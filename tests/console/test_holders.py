@@ -14,6 +14,8 @@ from bailee.vault.reader import list_sessions
 from bailee.vault.store import open_vault
 from console.browsers import Visitor
 from console.cast import HOSTILE_ID, LONG, Cast
+from counterparts import claude
+from counterparts.projects import CALCULATOR, TEST
 from counterparts.waiting import wait_for
 
 Visit = Callable[..., Visitor]
@@ -171,3 +173,37 @@ def test_the_ledger_is_searched(visit: Visit) -> None:
     page.fill("#f-q", "no such thing")
     page.click("main button:has-text('Search')")
     assert "Nothing here says that" in page.inner_text("main")
+
+
+def test_a_session_of_the_real_agent(visit: Visit, cast: Cast, tmp_path: Path) -> None:
+    """Claude Code mends a bug in many turns; all of it is read, turn by turn, exported, and erased with a
+    receipt.
+    """
+    project = tmp_path / "project"
+    claude.make_project(project, {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
+    environment = claude.make_environment(
+        tmp_path / "user", ANTHROPIC_BASE_URL=cast.service.url, ANTHROPIC_AUTH_TOKEN=cast.keys["bob"]
+    )
+    before = set(sessions_of(cast, "bob"))
+    done = claude.run("rehearse mend-the-test", project, environment)
+    assert done.returncode == 0, done.stderr
+    (session,) = wait_for("its session", lambda: set(sessions_of(cast, "bob")) - before or None)
+    window = visit("bob")
+    page = window.go("/console/data")
+    page.click(f"text={session}")
+    turns = page.query_selector_all("article.turn")
+    assert len(turns) >= 4
+    told = page.inner_text("main")
+    assert "rehearse mend-the-test" in told
+    assert "assistant calls" in told
+    assert "tool result" in told
+    assert window.check_with_axe() == []
+    with page.expect_download() as download:
+        page.click("text=Export as JSON")
+    exported = json.loads(Path(download.value.path()).read_text())
+    assert len(exported["exchanges"]) >= len(turns)
+    page.click("text=Erase…")
+    page.click("text=Erase this session")
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("1 of 1")
+    assert session not in sessions_of(cast, "bob")

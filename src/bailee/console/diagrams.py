@@ -52,6 +52,8 @@ def draw(arrows: Sequence[Arrow], title: str) -> Markup:
             runs.append([arrow])
     for run in runs:
         height = ROW * len(run) + GAP * (len(run) - 1)
+        if run[0].is_ours:
+            y += 2 * GAP
         parts.append(_box(LEFT, y, LEFT_WIDTH, height, "node"))
         parts += _lines(
             LEFT + LEFT_WIDTH // 2,
@@ -65,8 +67,6 @@ def draw(arrows: Sequence[Arrow], title: str) -> Markup:
         y += height + GAP + 4
         if not run[0].is_ours:
             machine_end = y
-        else:
-            y += GAP
     height = y + MARGIN
     words = " ".join(f"{one.title}: {one.state}{', ' if one.passed else ''}{one.passed}." for one in arrows)
     return Markup('<svg viewBox="0 0 {} {}" role="group" aria-label="{}"><desc>{}</desc>{}{}{}</svg>').format(
