@@ -65,7 +65,9 @@ class Visitor:
 
     def foreign(self) -> list[str]:
         """Return the requests that went to another host than the service."""
-        return [url for url in self.requests if not url.startswith(self.cast.service.url + "/")]
+        port = self.cast.service.address[1]
+        ours = (f"{self.cast.service.url}/", f"http://bailee.localhost:{port}/")
+        return [url for url in self.requests if not url.startswith(ours)]
 
     def check_with_axe(self, *rules: str) -> list[str]:
         """Return what axe finds wrong with the page, a line each; by all its rules if none is named."""
