@@ -1,8 +1,6 @@
 """Cloud sessions over HTTP: what an account holder can, what an agent cannot, and what comes as events."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from counterparts.clouds import World, drivers, has_ended
+from counterparts.clouds import World, drivers
 from counterparts.git_hosts import git
 from counterparts.services import Service, serving
 from counterparts.waiting import wait_for
@@ -171,32 +169,6 @@ def test_orders_that_cannot_be_meant(world: World, service: Service, order: obje
     assert answer.status_code == 400
     assert answer.json()["error"]
     assert client.get(PATH).json() == []
-
-
-@pytest.mark.parametrize("state", ["cloning", "working"])
-def test_a_service_that_is_killed(world: World, service: Service, state: str) -> None:
-    """After kill -9 of the service a session ends with a reason, alone, and its work can be saved."""
-    client = make_client(world, service)
-    agent = "echo half > half.txt; touch begun; sleep 4"
-    id = client.post(PATH, make_order(world, agent)).json()["id"]
-    folder = world.home / "cloud" / id
-    if state == "working":
-        wait_for("its work", lambda: (folder / "work" / "repository" / "begun").exists() or None)
-    os.kill(service.process.pid, signal.SIGKILL)
-    wait_for(
-        "its end",
-        lambda: world.show(id)["state"] not in ("starting", "cloning", "working", "pushing") or None,
-    )
-    known = world.show(id)
-    assert known["state"] in ("failed", "done")
-    assert known["reason"] or known["state"] == "done"
-    wait_for("its driver's end", lambda: has_ended(world))
-    if state == "working":
-        # The service it then finds is a new one.
-        world.bailee("cloud", "save", id)
-        changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
-        assert set(changed.split()) == {"begun", "half.txt"}
-    assert json.loads(world.bailee("keys", "list", "--json"))[-1]["label"] != f"cloud {id}"
 
 
 def test_several_orders_at_once(world: World, service: Service) -> None:

@@ -1,8 +1,6 @@
 """Cloud sessions: the real command and agents, git's own host over TLS, and a machine to look around in."""
 
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 import time
@@ -267,36 +265,6 @@ def test_stop_and_remove(world: World) -> None:
     world.bailee("cloud", "rm", "--yes", known["id"])
     assert not folder.exists()
     assert json.loads(world.bailee("cloud", "list", "--json")) == []
-
-
-@pytest.mark.parametrize("moment", ["working", "cloning"])
-def test_a_driver_that_is_killed(world: World, moment: str) -> None:
-    """After kill -9 nothing of the machine runs on, its token opens nothing, and the session is lost."""
-    agent = "echo half > half.txt; touch begun; sleep 302"
-    known, _ = world.start("x", "--agent", agent, wait=False)
-    folder = world.home / "cloud" / known["id"]
-    if moment == "working":
-        wait_for("its work", lambda: (folder / "work" / "repository" / "begun").exists() or None)
-    else:
-        wait_for("a stage", lambda: world.show(known["id"])["state"] != "starting" or None)
-    os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
-    wait_for("its end", lambda: world.show(known["id"])["state"] == "lost" or None)
-    wait_for(
-        "the machine's end",
-        lambda: (
-            not subprocess.run(["pgrep", "-f", "sleep 302"], capture_output=True, check=False).stdout or None
-        ),
-    )
-    if moment == "working":
-        world.bailee("cloud", "save", known["id"])
-        changed = git("diff", "--name-only", "main", known["branch"], cwd=world.host.folder / "app.git")
-        assert set(changed.split()) == {"half.txt", "begun"}
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and json.loads(world.bailee("keys", "list", "--json")):
-        world.bailee(
-            "run", "--upstream", "rehearsal", "--", "true"
-        )  # the next one revokes what a killed one left
-    assert json.loads(world.bailee("keys", "list", "--json")) == []
 
 
 def test_a_repository_that_is_not_started_is_not_touched(world: World) -> None:

@@ -9,9 +9,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from bailee.accounts.directory import open_directory
+from bailee.accounts.keys import revoke_key
 from bailee.cloud import disks
 from bailee.cloud.disks import SealedDisk
-from bailee.cloud.records import CloudSession, Sessions
+from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.flows.git.grants import withdraw_grant
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
@@ -92,17 +94,39 @@ def rest(home: Path, sessions: Sessions, id: str) -> None:
 
 
 def settle(home: Path, sessions: Sessions) -> list[str]:
-    """Seal what killed drivers have left in clear, and return the ids of whose that was."""
-    sealed = []
+    """Seal what killed drivers have left in clear, end their tokens, and return the ids of whose that was."""
+    settled = []
     for id in sessions.ids():
         # One that somebody has just begun to drive is theirs; one that cannot be sealed stays for a person.
         with contextlib.suppress(Problem, OSError):
-            if sessions.is_clear(id) or not sessions.read_facts(id).disk:
+            if _is_left(sessions, id):
                 with sessions.driving(id, is_patient=False):
-                    sessions.mark_lost(id)
+                    _take_back(home, sessions.mark_lost(id))
                     rest(home, sessions, id)
-                sealed.append(id)
-    return sealed
+                settled.append(id)
+    return settled
+
+
+def _is_left(sessions: Sessions, id: str) -> bool:
+    """Tell whether nobody drives a session that stands as if somebody did."""
+    facts = sessions.read_facts(id)
+    if not facts.disk or sessions.is_clear(id):
+        return True
+    return bool(facts.keys) and facts.state not in ENDED and not sessions.is_driven(id)
+
+
+def _take_back(home: Path, session: CloudSession) -> None:
+    """Let the tokens of a killed session open nothing any more: neither the service nor a repository."""
+    if not session.keys:
+        return
+    directory = open_directory(home)
+    try:
+        for key in session.keys:
+            withdraw_grant(home, key)
+            with contextlib.suppress(Problem):  # revoked before
+                revoke_key(directory, key)
+    finally:
+        directory.close()
 
 
 def adopt(home: Path, sessions: Sessions, id: str) -> CloudSession:
