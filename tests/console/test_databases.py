@@ -8,7 +8,7 @@ from counterparts.services import serving
 
 
 def test_every_page_is_drawn_from_either_database(database: str, tmp_path: Path) -> None:
-    """With SQLite and with PostgreSQL holder, admin and operator get their pages, and an erasure its receipt."""
+    """With SQLite and PostgreSQL holder, admin and operator get their pages, and an erasure its receipt."""
     home = tmp_path / "state"
     make_people(home)
     with serving(home, tmp_path, "--upstream", "rehearsal") as service:

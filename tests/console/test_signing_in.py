@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bailee.accounts.directory import open_directory
+from bailee.accounts.sign_ins import make_link
 from bailee.ledger.log import FOLDER, open_log
 from console.browsers import Visitor
 from console.cast import PASSWORD, Cast
@@ -82,28 +83,70 @@ def test_a_form_of_another_site_is_refused(cast: Cast) -> None:
     assert cast.ask("POST", path, "bob", mine, **form, origin=cast.service.url)[0] == 303
 
 
+def send_unsigned(cast: Cast, path: str, *forms: str) -> list[int]:
+    """Send forms as somebody who is not signed in, with the token of their page; return the statuses."""
+    _, told, headers = cast.ask("GET", "/console/sign-in")
+    cookie = headers["set-cookie"].partition(";")[0]
+    token = told.partition('form_token" value="')[2][:64]
+    sent = {"content-type": "application/x-www-form-urlencoded", "cookie": cookie}
+    return [cast.ask("POST", path, body=f"form_token={token}&{form}", **sent)[0] for form in forms]
+
+
+GUESSES = ["name=nobody-here&password=x"] * 12
+
+
 def test_trying_is_limited(tmp_path: Path) -> None:
-    """Of one name from one address ten may be tried at once; what follows is told when to come again."""
+    """Of one name from one address ten may be tried at once, and then one waits; a link is let in all the
+    same.
+    """
     with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
-        told_of = try_often(Cast(tmp_path / "state", service))
-    assert told_of == [403] * 10 + [400] * 2
+        cast = Cast(tmp_path / "state", service)
+        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 10 + [400] * 2
+        directory = open_directory(cast.home)
+        link = make_link(directory, account=None, user="runner")
+        directory.close()
+        assert send_unsigned(cast, "/console/sign-in/link", f"link={link}", f"link={link}") == [303, 400]
 
 
 def test_control_without_a_limit(tmp_path: Path) -> None:
     """Control: with the limit out all of them are tried."""
     changes = "import bailee.console.signing_in as s\ns.SigningIn._limit = lambda self, rates, who: None\n"
     with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=changes) as service:
-        assert try_often(Cast(tmp_path / "state", service)) == [403] * 12
+        cast = Cast(tmp_path / "state", service)
+        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 12
 
 
-def try_often(cast: Cast) -> list[int]:
-    """Try to sign in twelve times, and return the answers' statuses."""
-    _, told, headers = cast.ask("GET", "/console/sign-in")
-    cookie = headers["set-cookie"].partition(";")[0]
-    token = told.partition('form_token" value="')[2][:64]
-    form = {"content-type": "application/x-www-form-urlencoded", "cookie": cookie}
-    body = f"form_token={token}&name=nobody-here&password=x"
-    return [cast.ask("POST", "/console/sign-in", body=body, **form)[0] for _ in range(12)]
+def test_a_new_password_ends_other_sign_ins(visit: Visit, cast: Cast) -> None:
+    """It takes the present one; the browser that changes it stays signed in, every other does not."""
+    other = cast.sign_in("charlie")
+    known, cast.tokens["charlie"] = cast.tokens["charlie"], cast.sign_in("charlie")
+    page = visit("charlie").go("/console/account")
+    for present, again in (("wrong", PASSWORD), (PASSWORD, "not the same at all")):
+        page.fill("#f-present", present)
+        page.fill("#f-password", PASSWORD)
+        page.fill("#f-again", again)
+        page.click("main button:has-text('Change it')")
+        assert page.inner_text(".problem")
+        page = visit("charlie").go("/console/account")
+    page.fill("#f-present", PASSWORD)
+    page.fill("#f-password", PASSWORD)
+    page.fill("#f-again", PASSWORD)
+    page.click("main button:has-text('Change it')")
+    assert "Other browsers are signed out" in page.inner_text("main")
+    assert page.inner_text(".big strong") == "1"
+    for token in (other, known):
+        sent = {"cookie": f"bailee_console={token}"}
+        assert cast.ask("GET", "/console/data", **sent)[0] == 303
+
+
+def test_a_browser_is_signed_out_from_another(visit: Visit, cast: Cast) -> None:
+    """Each sign-in is listed with where it came from, and ended alone."""
+    other = cast.sign_in("bob")
+    page = visit("bob").go("/console/account")
+    before = int(page.inner_text(".big strong"))
+    page.click("tr:has-text(\"a test's\"):not(:has-text('this one')) button")
+    assert int(page.inner_text(".big strong")) == before - 1
+    assert cast.ask("GET", "/console/data", cookie=f"bailee_console={other}")[0] == 303
 
 
 def test_sign_ins_are_in_the_ledger(cast: Cast) -> None:
