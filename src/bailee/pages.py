@@ -26,6 +26,8 @@ from bailee.vault.kinds import Held, has_many, read_held
 from bailee.vault.tightening import Preview, preview
 
 _Value = TypeVar("_Value")
+# Where the console begins.
+HOME = "/console"
 
 
 class Part(StrEnum):

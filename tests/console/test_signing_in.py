@@ -157,6 +157,13 @@ def test_sign_ins_are_in_the_ledger(cast: Cast) -> None:
     assert not any("charlie" in one for one in entries)
 
 
+def test_the_address_of_the_service_leads_to_the_console(cast: Cast) -> None:
+    """A person's browser is led on; an agent that asks whether anybody is there is told so, as before."""
+    status, _, headers = cast.ask("GET", "/", accept="text/html,application/xhtml+xml")
+    assert (status, headers["location"]) == (303, "/console")
+    assert cast.ask("GET", "/", accept="*/*")[:2] == (200, '{"service":"bailee"}')
+
+
 def test_a_password_is_nowhere_in_clear(cast: Cast) -> None:
     """It is kept as an Argon2id hash."""
     directory = open_directory(cast.home)

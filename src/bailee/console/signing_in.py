@@ -16,11 +16,10 @@ from bailee.console.application import FORM, SIGN_IN
 from bailee.console.paths import LINK as LINK_PATH
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import TEMPLATES
-from bailee.pages import Answer, Moved, Page, Part, View, Visit
+from bailee.pages import HOME, Answer, Moved, Page, Part, View, Visit
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 
-HOME = "/console"
 ACCOUNT_PATH = "/console/account"
 # A second and at once: of one address, and for one name wherever it is tried from.
 OF_ADDRESS, OF_NAME = (1 / 6, 10), (1 / 60, 10)
