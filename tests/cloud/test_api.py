@@ -98,6 +98,22 @@ def test_a_session_over_http(world: World, service: Service) -> None:
     assert client.get(PATH).json() == []
 
 
+def test_set_up_over_http(world: World, service: Service) -> None:
+    """A session begins from the snapshot of another, unless the order says `fresh`; both are told."""
+    client = make_client(world, service)
+    order = make_order(world, "true") | {"setup": "echo set-up ran"}
+    told = []
+    for more in ({}, {}, {"fresh": True}):
+        id = client.post(PATH, order | more).json()["id"]
+        ran = ("log", "set-up ran") in client.follow(id)
+        told.append((client.get(f"{PATH}/{id}").json()["begun_from"], ran, id))
+    first, second, third = told
+    assert first[:2] == ("", True)
+    assert second[:2] == (first[2], False)
+    assert third[:2] == ("", True)
+    assert client.post(PATH, order | {"fresh": "yes"}).status_code == 400
+
+
 def test_a_session_is_stopped_over_http(world: World, service: Service) -> None:
     """It ends with its machine, and says why."""
     client = make_client(world, service)

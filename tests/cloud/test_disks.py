@@ -367,6 +367,18 @@ def test_a_disk_that_somebody_still_changes_is_not_lost(
     assert resting.look() == ["late", "one", "two"]
 
 
+def test_a_read_only_folder_stays_one(resting: Resting) -> None:
+    """A folder that nothing may be written to has its modes when the disk comes back, twice over."""
+    for _ in range(2):
+        with resting.sessions.driving(resting.id), at_work(resting.home, resting.sessions, resting.id):
+            folder = resting.folder / "work" / "fixed"
+            if not folder.exists():
+                folder.mkdir()
+                (folder / "file").touch()
+                folder.chmod(0o500)
+            assert folder.stat().st_mode & 0o777 == 0o500
+
+
 # --- Removed ---
 
 

@@ -65,6 +65,10 @@ class GitHost:
             git("config", key, value, cwd=bare)
         return f"{self.url}/{name}.git"
 
+    def to_header(self) -> str:
+        """Return the Authorization that opens its repositories."""
+        return "Basic " + base64.b64encode(f"{USER}:{self.accepted}".encode()).decode()
+
     def refs(self, name: str) -> dict[str, str]:
         """Return the refs of a repository."""
         told = git("for-each-ref", "--format=%(refname) %(objectname)", cwd=self.folder / f"{name}.git")

@@ -57,6 +57,7 @@ def cloud() -> None:
 @click.option(
     "--setup", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A script to run first."
 )
+@click.option("--fresh", is_flag=True, help="Run --setup also where a snapshot of what it made is kept.")
 @click.option(
     "--seconds",
     type=click.IntRange(10, 86_400),
@@ -119,6 +120,7 @@ def start(
     network: str,
     allow: tuple[str, ...],
     setup: Path | None,
+    fresh: bool,
     seconds: int,
     traffic: int,
     memory: int,
@@ -154,6 +156,7 @@ def start(
         network=network,  # type: ignore[arg-type]
         allow=allow,
         setup=setup.read_text() if setup else "",
+        fresh=fresh,
         seconds=seconds,
         traffic_mb=traffic,
         memory_mb=memory,
@@ -252,7 +255,7 @@ def show(home: Path, as_json: bool, session: str) -> None:
         return
     for name, value in told.items():
         if value not in ("", [], None):
-            click.echo(f"{name:<12}{make_visible(str(value))}")
+            click.echo(f"{name:<16}{make_visible(str(value))}")
     if found.receipt:
         click.echo("\n".join(["", *tell_receipt(msgspec.json.decode(found.receipt, type=RunReceipt))]))
 

@@ -217,7 +217,7 @@ def remove_tree(folder: Path) -> None:
     except FileNotFoundError:
         return
     with contextlib.closing(place):
-        for step in _walk(place):
+        for step in _walk(place, opened=0o700):
             if isinstance(step, Left):
                 os.rmdir(step.name, dir_fd=place.fd)
             elif not stat.S_ISDIR(step.facts.st_mode):
@@ -225,8 +225,8 @@ def remove_tree(folder: Path) -> None:
     folder.rmdir()
 
 
-def _walk(place: _Place) -> Iterator[Found | Left]:
-    """Go through a tree, folders before what is in them; those that cannot be entered are opened up."""
+def _walk(place: _Place, *, opened: int = 0o500) -> Iterator[Found | Left]:
+    """Go through a tree, folders before what is in them; those that have not the modes `opened` get them."""
     waiting = [_list(place)]
     while True:
         if waiting[-1]:
@@ -237,8 +237,8 @@ def _walk(place: _Place) -> Iterator[Found | Left]:
                 continue  # it went meanwhile
             yield Found(name, facts)
             if stat.S_ISDIR(facts.st_mode):
-                if facts.st_mode & 0o700 != 0o700:
-                    _chmod(name, place.fd, 0o700)
+                if facts.st_mode & opened != opened:
+                    _chmod(name, place.fd, facts.st_mode & 0o777 | opened)
                 place.enter(name)
                 waiting.append(_list(place))
         else:

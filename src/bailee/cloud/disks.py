@@ -28,7 +28,7 @@ _PIECE = 1024 * 1024
 _TRIES = 5
 _REST_SECONDS = 0.5
 # The kernel's clock of files is behind the other one by a tick.
-_TICK_NS = 20_000_000
+TICK_NS = 20_000_000
 Random = Callable[[int], bytes]
 
 
@@ -161,8 +161,8 @@ def read_log(folder: Path, key: bytes | None, id: str, at: int, size: int) -> by
 def _seal_disk(work: Path, key: bytes, id: str, random: Random) -> SealedDisk:
     for attempt in range(_TRIES):
         time.sleep(_REST_SECONDS * attempt)
-        began_ns = time.time_ns() - _TICK_NS
-        with _replacing(work.with_name(SEALED)) as file:
+        began_ns = time.time_ns() - TICK_NS
+        with replacing(work.with_name(SEALED)) as file:
             writer = SealingWriter(file, key, _bind(id, SEALED), random)
             left_out = pack(work, writer)
             digest = writer.finish()
@@ -183,7 +183,7 @@ def _seal_logs(folder: Path, key: bytes, id: str, random: Random) -> None:
         log.rename(folder / f"{LOG}.{max(taken, default=0) + 1}")
     for path in _list_logs(folder):
         if _number(path.name, ""):
-            with path.open("rb") as plain, _replacing(path.with_name(f"{path.name}.sealed")) as file:
+            with path.open("rb") as plain, replacing(path.with_name(f"{path.name}.sealed")) as file:
                 writer = SealingWriter(file, key, _bind(id, path.name), random)
                 while piece := plain.read(_PIECE):
                     writer.write(piece)
@@ -213,7 +213,7 @@ def _number(name: str, end: str) -> int:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file that takes the place of one once it is written."""
     new = path.with_name(f"{path.name}{_NEW}")
     new.unlink(missing_ok=True)

@@ -69,6 +69,11 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         disk: the id of its disk and key (`vault.disks`), in hexadecimal digits.
         disk_digest, disk_bytes: SHA-256 and size of the disk that was sealed last; empty and 0 before that.
         retention: the terms that it is held under.
+        is_fresh: whether its set-up runs whatever is kept of an earlier one.
+        begun_from: the id of the session whose snapshot it began from; empty if it was set up itself.
+        snapshot: the id of the snapshot that it made, as `disk`; empty where there is none.
+        snapshot_digest, snapshot_bytes: SHA-256 and size of that, sealed.
+        snapshot_ms: when it was made, milliseconds since 1970 UTC.
         sealed: what a person wrote (`Words`), as it stands in the record; empty in memory.
     """
 
@@ -99,6 +104,12 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     disk_digest: str = ""
     disk_bytes: int = 0
     retention: str = ""
+    is_fresh: bool = False
+    begun_from: str = ""
+    snapshot: str = ""
+    snapshot_digest: str = ""
+    snapshot_bytes: int = 0
+    snapshot_ms: int = 0
     sealed: bytes = b""
 
 
@@ -157,10 +168,18 @@ class Sessions:
         Raises:
             Problem: the keystore cannot be used.
         """
+        return self.key_of(session.disk)
+
+    def key_of(self, disk: str) -> bytes | None:
+        """Return the key of a disk or a snapshot by its id; None where it is destroyed, or there is none.
+
+        Raises:
+            Problem: the keystore cannot be used.
+        """
         with self._opening:
             if self._keys is None:
                 self._keys = open_keys(self._home).get
-        return self._keys(bytes.fromhex(session.disk)) if session.disk else None
+        return self._keys(bytes.fromhex(disk)) if disk else None
 
     def seal_copy(self, id: str, data: bytes) -> bytes:
         """Seal what is kept beside a session's disk; nothing where its key is destroyed."""

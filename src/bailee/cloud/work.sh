@@ -1,4 +1,4 @@
-# What a session does in its machine besides the agent's own work: `clone`, `prepare`, `push`.
+# What a session does in its machine besides the agent's own work: `clone`, `prepare`, `check`, `resume`, `push`.
 # What it needs to know stands in the environment.
 set -u
 fail() {
@@ -26,6 +26,26 @@ clone)
     ;;
 prepare)
     cd repository && sh -eu -c "$BAILEE_SETUP" || fail "the set-up script ended with $?"
+    ;;
+check) # whether another session can begin from what set-up left
+    cd repository && git rev-parse --quiet --verify HEAD > /dev/null || fail "no snapshot: the repository is empty"
+    [ -z "$(git log --branches --not --remotes --format=%H -1)" ] || fail "no snapshot: the set-up script makes commits"
+    ;;
+resume) # on a disk of another session that was set up
+    cd repository || exit 1
+    git fetch --quiet --prune origin || fail "the repository cannot be fetched"
+    start=origin/$BAILEE_BASE
+    if [ -z "$BAILEE_BASE" ]; then
+        git remote set-head origin --auto > /dev/null || fail "the repository does not say where it begins"
+        start=origin/HEAD
+    fi
+    git rev-parse --quiet --verify "$start^{commit}" > /dev/null || fail "there is no branch $BAILEE_BASE"
+    begin_branch "$start"
+    [ "$2" = "$BAILEE_BRANCH" ] || git branch --quiet -D "$2" || fail "the branch of another session stays"
+    ;;
+clear)
+    find . -mindepth 1 -type d ! -perm -700 -exec chmod u+rwx {} + 2> /dev/null
+    find . -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
     ;;
 push)
     cd repository || exit 1

@@ -285,7 +285,7 @@ class FlowsReceipted(Entry, frozen=True, kw_only=True, tag="flows"):
 
 
 class DiskDestroyed(Entry, frozen=True, kw_only=True, tag="disk_destroyed"):
-    """The disk of a cloud session is gone with its key: the destruction of the key is in an entry of its own.
+    """The disk of a cloud session, or a snapshot of it, is gone with its key, which has an entry of its own.
 
     Attributes:
         disk: the commitment to its id, by which the destruction of its key calls it (`commit_segment`).

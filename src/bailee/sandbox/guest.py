@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct(">BII")
 # From the driver.
-OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR, CLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
+OPEN, EXEC, SIGNAL, PUT, PIECE, END, GET, CLEAR, CLOCK, FREEZE, THAW, LOOK = range(1, 13)
 # From the machine; PIECE and END as well.
 READY, OUTPUT, ENDED, FAULT = 16, 17, 18, 19
 LARGEST = 1 << 20  # bytes of a frame
@@ -33,6 +33,7 @@ PORT = "bailee"
 _PIECE_BYTES = 1 << 16
 _CLEAR_SECONDS = 5.0
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 _SET_DUMPABLE = 4  # linux/prctl.h
 
 
@@ -69,6 +70,7 @@ class Guest:
         self._files: dict[int, int] = {}  # descriptor of what is being written, by request
         self._groups: set[int] = set()  # of commands that have ended, and may have left something running
         self._user: tuple[int, int] | None = None
+        self._disk = ""  # where a disk of this machine's own is
         self._selector = selectors.DefaultSelector()
         woken, wakes = os.pipe()
         for end in (woken, wakes):
@@ -108,6 +110,13 @@ class Guest:
             elif kind == CLOCK:
                 self._set_clock(json.loads(data))
                 self._send(END, number)
+            elif kind == LOOK:
+                if running := _count_left():
+                    raise OSError(errno.EBUSY, f"{running} still running")
+                self._send(END, number)
+            elif kind in (FREEZE, THAW):
+                self._freeze(_FIFREEZE if kind == FREEZE else _FITHAW)
+                self._send(END, number)
             elif kind == EXEC:
                 self._exec(number, json.loads(data))
             elif kind == SIGNAL:
@@ -142,6 +151,7 @@ class Guest:
         os.close(descriptor)
         if disk := asked.get("disk"):
             _mount(disk["device"], disk["folder"], disk["kind"])
+            self._disk = disk["folder"]
             with contextlib.suppress(FileExistsError):
                 os.mkdir(disk["home"], 0o700)  # noqa: PTH102
                 os.chown(disk["home"], asked["user"], asked["user"])
@@ -153,6 +163,16 @@ class Guest:
         import time
 
         time.clock_settime_ns(time.CLOCK_REALTIME, asked["time_ns"])
+
+    def _freeze(self, order: int) -> None:
+        """Have all that was written on the disk, and nothing more written to it; or let it be again."""
+        if not self._disk:  # a folder of the host's file system, which is not ours to stop
+            raise OSError(errno.EOPNOTSUPP, "it has no disk of its own")
+        descriptor = os.open(self._disk, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, order, 0)
+        finally:
+            os.close(descriptor)
 
     def _exec(self, number: int, asked: dict[str, Any]) -> None:
         reading, writing = os.pipe()
@@ -264,6 +284,23 @@ def _write(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def _count_left() -> int:
+    """Return how many processes run that commands have left: of other sessions (setsid(2)) than ours."""
+    found = 0
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                # proc(5): after the name, which ends with the last parenthesis, state and three others.
+                state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue  # it has ended
+        # The kernel's own have none, and neither has what surrounds us in other namespaces.
+        found += state != b"Z" and int(session) not in (0, os.getsid(0))
+    return found
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -220,10 +220,37 @@ class Machine:
                     raise _silent(f"{path} cannot be read: {_visible(data) or 'it is larger than it may be'}")
         raise _silent(f"{path} was not given")
 
+    def has_left(self) -> bool:
+        """Tell whether something runs that a command which has ended left running."""
+        try:
+            self._ask(guest.LOOK, {}, _ANSWER_SECONDS)
+        except NotAnswered:
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Have its disk whole where it lies, as it is between two commands.
+
+        A virtual machine writes nothing to it until the end of this. In the others nothing stops what a
+        command has left running, see `has_left`.
+
+        Raises:
+            NotAnswered: the machine does not stop writing.
+        """
+        if self._opening is None:  # what is written there is written here
+            yield
+            return
+        self._ask(guest.FREEZE, {}, _ANSWER_SECONDS)
+        try:
+            yield
+        finally:
+            self._ask(guest.THAW, {}, _ANSWER_SECONDS)
+
     def snapshot(self, target: Path) -> None:
         """Copy its disk, as it is between two commands."""
-        self.exec(["sync"], {"PATH": os.defpath}, "/", say=lambda data: None)
-        self._copy_disk(target)
+        with self.resting():
+            self._copy_disk(target)
 
     def destroy(self) -> Ended:
         """End it with all that runs in it, and return what its boundary counted. Again does nothing."""

@@ -38,6 +38,7 @@ from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
 from bailee.service.cloud_rest import at_work
+from bailee.service.cloud_snapshots import begin_from_snapshot, keep_snapshot
 from bailee.service.github_api import lead_api, write_api_environment
 from bailee.service.isolations import make_isolation
 from bailee.service.launching import running_service
@@ -50,6 +51,7 @@ SCRIPT = Path(__file__).parents[1] / "cloud" / "work.sh"
 REPOSITORY = f"{INSIDE}/repository"
 # What a machine does around the agent's own work, and what it is called where it goes wrong.
 _CLONE, _PREPARE, _PUSH = "clone", "prepare", "push"
+_RESUME, _CHECK, _CLEAR = "resume", "check", "clear"
 _FAULTS = {
     _CLONE: "the repository could not be cloned",
     _PREPARE: "the set-up script failed",
@@ -102,6 +104,9 @@ class Driver:
         self._sessions = Sessions(home)
         self._cut = ""  # why the turn ended before its work had
         self._is_pushed = False  # what the last turn did
+        self._is_new = False  # whether nothing was on the disk before this turn
+        self._maker: CloudSession | None = None  # whose snapshot is on it
+        self._values: tuple[str, ...] = ()  # tokens and secrets of this turn
         self._folder = self._sessions.folder(id)
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
@@ -213,9 +218,12 @@ class Driver:
         started = datetime.now(UTC)
         self._is_pushed = False
         self._change(has_unsaved=True)
+        self._take_snapshot(session)
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
+            basic = environment["GIT_CONFIG_VALUE_1"].rpartition(" ")[2]
+            self._values = (token, basic, *(inside[name] for name in held if name in inside))
             deadline = time.monotonic() + session.seconds
             watch = Watch(
                 machine.process_id,
@@ -265,14 +273,24 @@ class Driver:
             ended = machine.exec(words, environment, folder, say=_say, is_over=watch.is_over)
             return 128 + signal.SIGTERM if ended is None else ended
 
-        def run_script(step: str) -> bool:
-            return do(["sh", "-c", SCRIPT.read_text(), "sh", step]) == 0
+        def run_script(*step: str) -> bool:
+            return do(["sh", "-c", SCRIPT.read_text(), "sh", *step]) == 0
 
         if not self._is_cloned(machine):
             self._change(state=State.CLONING)
-            for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
-                if not run_script(step):
-                    return 1, _FAULTS[step]
+            if self._maker is not None and run_script(_RESUME, self._maker.branch):
+                self._change(begun_from=self._maker.id)
+            else:
+                if self._maker is not None and not watch.reason:
+                    _say_line(
+                        "the snapshot does not go together with the repository as it is; set-up runs anew"
+                    )
+                    run_script(_CLEAR)
+                for step in (_CLONE, _PREPARE) if session.setup else (_CLONE,):
+                    if not run_script(step):
+                        return 1, _FAULTS[step]
+                if session.setup and self._is_new and run_script(_CHECK):
+                    self._keep_snapshot(machine, watch)
             machine.put(f"{INSIDE}/{_MARK}", b"")
         status = 0
         if command is not None:
@@ -286,6 +304,22 @@ class Driver:
             return status, _FAULTS[_PUSH]
         self._is_pushed = True
         return status, f"the agent ended with {status}" if status else ""
+
+    def _take_snapshot(self, session: CloudSession) -> None:
+        """Have what an earlier session's set-up left on the disk, if there is nothing on it yet."""
+        self._is_new, self._maker = not any((self._folder / WORK).iterdir()), None
+        if self._is_new and session.setup and not session.is_fresh:
+            self._maker, said = begin_from_snapshot(self._home, self._sessions, session)
+            if said:
+                _say_line(said)
+
+    def _keep_snapshot(self, machine: Machine, watch: Watch) -> None:
+        """Keep what set-up left, for the next session that wants the same."""
+        why = keep_snapshot(
+            self._home, self._sessions, self._id, machine, values=self._values, is_over=watch.is_over
+        )
+        if why:
+            _say_line(f"no snapshot of the set-up is kept: {why}")
 
     def _keep_conversation(self, session: CloudSession, machine: Machine) -> None:
         """Keep what was said, sealed, so that somebody may go on with it elsewhere."""

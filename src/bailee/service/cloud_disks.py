@@ -16,20 +16,20 @@ from bailee.accounts.directory import Directory
 from bailee.accounts.keys import list_keys
 from bailee.cloud.disks import SEALED
 from bailee.cloud.records import CloudSession, Sessions
+from bailee.cloud.snapshots import SNAPSHOT
 from bailee.files import replace_file
 from bailee.flows.git.grants import list_grants, withdraw_grant
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
 from bailee.service.cloud_rest import adopt, last_worked, settle
+from bailee.service.cloud_snapshots import RECEIPTS, sweep_snapshot
 from bailee.vault.custody import Custody, open_custody
-from bailee.vault.disks import destroy_key, prove_destruction, read_held, set_terms
+from bailee.vault.disks import Gone, destroy_keys, prove_destruction, read_held, read_held_of, set_terms
 from bailee.vault.erasure import refuse_held
 from bailee.vault.holds import read_covered
 from bailee.vault.store import open_vault
 from bailee.vault.terms import terms_of
-
-RECEIPTS = "receipts"
 
 
 class HeldDisk(NamedTuple):
@@ -98,6 +98,8 @@ def sweep_disks(home: Path, custody: Custody | None = None) -> list[str]:
                     if session.retention != str(retention):
                         with sessions.driving(id, is_patient=False):
                             sessions.change(id, retention=str(retention))
+                    if session.snapshot:
+                        sweep_snapshot(custody, sessions, session, account, is_held=kept)
     return gone
 
 
@@ -150,26 +152,32 @@ def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> b
         session = sessions.read_facts(id)
         if not session.disk:
             session = adopt(custody.home, sessions, id)
-        segment = bytes.fromhex(session.disk)
-        known = read_held(custody.vault, [segment]).get(segment)
+        known = read_held_of(custody.vault, id)
+        segments = [one for one in dict.fromkeys((session.disk, session.snapshot)) if one]
+        segments += [one.hex() for one in known if one.hex() not in segments]
         told: list[str] = []
         start = 0
-        if sessions.key(session) is not None:
-            if known is not None:
-                refuse_held(custody.vault, known.account, None)
+        if any(sessions.key_of(one) is not None for one in segments):
+            for held in known.values():
+                refuse_held(custody.vault, held.account, None)
             start = custody.log.size
-            told = destroy_key(custody, id, segment, by=by)
-        is_sealed = (sessions.folder(id) / SEALED).exists()
+            told = destroy_keys(custody, id, [bytes.fromhex(one) for one in segments], by=by)
+        # By what is there: a digest of what was never sealed, or is gone, would prove nothing.
+        files = {
+            session.disk: (SEALED, session.disk_digest, session.disk_bytes),
+            session.snapshot: (SNAPSHOT, session.snapshot_digest, session.snapshot_bytes),
+        }
+        gone = []
+        for one in segments:
+            segment = bytes.fromhex(one)
+            retention = known[segment].retention if segment in known else session.retention
+            name, digest, size = files.get(one, ("", "", 0))
+            if name and (sessions.folder(id) / name).exists():
+                gone.append(Gone(segment, retention, digest, size))
+            else:
+                gone.append(Gone(segment, retention, "", 0))
         sessions.remove_content(id)
-        receipt = prove_destruction(
-            custody,
-            segment,
-            retention=known.retention if known else session.retention,
-            digest=session.disk_digest if is_sealed else "",
-            sealed_bytes=session.disk_bytes if is_sealed else 0,
-            told=told,
-            start=start,
-        )
+        receipt = prove_destruction(custody, gone, told=told, start=start)
         path = receipt_of(custody.home, id)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(path, receipt)

@@ -37,6 +37,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         agent: `bailee`, `claude-code`, or a command line that finds the prompt in BAILEE_PROMPT.
         allow: hosts besides those of the network's level.
         setup: a script that runs first.
+        fresh: whether it runs also where a snapshot of an earlier run is kept.
         seconds: how long a turn may take.
         isolation: what its machine is made of; `auto` for the strongest that can be made here.
         traffic_mb: how much it may send to each host.
@@ -52,6 +53,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     network: Literal["none", "trusted", "custom"] = "none"
     allow: tuple[Short, ...] = ()
     setup: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
+    fresh: bool = False
     seconds: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 3600
     traffic_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
     memory_mb: Annotated[int, msgspec.Meta(ge=256, le=1_000_000)] = 2000
@@ -117,6 +119,7 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
         upstream=upstream,
         allow=order.allow,
         setup=order.setup,
+        is_fresh=order.fresh,
         seconds=order.seconds,
         traffic_bytes=order.traffic_mb * 1_000_000,
         turns=(order.prompt,),

@@ -6,7 +6,7 @@ terms are those of a conversation, counted from the day it was last at work; whi
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -20,7 +20,7 @@ from bailee.ledger.receipts import Receipt, find_entries, make_receipt
 from bailee.manifests import load_manifest
 from bailee.policy.decisions import decide
 from bailee.policy.flows import FlowId
-from bailee.policy.periods import Period
+from bailee.policy.periods import UNLIMITED, Period, tighten
 from bailee.policy.plans import Location, Provider
 from bailee.policy.problems import Problem
 from bailee.vault import ceilings, tables
@@ -61,6 +61,7 @@ def begin_disk(
     id: str,
     *,
     at_ms: int,
+    most: Period = UNLIMITED,
     random: Callable[[int], bytes] = os.urandom,
 ) -> bytes:
     """Make the segment of a disk with its key, and return its id.
@@ -68,6 +69,7 @@ def begin_disk(
     Args:
         id: the cloud session's.
         at_ms: milliseconds since 1970 UTC.
+        most: how long it is held if the terms would hold it longer.
 
     Raises:
         Problem: the account is being erased.
@@ -80,15 +82,16 @@ def begin_disk(
     keystore.create(segment, number=number, at_ms=at_ms)
     keystore.flush()
     day = datetime.fromtimestamp(at_ms / 1000, UTC).date()
+    retention = tighten(most, decision.terms.retention)
     row = {
         "number": number,
         "id": segment,
         "account": account.id,
         "session": name_session(id),
         "day": day,
-        "retention": str(decision.terms.retention),
+        "retention": str(retention),
         # Killed before the session is there, it goes as if it had been.
-        "expires_on": decision.terms.retention.expires_on(day),
+        "expires_on": retention.expires_on(day),
         "trainable": False,
         "flow": FLOW,
     }
@@ -130,9 +133,18 @@ def set_terms(vault: sa.Engine, segment: bytes, retention: Period | None, writte
 
 def read_held(vault: sa.Engine, segments: Iterable[bytes]) -> dict[bytes, Held]:
     """Return how disks are held, by id; one whose rows are gone is left out."""
+    return _read(vault, tables.segments.c.id.in_(list(segments)))
+
+
+def read_held_of(vault: sa.Engine, id: str) -> dict[bytes, Held]:
+    """Return how all that a cloud session left is held, by its ids: its disk, and snapshots of it."""
+    return _read(vault, tables.segments.c.session == name_session(id))
+
+
+def _read(vault: sa.Engine, which: sa.ColumnElement[bool]) -> dict[bytes, Held]:
     table = tables.segments
     columns = (table.c.id, table.c.account, table.c.retention, table.c.expires_on, table.c.is_destroyed)
-    query = sa.select(*columns).where(table.c.flow == FLOW, table.c.id.in_(list(segments)))
+    query = sa.select(*columns).where(table.c.flow == FLOW, which)
     with vault.connect() as connection:
         return {
             row.id: Held(
@@ -145,40 +157,45 @@ def read_held(vault: sa.Engine, segments: Iterable[bytes]) -> dict[bytes, Held]:
         }
 
 
-def destroy_key(custody: Custody, id: str, segment: bytes, *, by: str) -> list[str]:
-    """Destroy the key of a disk as somebody asks; return the ids of the ledger's entries of that erasure.
+def destroy_keys(custody: Custody, id: str, segments: Iterable[bytes], *, by: str) -> list[str]:
+    """Destroy the keys of all that a cloud session left; return the ids of the ledger's entries of that.
 
     Args:
         id: the cloud session's.
+        segments: its disk, and snapshots of it.
         by: who asks, in words.
 
     Raises:
         Problem: a legal hold covers it.
     """
-    held = read_held(custody.vault, [segment]).get(segment)
-    if held is None:  # its row is gone, as with a vault that was put back from before it
-        custody.keystore.destroy([segment], why="erased", at_ms=custody.now_ms())
+    held = read_held_of(custody.vault, id)
+    if gone := [one for one in segments if one not in held]:
+        # Their rows are gone, as with a vault that was put back from before them.
+        custody.keystore.destroy(gone, why="erased", at_ms=custody.now_ms())
         custody.keystore.truncate_log()
+    if not held:
         return []
-    _, receipt = custody.erase_session(held.account, name_session(id), by=by)
+    account = next(iter(held.values())).account
+    _, receipt = custody.erase_session(account, name_session(id), by=by)
     proven = [decode_entry(one.entry) for one in msgspec.json.decode(receipt, type=Receipt).entries]
     return [entry.id for entry in proven if not isinstance(entry, KeysDestroyed)]
 
 
+class Gone(msgspec.Struct, frozen=True):
+    """A disk, or a snapshot of one, that was removed; see `DiskDestroyed`."""
+
+    segment: bytes
+    retention: str
+    digest: str
+    sealed_bytes: int
+
+
 def prove_destruction(
-    custody: Custody,
-    segment: bytes,
-    *,
-    retention: str,
-    digest: str,
-    sealed_bytes: int,
-    told: Iterable[str] = (),
-    start: int = 0,
+    custody: Custody, gone: Sequence[Gone], *, told: Iterable[str] = (), start: int = 0
 ) -> bytes:
-    """Tell the ledger that a disk whose key is destroyed is gone too, and return the receipt of both.
+    """Tell the ledger that disks whose keys are destroyed are gone too, and return the receipt of all that.
 
     Args:
-        retention, digest, sealed_bytes: see `DiskDestroyed`.
         told: ids of entries that belong to it, besides that of the key.
         start: how long the ledger was before the first of them.
 
@@ -186,20 +203,24 @@ def prove_destruction(
         Problem: the ledger cannot be written, or does not tell of the key's destruction.
     """
     custody.settle()  # word of the key
-    known = find_entries(custody.log, start, list(told), [segment])
+    known = find_entries(custody.log, start, list(told), [one.segment for one in gone])
     entries = [decode_entry(next(custody.log.read(index, index + 1))) for index in known]
-    why = next(entry.why for entry in entries if isinstance(entry, KeysDestroyed))
+    destroyed = [entry for entry in entries if isinstance(entry, KeysDestroyed)]
     size = custody.log.size
-    entry = DiskDestroyed(
-        id=custody.draw(),
-        at_ms=custody.now_ms(),
-        disk=commit_segment(segment),
-        why=why,
-        retention=retention,
-        digest=digest,
-        sealed_bytes=sealed_bytes,
-    )
+    written = [
+        DiskDestroyed(
+            id=custody.draw(),
+            at_ms=custody.now_ms(),
+            disk=commit_segment(one.segment),
+            why=next(entry.why for entry in destroyed if commit_segment(one.segment) in entry.segments),
+            retention=one.retention,
+            digest=one.digest,
+            sealed_bytes=one.sealed_bytes,
+        )
+        for one in gone
+    ]
     with custody.vault.begin() as connection:
-        put(connection, tables.vault_outbox, [entry])
+        put(connection, tables.vault_outbox, written)
     custody.settle()
-    return make_receipt(custody.log, [*known, *find_entries(custody.log, size, [entry.id], [])])
+    ids = [entry.id for entry in written]
+    return make_receipt(custody.log, [*known, *find_entries(custody.log, size, ids, [])])

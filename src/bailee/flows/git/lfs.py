@@ -58,7 +58,7 @@ class LargeFiles:
         """Return the answer to a request of the API, and what is logged of it."""
         if what != "objects/batch":
             # A client goes on without locks where the server has none (LFS API, "Locking").
-            return _refuse(404, "locks are not kept here"), "no_locks"
+            return tell_refused(404, "locks are not kept here"), "no_locks"
         try:
             body = await read_body(
                 request.stream(),
@@ -68,33 +68,33 @@ class LargeFiles:
             )
             asked = msgspec.json.decode(body, type=dict[str, Any])
         except (TooLong, TooSlow, Undecodable, ClientDisconnect, msgspec.MsgspecError, RecursionError):
-            return _refuse(400, "this is no batch of objects"), "malformed"
+            return tell_refused(400, "this is no batch of objects"), "malformed"
         operation = asked.get("operation")
         if operation not in ("download", "upload"):
-            return _refuse(400, "a batch is of downloads or uploads"), "malformed"
+            return tell_refused(400, "a batch is of downloads or uploads"), "malformed"
         if operation == "upload" and not repository.branch:
-            return _refuse(403, f"this session may read {repository.place}, and no more"), "read_only"
+            return tell_refused(403, f"this session may read {repository.place}, and no more"), "read_only"
         url = repository.url.rstrip("/").removesuffix(".git") + ".git/info/lfs/objects/batch"
         sent = {"accept": KIND, "content-type": KIND, "accept-encoding": "identity", **headers}
         try:
             answer = await self._upstreams.ask("POST", url, sent, body)
         except OSError as fault:
-            return _refuse(502, f"{repository.place} cannot be reached ({fault})"), "unreachable"
+            return tell_refused(502, f"{repository.place} cannot be reached ({fault})"), "unreachable"
         try:
             told = await _read(answer.aiter_raw())
         except (TooLong, OSError):
-            return _refuse(502, f"{repository.place} gives no batch that can be read"), "host"
+            return tell_refused(502, f"{repository.place} gives no batch that can be read"), "host"
         finally:
             await answer.aclose()
         if answer.status_code != 200:
-            return _refuse(
+            return tell_refused(
                 502, f"{repository.place} answers {answer.status_code}"
             ), f"host {answer.status_code}"
         try:
             batch = msgspec.json.decode(told, type=dict[str, Any])
             self._replace(batch, operation, request, session, repository)
         except (msgspec.MsgspecError, TypeError, AttributeError, KeyError, ValueError):
-            return _refuse(502, f"{repository.place} gives no batch that can be read"), "host"
+            return tell_refused(502, f"{repository.place} gives no batch that can be read"), "host"
         return JSONResponse(batch, media_type=KIND), "passed"
 
     async def transfer(self, request: Request, path: str, session: str) -> Response:
@@ -106,10 +106,10 @@ class LargeFiles:
             or ticket.until < self._clock()
             or ticket.method != request.method
         ):
-            return _refuse(403, "this object was not asked for, or an hour ago")
+            return tell_refused(403, "this object was not asked for, or an hour ago")
         # The repository's host says where: into the network of this service it must not lead.
         if ticket.is_elsewhere and not await is_public(ticket.url):
-            return _refuse(403, "the object is said to be at an address that is not public")
+            return tell_refused(403, "the object is said to be at an address that is not public")
         headers = {"accept-encoding": "identity", **ticket.headers}
         for name in ("content-type", "content-length"):
             if request.method != "GET" and name in request.headers:
@@ -118,11 +118,11 @@ class LargeFiles:
             body = request.stream() if request.method != "GET" else None
             answer = await self._upstreams.ask(ticket.method, ticket.url, headers, body)
         except (OSError, ClientDisconnect) as fault:
-            return _refuse(502, f"the object's host cannot be reached ({fault})")
+            return tell_refused(502, f"the object's host cannot be reached ({fault})")
         if answer.status_code >= 300:
             await answer.aclose()
             status = answer.status_code if answer.status_code >= 400 else 502
-            return _refuse(status, f"the object's host answers {answer.status_code}")
+            return tell_refused(status, f"the object's host answers {answer.status_code}")
 
         async def stream() -> AsyncIterator[bytes]:
             try:
@@ -189,5 +189,6 @@ async def _read(pieces: AsyncIterator[bytes]) -> bytes:
     return data
 
 
-def _refuse(status: int, text: str) -> Response:
+def tell_refused(status: int, text: str) -> Response:
+    """Return an answer whose text git-lfs shows: it shows none of another kind of content."""
     return JSONResponse({"message": f"Bailee: {text}"}, status, {"x-bailee-denied": "git"}, media_type=KIND)

@@ -20,6 +20,7 @@ from bailee.flows.git.github.api import METHODS, GitHubApi
 from bailee.flows.git.github.api import tell_refused as tell_api_refused
 from bailee.flows.git.github.places import BASE as API_BASE
 from bailee.flows.git.lfs import LargeFiles
+from bailee.flows.git.lfs import tell_refused as tell_large_file_refused
 from bailee.flows.git.pkt_lines import Malformed
 from bailee.flows.git.pushes import Push, PushReader
 from bailee.flows.git.refusals import tell_push_refused, tell_refused
@@ -122,6 +123,8 @@ class GitReceiver:
             self._log(access, place.lstrip("/"), what, "not_attached", 403)
             await _drain(request)
             text = f"{place.lstrip('/')[:200]} is not attached to this session, so that it cannot be reached"
+            if what == "large files":
+                return tell_large_file_refused(403, text)
             return tell_refused(403, "not_attached", text)
         match what, request.method:
             case "refs", "GET":
