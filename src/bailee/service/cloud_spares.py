@@ -239,6 +239,6 @@ def _name(home: Path) -> str:
 
 
 def _is_ours(channel: socket.socket) -> bool:
-    size = _CREDENTIALS.size
-    _, user, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    option = socket.SO_PEERCRED  # type: ignore[attr-defined,unused-ignore] # Linux alone has cloud sessions
+    _, user, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return bool(user == os.geteuid())
