@@ -239,6 +239,8 @@ def _name(home: Path) -> str:
 
 
 def _is_ours(channel: socket.socket) -> bool:
-    option = socket.SO_PEERCRED  # type: ignore[attr-defined,unused-ignore] # Linux alone has cloud sessions
-    _, user, _ = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
-    return bool(user == os.geteuid())
+    if sys.platform == "linux":
+        peer = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return bool(_CREDENTIALS.unpack(peer)[1] == os.geteuid())
+    else:  # noqa: RET505 - else mypy tells that it is not reached
+        return False  # sessions are driven on Linux alone
