@@ -40,6 +40,7 @@ bench: .venv/ready ## Measure start, gateway, ingest, egress, vault and retentio
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.egress
 	$(BIN)/python -m bench.cloud
+	$(BIN)/python -m bench.console
 	$(BIN)/python -m bench.vault
 	$(BIN)/python -m bench.retention
 

@@ -50,6 +50,19 @@ def test_tunnels_are_measured(tmp_path: Path) -> None:
     assert all(one["rate"] > 0 and one["bad"] == 0 for one in measured)
 
 
+def test_pages_are_measured(tmp_path: Path) -> None:
+    """Every page begins, for whoever may see it."""
+    figures = tmp_path / "figures.json"
+    told = run("bench.console", "--quick", "--sessions", "2000", "--json", str(figures))
+    assert "/console/data" in told
+    assert {one["who"] for one in json.loads(figures.read_text())["visits"]} == {
+        "many",
+        "few",
+        "admin",
+        "operator",
+    }
+
+
 def run(*words: str) -> str:
     """Run a benchmark and return what it writes to standard output."""
     done = subprocess.run(

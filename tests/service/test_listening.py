@@ -136,7 +136,9 @@ def test_standard_output_is_the_url(tmp_path: Path) -> None:
         gate.service.process.send_signal(signal.SIGINT)
         assert gate.service.process.wait(20) == 0
         assert gate.service.output == gate.service.url + "\n"
-        assert gate.service.errors.count("\n") == 1
+        told, link = gate.service.errors.splitlines()
+        assert told.startswith("Bailee serves compatible on ")
+        assert link.startswith("The console, once and within ten minutes: http://bailee.localhost:")
 
 
 def tls_for(authority: trustme.CA, name: str) -> ssl.SSLContext:

@@ -28,6 +28,8 @@ from bailee.policy.problems import Problem
 
 FILE_NAME = "accounts.db"
 DEFAULT_NAME = "me"
+# Of so many accounts the consents are looked for one by one.
+_FEW = 50
 
 
 class Directory:
@@ -121,6 +123,10 @@ class Directory:
             f"there is no account {name!r}",
             fix="see: bailee accounts list; or add it: bailee accounts add NAME --plan PLAN",
         )
+
+    def find(self, id: str) -> Account | None:
+        """Return the account of an id; None where there is none."""
+        return next(iter(self._read(tables.accounts.c.id == id)), None)
 
     def all(self) -> list[Account]:
         """Return every account, by name."""
@@ -392,10 +398,11 @@ class Directory:
         )
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-            given = {
-                (row.subject, row.kind): row.given
-                for row in connection.execute(sa.select(tables.consents).order_by(tables.consents.c.number))
-            }
+            consents = sa.select(tables.consents).order_by(tables.consents.c.number)
+            if len(rows) <= _FEW:
+                subjects = {row.id for row in rows} | {row.organization for row in rows}
+                consents = consents.where(tables.consents.c.subject.in_(subjects - {None}))
+            given = {(row.subject, row.kind): row.given for row in connection.execute(consents)}
         return [
             Account(
                 id=row.id,

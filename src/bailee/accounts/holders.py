@@ -1,4 +1,5 @@
-"""Who an account holder is, and what proves it: being the user of this machine, or a key of their own.
+"""Who an account holder is, and what proves it: being the user of this machine, a key or a password of their
+own.
 
 Whoever runs the program can make a key for any account, as agents need them. So a key proves the account
 holder only if the account holder made it, or if it was made for them and handed over, which is ledgered.
@@ -6,12 +7,15 @@ holder only if the account holder made it, or if it was made for them and handed
 
 import hashlib
 import hmac
+import os
+import pwd
 
 import msgspec
 import sqlalchemy as sa
 
 from bailee.accounts import tables
 from bailee.accounts.tables import KeyOrigin
+from bailee.characters import make_visible
 from bailee.ledger.pseudonyms import OPERATOR
 
 PROVING = (KeyOrigin.HOLDER, KeyOrigin.HANDED_OVER)
@@ -24,16 +28,29 @@ class Operator(msgspec.Struct, frozen=True):
         name: of the user of this machine, as the system knows it.
         user_id: theirs.
         key: what they present; empty for nothing.
+        signed_in: the id of the account whose holder they proved to be as they signed in to the console.
     """
 
     name: str
     user_id: int
     key: str = ""
+    signed_in: str = ""
 
     @property
     def person(self) -> str:
         """What `ledger.pseudonyms` knows them by."""
         return f"{OPERATOR}{self.name}"
+
+
+def user_name() -> str:
+    """Return who runs this process: the name of the user of this machine.
+
+    It is looked up by the user id: LOGNAME and its like are anybody's to set.
+    """
+    try:
+        return make_visible(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:  # a user id that no name belongs to, as in containers
+        return f"user {os.getuid()}"
 
 
 def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:
@@ -42,6 +59,8 @@ def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:
     Args:
         account: the account's id.
     """
+    if operator.signed_in:
+        return operator.signed_in == account
     accounts, keys = tables.accounts, tables.keys
     parts = operator.key.split("_")
     query = sa.select(accounts.c.user_id).where(accounts.c.id == account)
@@ -56,9 +75,12 @@ def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:
 
 
 def has_proof(engine: sa.Engine, account: str) -> bool:
-    """Tell whether there is a key in force that proves the holder of an account, by its id."""
+    """Tell whether a key in force, or a password, proves the holder of an account, by its id."""
+    passwords = tables.passwords
+    password = sa.select(passwords.c.account).where(passwords.c.account == account)
     with engine.connect() as connection:
-        return connection.execute(sa.select(tables.keys.c.id).where(_proving(account))).first() is not None
+        found = connection.execute(sa.select(tables.keys.c.id).where(_proving(account))).first()
+        return found is not None or connection.execute(password).first() is not None
 
 
 def digest_secret(secret: bytes) -> bytes:

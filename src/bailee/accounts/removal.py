@@ -7,7 +7,8 @@ from bailee.policy.consents import Consent
 
 
 def remove_account(connection: sa.Connection, account: str) -> str | None:
-    """Remove an account, its keys, its logins, its secrets, its consents and who read its content.
+    """Remove an account, its keys, its logins, its sign-ins, its secrets, its consents and who read its
+    content.
 
     An organization goes with its last member.
 
@@ -20,7 +21,7 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
         sa.select(accounts.c.organization).where(accounts.c.id == account)
     ).scalar_one_or_none()
     connection.execute(sa.delete(keys).where(keys.c.account == account))
-    for table in (tables.logins, tables.login_guesses):
+    for table in (tables.logins, tables.login_guesses, tables.passwords, tables.operators, tables.sign_ins):
         connection.execute(sa.delete(table).where(table.c.account == account))
     connection.execute(sa.delete(accesses).where(accesses.c.account == account))
     connection.execute(sa.delete(tables.secrets).where(tables.secrets.c.owner == account))
@@ -35,5 +36,7 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
     connection.execute(sa.delete(consents).where(consents.c.subject == organization, ~is_accounts))
     of_organization = tables.secrets.c.owner == f"organization:{organization}"
     connection.execute(sa.delete(tables.secrets).where(of_organization))
+    managed = tables.managed_settings
+    connection.execute(sa.delete(managed).where(managed.c.organization == organization))
     connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
     return organization

@@ -13,7 +13,7 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0005",
+    "0006",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
@@ -25,8 +25,12 @@ ACCOUNTS = Store(
         "keys",
         "login_guesses",
         "logins",
+        "managed_settings",
+        "operators",
         "organizations",
+        "passwords",
         "secrets",
+        "sign_ins",
     ),
 )
 
@@ -157,6 +161,51 @@ secrets = sa.Table(
     sa.Column("exposed", sa.Boolean, nullable=False),
     sa.Column("changed_ms", sa.BigInteger, nullable=False),
     sa.Column("changed_by", sa.Text, nullable=False),
+)
+
+# What proves an account holder to the console: a slow hash, as people choose it.
+passwords = sa.Table(
+    "passwords",
+    metadata,
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+)
+
+# Accounts whose holders see to the service itself.
+operators = sa.Table(
+    "operators",
+    metadata,
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), primary_key=True),
+    sa.Column("appointed_by", sa.Text, nullable=False),
+    sa.Column("appointed_ms", sa.BigInteger, nullable=False),
+)
+
+# Browsers that are signed in, and links that sign one in once; see `sign_ins`.
+sign_ins = sa.Table(
+    "sign_ins",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    # A `sign_ins.Way`.
+    sa.Column("way", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=True),
+    # The user of this machine who runs the service; NULL for whoever is only an account holder.
+    sa.Column("user", sa.Text, nullable=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("agent", sa.Text, nullable=False),
+)
+
+# What an organization's agents are told to do: a settings file, and nothing of anybody's.
+managed_settings = sa.Table(
+    "managed_settings",
+    metadata,
+    sa.Column("organization", sa.Text, sa.ForeignKey("organizations.name"), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
 )
 
 outbox = outbox_table(metadata)

@@ -1,13 +1,11 @@
 """What the commands that read content have in common: who reads, and why."""
 
 import os
-import pwd
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bailee.characters import make_visible
 from bailee.dumps import forbid_dumps
 from bailee.policy.problems import Problem
 
@@ -25,14 +23,10 @@ def with_access(command: _Command) -> _Command:
 
 
 def operator() -> str:
-    """Return who runs this command: the name of the user of this machine.
+    """Return who runs this command: the name of the user of this machine."""
+    from bailee.accounts.holders import user_name
 
-    It is looked up by the user id: LOGNAME and its like are anybody's to set.
-    """
-    try:
-        return make_visible(pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:  # a user id that no name belongs to, as in containers
-        return f"user {os.getuid()}"
+    return user_name()
 
 
 def this_operator() -> "Operator":

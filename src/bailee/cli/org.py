@@ -7,7 +7,6 @@ import click
 from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.cli.privacy import (
-    bring_into_force,
     confirm_shortening,
     echo_flows,
     select_flows,
@@ -77,6 +76,7 @@ def retention(period: str, organization: str, admin: str, yes: bool, home: Path,
     from bailee.accounts.tables import Role
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
+    from bailee.vault.tightening import bring_into_force
 
     custody = open_custody(home)
     limit = Period.parse(period, where="PERIOD")
@@ -221,6 +221,7 @@ def _decide(kind: str, choice: str, organization: str, admin: str, home: Path, a
     from bailee.policy.plans import Provider
     from bailee.service.running import find_running
     from bailee.vault.custody import open_custody
+    from bailee.vault.tightening import bring_into_force
 
     running = find_running(home)
     # Any other upstream, and none, is a place of which nobody has said whose terms hold there.

@@ -47,6 +47,7 @@ def training(choice: str, account: str, home: Path, as_json: bool) -> None:
     """
     from bailee.accounts.choices import choose_training
     from bailee.vault.custody import open_custody
+    from bailee.vault.tightening import bring_into_force
 
     custody = open_custody(home)
     try:
@@ -140,6 +141,7 @@ def retention(period: str, account: str, yes: bool, home: Path, as_json: bool) -
     from bailee.accounts.choices import choose_retention
     from bailee.policy.periods import Period
     from bailee.vault.custody import open_custody
+    from bailee.vault.tightening import bring_into_force
 
     custody = open_custody(home)
     limit = Period.parse(period, where="PERIOD")
@@ -217,20 +219,6 @@ def confirm_shortening(custody: "Custody", accounts: "list[Account]", limit: "Pe
     if count:
         what = tell_count(count, "segment")
         require_confirmation(f"{what} that are older than {limit} will be erased. Go on", yes=yes)
-
-
-def bring_into_force(custody: "Custody", accounts: "list[Account]") -> int:
-    """Apply what was tightened to what these accounts hold, at once; return how many segments changed.
-
-    What is to go by it is destroyed before this returns, and not when the service sweeps next.
-    """
-    from bailee.vault.sweeping import sweep
-
-    changed = sum(custody.tighten(account) for account in accounts)
-    custody.settle()
-    if changed:
-        sweep(custody, is_thorough=False)
-    return changed
 
 
 def tell_tightened(changed: int) -> str:

@@ -59,29 +59,20 @@ def set_(
       bailee secrets set NPM_TOKEN --host registry.npmjs.org
     """
     from bailee.accounts.directory import open_directory
-    from bailee.accounts.secrets import GITHUB_APP, KEPT_OUTSIDE, keep_secret
+    from bailee.service.secrets import check_reach, keep
     from bailee.vault.store import open_keys
 
-    if name not in KEPT_OUTSIDE and not hosts and not expose:
-        raise Problem("nobody may have this secret", where=name, fix="give --host HOST, or --expose")
-    if hosts and expose:
-        raise Problem("a secret is bound to hosts, or exposed", where=name, fix="give --host or --expose")
-    for host in hosts:
-        _check_host(host)
+    check_reach(name, hosts, is_exposed=expose)
     value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().strip()
-    if name == GITHUB_APP:
-        from bailee.flows.git.github.apps import write_app
-
-        value = write_app(value, where=name)
     directory, keys = open_directory(home), open_keys(home)
     try:
-        keep_secret(
+        keep(
             directory,
             keys.wrapper,
             value,
             owner=_find_owner(directory, account, organization),
             name=name,
-            repository=_read_repository(repo),
+            repository=repo,
             hosts=hosts,
             is_exposed=expose,
             by=operator(),
@@ -134,11 +125,12 @@ def remove(account: str | None, organization: str | None, repo: str | None, home
     """Remove a secret."""
     from bailee.accounts.directory import open_directory
     from bailee.accounts.secrets import remove_secret
+    from bailee.service.secrets import read_repository
 
     directory = open_directory(home)
     try:
         owner = _find_owner(directory, account, organization)
-        remove_secret(directory, owner=owner, name=name, repository=_read_repository(repo))
+        remove_secret(directory, owner=owner, name=name, repository=read_repository(repo))
     finally:
         directory.close()
     click.echo(f"{name} is removed.", err=True)
@@ -160,17 +152,3 @@ def _find_owner(directory: "Directory", account: str | None, organization: str |
             )
         return owner_of_organization(organization)
     return (directory.get(account) if account else directory.ensure_default()).id
-
-
-def _read_repository(url: str | None) -> str:
-    from bailee.flows.git.access import check_url, place_of
-
-    return place_of(check_url(url, where="--repo")) if url else ""
-
-
-def _check_host(host: str) -> None:
-    from bailee.flows.web.rules import read_rule
-
-    if "/" in host or "*" in host:
-        raise Problem(f"{host!r} is no host", where="--host", fix="write a name: registry.npmjs.org")
-    read_rule(host, "--host")

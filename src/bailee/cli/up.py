@@ -66,10 +66,11 @@ from bailee.cli.options import with_home
 def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options: object) -> None:
     """Start the service and serve until interrupted.
 
-    The only line on standard output is the URL, once requests are answered. Credentials for the upstream
-    come from the environment: BAILEE_UPSTREAM_KEY or ANTHROPIC_API_KEY; AWS_REGION and the AWS credential
-    chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY hold. With
-    BAILEE_GITHUB_REPOSITORY it opens the issues that people ask for with their reports.
+    The only line on standard output is the URL, once requests are answered; on standard error is a link that
+    signs whoever runs this in to the console, once (`bailee console link` makes another). Credentials for the
+    upstream come from the environment: BAILEE_UPSTREAM_KEY or ANTHROPIC_API_KEY; AWS_REGION and the AWS
+    credential chain; CLOUD_ML_REGION and Google's application default credentials. HTTPS_PROXY and NO_PROXY
+    hold. With BAILEE_GITHUB_REPOSITORY it opens the issues that people ask for with their reports.
 
     With --forward what is held of metrics and errors goes on to a next hop, without whoever sent it. Its
     credentials are BAILEE_FORWARD_OTLP_HEADERS (name=value,...), BAILEE_FORWARD_STATSIG_KEY and
@@ -93,10 +94,12 @@ def up(home: Path, upstream: str, upstream_zero_data_retention: bool, **options:
         **options,  # type: ignore[arg-type]
     )
 
-    def announce(address: str) -> None:
+    def announce(address: str, link: str) -> None:
         click.echo(address)
         click.echo(
             f"Bailee serves {kind} on {address}; state in {configuration.home}. Ctrl-C ends it.", err=True
         )
+        if link:
+            click.echo(f"The console, once and within ten minutes: {link}", err=True)
 
     run(configuration, announce, lambda text: click.echo(f"bailee: {text}", err=True))

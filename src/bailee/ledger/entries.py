@@ -302,6 +302,68 @@ class DiskDestroyed(Entry, frozen=True, kw_only=True, tag="disk_destroyed"):
     sealed_bytes: int
 
 
+class SignedIn(Entry, frozen=True, kw_only=True, tag="signed_in"):
+    """Somebody signed in to the console.
+
+    Attributes:
+        subject: the account, or the operator who has none.
+        way: "link" or "password".
+    """
+
+    subject: str
+    way: str
+
+
+class SignInRefused(Entry, frozen=True, kw_only=True, tag="sign_in_refused"):
+    """Somebody gave the name of an account and a wrong password."""
+
+    subject: str
+
+
+class PasswordChanged(Entry, frozen=True, kw_only=True, tag="password"):
+    """A password that proves an account holder was set, or taken away.
+
+    Attributes:
+        origin: "holder" where the account holder did it; "handed_over" where another set the first one for
+            them; "taken" where it was taken away.
+    """
+
+    subject: str
+    origin: str
+    by: str
+
+
+class OperatorAppointed(Entry, frozen=True, kw_only=True, tag="operator"):
+    """An account holder was made an operator of the service, or is none any more."""
+
+    subject: str
+    given: bool
+    by: str
+
+
+class RoleChanged(Entry, frozen=True, kw_only=True, tag="role"):
+    """An admin made a member an admin of their organization, or an admin a member."""
+
+    subject: str
+    role: str
+    by: str
+
+
+class SettingsManaged(Entry, frozen=True, kw_only=True, tag="managed_settings"):
+    """An admin changed the settings that an organization's agents are served; the digest is of their text."""
+
+    subject: str
+    digest: str
+    by: str
+
+
+class RuleAdded(Entry, frozen=True, kw_only=True, tag="rule"):
+    """An operator let agents reach a host that was refused; the digest is of the rule as it is written."""
+
+    digest: str
+    by: str
+
+
 AnyEntry = (
     DecisionMade
     | ConsentChanged
@@ -325,6 +387,13 @@ AnyEntry = (
     | CopiesReached
     | FlowsReceipted
     | DiskDestroyed
+    | SignedIn
+    | SignInRefused
+    | PasswordChanged
+    | OperatorAppointed
+    | RoleChanged
+    | SettingsManaged
+    | RuleAdded
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

@@ -93,9 +93,9 @@ def _overview(manifest: Manifest) -> Iterator[str]:
             (
                 f"[{flow.title}](#{_anchor(flow)})",
                 flow.destinations[Provider.ANTHROPIC],
-                _need(flow),
-                f"{_encryption(flow.in_transit)} / {_at_rest(flow)}",
-                _kept(flow, str(terms.retention)),
+                tell_need(flow),
+                f"{tell_encryption(flow.in_transit)} / {tell_at_rest(flow)}",
+                tell_kept(flow, str(terms.retention)),
                 _first_switch(flow),
             )
         )
@@ -146,7 +146,7 @@ def _own_defaults(manifest: Manifest) -> Iterator[str]:
     for flow in manifest.flows:
         if not flow.essential:
             is_on = decide(flow, Context()).allowed
-            rows.append((f"**{flow.title}**", "on" if is_on else "off", _all_switches(flow)))
+            rows.append((f"**{flow.title}**", "on" if is_on else "off", tell_switches(flow)))
     yield from _table(("Flow", "By default", "Stop it with"), rows)
 
 
@@ -343,10 +343,10 @@ def _details(manifest: Manifest) -> Iterator[str]:
         yield f"- **Data**: {flow.what}"
         yield f"- **From**: {flow.origin}"
         yield from _destinations(flow)
-        yield f"- **Needed**: {_need(flow)}"
-        yield f"- **Encrypted**: in transit {_encryption(flow.in_transit)}; at rest {_at_rest(flow)}"
+        yield f"- **Needed**: {tell_need(flow)}"
+        yield f"- **Encrypted**: in transit {tell_encryption(flow.in_transit)}; at rest {tell_at_rest(flow)}"
         yield f"- **Used to**: {flow.purpose}"
-        yield f"- **Stop it with**: {_all_switches(flow)}"
+        yield f"- **Stop it with**: {tell_switches(flow)}"
         if flow.note:
             yield f"- **Note**: {flow.note}"
         if flow.pending:
@@ -364,22 +364,26 @@ def _destinations(flow: Flow) -> Iterator[str]:
         yield f"- **Moved by**: {', '.join(f'`{name}`' for name in flow.moved_by.values())}"
 
 
-def _need(flow: Flow) -> str:
+def tell_need(flow: Flow) -> str:
+    """Say whether a flow is needed, and who starts it."""
     if flow.is_required(Location.LOCAL):
         return "required"
     started = ", started by the user" if flow.initiated_by == "user" else ""
     return f"optional{started}" + ("; required in the cloud" if flow.required else "")
 
 
-def _encryption(word: str) -> str:
+def tell_encryption(word: str) -> str:
+    """Say how something is encrypted."""
     return ENCRYPTION.get(word, word)
 
 
-def _at_rest(flow: Flow) -> str:
-    return "nothing is kept" if flow.holding is Holding.NOTHING else _encryption(flow.at_rest)
+def tell_at_rest(flow: Flow) -> str:
+    """Say how what is kept of a flow is encrypted."""
+    return "nothing is kept" if flow.holding is Holding.NOTHING else tell_encryption(flow.at_rest)
 
 
-def _kept(flow: Flow, period: str) -> str:
+def tell_kept(flow: Flow, period: str) -> str:
+    """Say how long what comes of a flow is kept; `period` is the answer of the policy."""
     if flow.holding is Holding.NOTHING:
         return "nothing is kept"
     if flow.holding is Holding.AGENT:
@@ -399,7 +403,8 @@ def _tell_value(value: bool | str) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _all_switches(flow: Flow) -> str:
+def tell_switches(flow: Flow) -> str:
+    """Say everything that stops a flow."""
     ways = [f"`{switch.name}={switch.stopping_value}`" for switch in flow.switches]
     ways += [
         f"`{key}` = `{_tell_value(value)}` in a settings file" for key, value in flow.settings_off.items()

@@ -3,9 +3,9 @@
 POST /oauth/device_authorization         RFC 8628, 3.1
 POST /oauth/token                        RFC 8628, 3.4
 POST /oauth/revoke                       RFC 7009
-GET  /oauth/device                       for people: how a login is approved
 GET  /.well-known/oauth-authorization-server   RFC 8414
 GET  /api/account                        whose key it is, and what is in force
+GET  /api/settings                       what its organization manages, as a settings file, with an ETag
 """
 
 import asyncio
@@ -18,13 +18,14 @@ from urllib.parse import parse_qsl
 import sqlalchemy.exc
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
 from bailee.accounts.directory import Directory
 from bailee.accounts.keys import KeyRing, Principal
 from bailee.accounts.logins import forget_logins
+from bailee.accounts.managed import read_managed
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -35,18 +36,6 @@ LARGEST = 8192  # bytes of a form
 FORGET_SECONDS = 60.0
 UNSTORED = {"Cache-Control": "no-store"}
 _FORM = "application/x-www-form-urlencoded"
-_PAGE = """\
-A coding agent asks to be let in to an account of this Bailee service.
-
-Whoever holds that account approves it on the machine that the service runs on, with the code that the agent
-shows, after a look at what asks:
-
-    bailee logins approve CODE --account NAME
-
-Did you not start a login yourself? Then approve nothing:
-
-    bailee logins deny CODE
-"""
 
 
 class Logins:
@@ -67,9 +56,9 @@ class Logins:
             Route("/oauth/device_authorization", self._begin, methods=["POST"]),
             Route("/oauth/token", self._exchange, methods=["POST"]),
             Route("/oauth/revoke", self._revoke, methods=["POST"]),
-            Route("/oauth/device", self._show_page, methods=["GET"]),
             Route("/.well-known/oauth-authorization-server", self._describe, methods=["GET"]),
             Route("/api/account", self._tell_account, methods=["GET"]),
+            Route("/api/settings", self._tell_settings, methods=["GET"]),
         ]
 
     async def watch(self) -> None:
@@ -120,9 +109,6 @@ class Logins:
             return JSONResponse({"error": "temporarily_unavailable"}, 503, UNSTORED)
         return JSONResponse(body, status, {**dict(sent), **UNSTORED})
 
-    async def _show_page(self, request: Request) -> Response:
-        return PlainTextResponse(_PAGE)
-
     async def _describe(self, request: Request) -> Response:
         base = base_of(request)
         return JSONResponse(
@@ -146,6 +132,20 @@ class Logins:
         if principal is None:
             return _refuse_account(401, "no valid key: send one as Authorization: Bearer")
         return JSONResponse(self._describe_account(principal), headers=UNSTORED)
+
+    async def _tell_settings(self, request: Request) -> Response:
+        try:
+            principal = self._keys.authenticate(read_key(request.headers.raw))
+            if principal is None:
+                return _refuse_account(401, "no valid key: send one as Authorization: Bearer")
+            managed = await run_in_threadpool(read_managed, self._directory, principal.organization)
+        except (Problem, sqlalchemy.exc.SQLAlchemyError):
+            return _refuse_account(503, "the accounts cannot be read")
+        headers = {"etag": managed.tag, "cache-control": "private, no-cache"}
+        known = request.headers.get("if-none-match", "").split(",")
+        if any(tag.strip().removeprefix("W/") in (managed.tag, "*") for tag in known):
+            return Response(None, 304, headers)
+        return Response(managed.body, 200, headers, media_type="application/json")
 
     def _describe_account(self, principal: Principal) -> dict[str, Any]:
         account, organization = principal.account_limit, principal.organization_limit

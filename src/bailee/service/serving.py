@@ -19,7 +19,10 @@ import uvloop
 from starlette.applications import Starlette
 
 from bailee.accounts.directory import Directory, open_directory
+from bailee.accounts.holders import user_name
 from bailee.accounts.keys import open_key_ring
+from bailee.accounts.operators import find_account_of_user
+from bailee.accounts.sign_ins import make_link
 from bailee.dumps import forbid_dumps
 from bailee.flows.errors.receiver import ErrorsReceiver
 from bailee.flows.feedback.github import find_tracker
@@ -44,6 +47,7 @@ from bailee.service.application import create_application
 from bailee.service.cloud_api import CloudApi
 from bailee.service.cloud_disks import sweep_disks, sweep_grants
 from bailee.service.configuration import Configuration, check, find_proxy, make_tls, make_upstream
+from bailee.service.console import ConsoleRoutes, describe_installation, make_link_url
 from bailee.service.forwarding import decide_forwarding, make_forwarder
 from bailee.service.logins import Logins
 from bailee.service.repositories import make_git
@@ -70,11 +74,14 @@ COLLECT_SECONDS = 0.05
 DISK_SECONDS = 30.0
 
 
-def run(configuration: Configuration, announce: Callable[[str], None], tell: Callable[[str], None]) -> None:
+def run(
+    configuration: Configuration, announce: Callable[[str, str], None], tell: Callable[[str], None]
+) -> None:
     """Serve until interrupted.
 
     Args:
-        announce: called once with the URL, when requests are answered.
+        announce: called once with the URL, when requests are answered, and with the one that signs whoever
+            runs this in to the console once; empty for a service that is there for runs alone.
         tell: called with what else is worth knowing, before that.
 
     Raises:
@@ -95,7 +102,7 @@ def run(configuration: Configuration, announce: Callable[[str], None], tell: Cal
 async def _serve(
     configuration: Configuration,
     environment: Mapping[str, str],
-    announce: Callable[[str], None],
+    announce: Callable[[str, str], None],
     tell: Callable[[str], None],
 ) -> None:
     tracker = find_tracker(environment)
@@ -202,6 +209,15 @@ async def _serve(
         stack.push_async_callback(git.close)
         disks = asyncio.create_task(_sweep_disks(configuration.home, directory))
         stack.push_async_callback(_cancel, disks)
+        console = ConsoleRoutes(
+            describe_installation(
+                configuration,
+                upstream,
+                hops=[f"{hop.name} to {hop.target}" for hop in hops],
+                tracker=environment.get("BAILEE_GITHUB_REPOSITORY", ""),
+            )
+        )
+        stack.callback(console.close)
         cloud = CloudApi(configuration.home, keys, is_kept=not configuration.while_used)
         stack.callback(cloud.close)
         logins = Logins(directory, keys, is_first_party=upstream.is_first_party)
@@ -216,6 +232,7 @@ async def _serve(
                 *feedback.make_routes(),
                 *git.make_routes(),
                 *cloud.make_routes(),
+                *console.make_routes(),
                 *make_monitoring_routes(
                     partial(check_retention, vault, keystore), intakes, connections.abuse
                 ),
@@ -230,7 +247,8 @@ async def _serve(
         running = Running(
             url, os.getpid(), upstream.name, configuration.upstream_url, configuration.while_used
         )
-        server.on_ready = partial(_publish, state, running, announce)
+        link = "" if configuration.while_used else make_link_url(url, _make_link(directory))
+        server.on_ready = partial(_publish, state, running, link, announce)
         stack.callback(state.unlink, missing_ok=True)
         sweeping = asyncio.create_task(_sweep(configuration, state, server))
         stack.callback(sweeping.cancel)
@@ -292,12 +310,18 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _publish(state: Path, running: Running, announce: Callable[[str], None]) -> None:
+def _publish(state: Path, running: Running, link: str, announce: Callable[[str, str], None]) -> None:
     temporary = state.with_suffix(".new")
     with open(temporary, "wb", opener=_open_private) as file:
         file.write(msgspec.json.encode(running))
     temporary.replace(state)
-    announce(running.url)
+    announce(running.url, link)
+
+
+def _make_link(directory: Directory) -> str:
+    """Return what signs the user who runs this in to the console once: as operator, and to their account."""
+    account = find_account_of_user(directory, os.getuid())
+    return make_link(directory, account=account, user=user_name())
 
 
 def _find_context(directory: Directory, provider: Provider, account: str) -> Context | None:

@@ -32,8 +32,16 @@ class _Request(msgspec.Struct):
 _request_decoder = msgspec.json.Decoder(_Request)
 
 
+Said = tuple[str, str]
+
+
 def read_conversation(transcript: Transcript) -> Iterator[str]:
-    """Give the lines of one exchange: what came since the model spoke last, then the answer's blocks.
+    """Give what one exchange said, a line each, cut where it is long; see `read_said`."""
+    return (_line(speaker, text) for speaker, text in read_said(transcript))
+
+
+def read_said(transcript: Transcript) -> Iterator[Said]:
+    """Give who said what in one exchange: what came since the model spoke last, then the answer's blocks.
 
     An agent may put reminders of its own after what its user said, so that the last message alone would
     hide it.
@@ -47,7 +55,7 @@ def read_conversation(transcript: Transcript) -> Iterator[str]:
         for message in new:
             yield from _tell_message(str(message.get("role", "?")), message.get("content"))
     else:
-        yield _line("request", f"{len(transcript.request)} bytes")
+        yield "request", f"{len(transcript.request)} bytes"
     answer = decode_body(transcript.response_headers, transcript.response)
     yield from _tell_answer(answer)
 
@@ -115,32 +123,32 @@ def decode_body(headers: Content, body: Content) -> bytes:
         return data
 
 
-def _tell_message(role: str, content: object) -> Iterator[str]:
+def _tell_message(role: str, content: object) -> Iterator[Said]:
     if isinstance(content, str):
-        yield _line(role, content)
+        yield role, content
     elif isinstance(content, list):
         for block in content:
             if isinstance(block, dict):
                 yield from _tell_block(role, block)
 
 
-def _tell_block(role: str, block: dict[str, Any]) -> Iterator[str]:
+def _tell_block(role: str, block: dict[str, Any]) -> Iterator[Said]:
     kind = str(block.get("type", "?"))
     if kind == "text":
-        yield _line(role, str(block.get("text", "")))
+        yield role, str(block.get("text", ""))
     elif kind == "tool_use":
         call = msgspec.json.encode(block.get("input")).decode()
-        yield _line(f"{role} calls {block.get('name', '?')}", call)
+        yield f"{role} calls {block.get('name', '?')}", call
     elif kind == "tool_result":
         result = block.get("content")
         if isinstance(result, list):
             result = " ".join(str(part.get("text", "")) for part in result if isinstance(part, dict))
-        yield _line("tool result", str(result))
+        yield "tool result", str(result)
     else:
-        yield _line(role, f"[{kind}]")
+        yield role, f"[{kind}]"
 
 
-def _tell_answer(answer: bytes) -> Iterator[str]:
+def _tell_answer(answer: bytes) -> Iterator[Said]:
     if answer.startswith(b"{"):
         try:
             message = msgspec.json.decode(answer)
@@ -149,7 +157,7 @@ def _tell_answer(answer: bytes) -> Iterator[str]:
         if isinstance(message, dict) and "content" in message:
             yield from _tell_message("assistant", message["content"])
         elif isinstance(message, dict) and isinstance(message.get("error"), dict):
-            yield _line("error", str(message["error"].get("message", "")))
+            yield "error", str(message["error"].get("message", ""))
         return
     for block in _collect_blocks(answer):
         yield from _tell_block("assistant", block)

@@ -8,7 +8,7 @@ import asyncio
 import re
 
 from starlette.requests import Request as WebRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from bailee.accounts.credentials import read_key
@@ -19,6 +19,7 @@ from bailee.flows.messages.headers import select_response_headers, to_lines
 from bailee.flows.messages.refusals import REFUSED_HEADER
 from bailee.flows.messages.upstreams import Headers, Request
 from bailee.flows.messages.wires import Wire
+from bailee.pages import HOME
 from bailee.policy.problems import Problem
 from bailee.vault.frames import Begin, Finish
 from bailee.vault.tables import State
@@ -85,6 +86,8 @@ def make_routes(gateway: Gateway) -> list[Route]:
         return response
 
     async def hello(request: WebRequest) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(HOME, 303)  # a person with a browser
         return JSONResponse({"service": "bailee"})
 
     return [

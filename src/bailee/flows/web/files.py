@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from bailee.files import replace_file
 from bailee.flows.web.abuse import Limits, check_limits
 from bailee.flows.web.placeholders import Secret, make_secret
-from bailee.flows.web.rules import Rule, check_rule
+from bailee.flows.web.rules import Rule, check_rule, read_rule
 from bailee.policy.problems import Problem
 
 NAME = "boundary.toml"
@@ -87,3 +88,33 @@ def find_secrets(file: RulesFile, environment: Mapping[str, str]) -> list[Secret
         for one in file.secret
         if environment.get(one.variable)
     ]
+
+
+def add_rule(path: Path, host: str, port: int) -> Rule:
+    """Let agents reach a host and port from their next session on: write it into a file of rules.
+
+    What stands in the file stays as it is. The whole is read as it will be before it takes the file's place.
+
+    Raises:
+        Problem: the host cannot be meant, is allowed or forbidden there already, or the file is not readable.
+    """
+    rule = read_rule(f"{host}:{port}", path.name)
+    present = read_rules_file(path) if path.exists() else RulesFile()
+    if any(one.host == rule.host and port in one.ports for one in present.forbid):
+        raise Problem(
+            f"{rule.host} is forbidden there", where=str(path), fix="take the rule that forbids it out first"
+        )
+    if any(one.host == rule.host and port in one.ports for one in present.allow):
+        raise Problem(f"{rule.host} port {port} is allowed already", where=str(path))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    private = "private = true\n" if rule.is_private else ""
+    # Of a name that `read_rule` took nothing needs to be escaped.
+    added = f'\n[[allow]]\nhost = "{rule.host}"\nports = [{port}]\n{private}'
+    draft = path.with_name(f"{path.name}.draft")
+    try:
+        replace_file(draft, (text.rstrip("\n") + "\n" + added if text.strip() else added.lstrip()).encode())
+        read_rules_file(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return rule

@@ -1,0 +1,333 @@
+"""The console as an application: finds who asks, checks that a form is one of ours, and draws the answer.
+
+What somebody may not see is not there for them: the answer is the same as for what there never was. A page
+loads nothing from elsewhere and runs no script but the console's own file; every form works without it.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+import sqlalchemy.exc
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from bailee.accounts.operators import is_operator
+from bailee.accounts.sign_ins import find_sign_in
+from bailee.bodies import TooLong, TooSlow, read_body
+from bailee.characters import make_visible
+from bailee.codings import Undecodable
+from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
+from bailee.console.rendering import STATIC, TEMPLATES, Renderer
+from bailee.pages import (
+    Answer,
+    File,
+    Handler,
+    Installation,
+    Kept,
+    Moved,
+    NotThere,
+    Page,
+    Section,
+    Stream,
+    View,
+    Visit,
+    Visitor,
+)
+from bailee.policy.problems import Problem
+from bailee.vault.custody import Custody
+
+# A receipt that is pasted to be verified is the longest.
+LARGEST_FORM = 4_000_000
+SIGN_IN, FORM, SAID = "bailee_console", "bailee_form", "bailee_said"
+_FORM_TYPE = "application/x-www-form-urlencoded"
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # Not `no-referrer`: with it browsers send no origin with a form either.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+
+
+class Console:
+    """The pages, plugged together.
+
+    Args:
+        custody: what a home holds, for looking; shared by all requests.
+        open_custody: opens it once more, for a request that changes something.
+    """
+
+    def __init__(
+        self,
+        pages: Sequence[Page],
+        *,
+        custody: Custody,
+        open_custody: Callable[[], Custody],
+        installation: Installation,
+    ) -> None:
+        self._pages = pages
+        self._custody = custody
+        self._open_custody = open_custody
+        self._installation = installation
+        self._kept = Kept()
+        self._renderer = Renderer(pages)
+        styles = (STATIC / "console.css").read_bytes() + (STATIC / "console.js").read_bytes()
+        self._version = hashlib.sha256(styles).hexdigest()[:12]
+        routes: list[BaseRoute] = [
+            Route("/console/static/{name}", self._give_file, methods=["GET"]),
+            *(Route(page.path, partial(self._answer, page), methods=["GET", "POST"]) for page in pages),
+            Route("/{rest:path}", self._find_nothing, methods=["GET", "POST"]),
+        ]
+        self._router = Router(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._router(scope, receive, send)
+
+    def close(self) -> None:
+        """End what goes on beside requests."""
+        self._kept.close()
+
+    # --- Requests ---
+
+    async def _answer(self, page: Page, request: Request) -> Response:
+        form: Mapping[str, str] = {}
+        try:
+            if request.method == "POST":
+                form = await _read_form(request)
+            response = await run_in_threadpool(self._visit, page, request, form)
+        except Problem as problem:
+            response = await run_in_threadpool(self._tell_problem, request, problem, 400)
+        return response
+
+    async def _find_nothing(self, request: Request) -> Response:
+        return await run_in_threadpool(self._tell_nothing, request)
+
+    def _visit(self, page: Page, request: Request, form: Mapping[str, str]) -> Response:
+        visitor, token = self._find_visitor(request)
+        if not (visitor.parts & page.parts):
+            return self._turn_away(request, visitor)
+        handler = page.act if request.method == "POST" else page.show
+        if handler is None:
+            return self._tell_nothing(request, visitor)
+        if request.method == "POST" and not _is_ours(request, form, token):
+            strange = Problem(
+                "this form was not sent from a page of the console, or the page is too old",
+                where="the form",
+                fix="load the page anew, and send it once more",
+            )
+            return self._tell_problem(request, strange, 403, visitor)
+        try:
+            answer = self._handle(handler, request, visitor, form)
+        except NotThere:
+            return self._tell_nothing(request, visitor)
+        except Problem as problem:
+            return self._tell_problem(request, problem, 400, visitor)
+        except sqlalchemy.exc.SQLAlchemyError:
+            # What the database says would name its statement and what was to be written.
+            gone = Problem("the database cannot be reached just now", where="the service", fix="try again")
+            return self._tell_problem(request, gone, 503, visitor)
+        return self._respond(request, page, visitor, token, answer)
+
+    def _handle(
+        self, handler: Handler, request: Request, visitor: Visitor, form: Mapping[str, str]
+    ) -> Answer:
+        is_change = request.method == "POST"
+        custody = self._open_custody() if is_change else self._custody
+        visit = Visit(
+            visitor=visitor,
+            custody=custody,
+            installation=self._installation,
+            kept=self._kept,
+            path={name: str(value) for name, value in request.path_params.items()},
+            query=dict(request.query_params),
+            form=form,
+            base=str(request.base_url).rstrip("/"),
+            address=request.client.host if request.client else "",
+            agent=make_visible(request.headers.get("user-agent", "")[:200]),
+        )
+        try:
+            return handler(visit)
+        finally:
+            if is_change:
+                # What is kept beside requests may be of before.
+                self._kept.forget()
+                try:
+                    custody.settle()
+                finally:
+                    custody.close()
+
+    def _find_visitor(self, request: Request) -> tuple[Visitor, str]:
+        """Return who asks, and what their forms are bound to: their sign-in, or a cookie of before it."""
+        token = request.cookies.get(SIGN_IN, "")
+        directory = self._custody.directory
+        found = find_sign_in(directory, token) if token else None
+        if found is None:
+            return Visitor(), request.cookies.get(FORM, "")
+        account = directory.find(found.account) if found.account else None
+        if account is None and found.user is None:
+            return Visitor(), request.cookies.get(FORM, "")
+        sees_to_it = found.user is not None or (account is not None and is_operator(directory, account.id))
+        return Visitor(account, found.user, found.id, sees_to_it), token
+
+    # --- Answers ---
+
+    def _respond(
+        self, request: Request, page: Page, visitor: Visitor, token: str, answer: Answer
+    ) -> Response:
+        match answer:
+            case View():
+                return self._draw(request, page, visitor, token, answer)
+            case Moved():
+                return self._move(request, answer)
+            case File():
+                name = "".join(one for one in answer.name if one.isalnum() or one in "-_.")
+                headers = {**HEADERS, "content-disposition": f'attachment; filename="{name}"'}
+                return Response(answer.data, 200, headers, media_type=answer.media_type)
+            case Stream():
+                return StreamingResponse(
+                    _follow(answer.events), 200, {**HEADERS, "x-accel-buffering": "no"}, "text/event-stream"
+                )
+
+    def _draw(
+        self, request: Request, page: Page | None, visitor: Visitor, token: str, view: View
+    ) -> Response:
+        fresh = "" if token else secrets.token_hex(32)
+        said = unquote(request.cookies.get(SAID, ""))[:500]
+        now = datetime.now(UTC)
+        facts: dict[str, Any] = {
+            **view.facts,
+            "visitor": visitor,
+            "navigation": self._navigate(visitor, request.url.path),
+            "form_token": make_form_token(token or fresh),
+            "said": said,
+            "title": view.heading or (page.title if page else "Bailee"),
+            "section": page.section if page else Section.NONE,
+            "path": request.url.path,
+            "version": self._version,
+            "installation": self._installation,
+            "now": now,
+            "today": now.date(),
+        }
+        folder = page.templates if page is not None else TEMPLATES
+        body = self._renderer.draw(folder, view.template, facts)
+        response = Response(body, view.status, HEADERS, "text/html; charset=utf-8")
+        if fresh:
+            self._keep(request, response, FORM, fresh, 3600)
+        if said:
+            response.delete_cookie(SAID, path="/")
+        return response
+
+    def _move(self, request: Request, moved: Moved) -> Response:
+        response = RedirectResponse(moved.to, 303, HEADERS)
+        for name, (value, seconds) in moved.cookies.items():
+            if value:
+                self._keep(request, response, name, value, seconds)
+            else:
+                response.delete_cookie(name, path="/")
+        if moved.said:
+            self._keep(request, response, SAID, quote(moved.said), 60)
+        return response
+
+    def _keep(self, request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+        response.set_cookie(
+            name,
+            value,
+            max_age=seconds,
+            path="/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="lax",
+        )
+
+    def _navigate(self, visitor: Visitor, path: str) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+        found: dict[str, list[tuple[str, str, bool]]] = {}
+        shown = [page for page in self._pages if page.section and visitor.parts & page.parts]
+        around = [page.path for page in shown if path == page.path or path.startswith(f"{page.path}/")]
+        here = max(around, key=len, default="")
+        for page in shown:
+            found.setdefault(page.section, []).append((page.title, page.path, page.path == here))
+        return [(section, found[section]) for section in Section if section in found]
+
+    def _turn_away(self, request: Request, visitor: Visitor) -> Response:
+        if visitor.sign_in:
+            return self._tell_nothing(request, visitor)
+        place = f"?next={quote(request.url.path)}" if request.method == "GET" else ""
+        return RedirectResponse(f"{SIGN_IN_PATH}{place}", 303, HEADERS)
+
+    def _tell_nothing(self, request: Request, visitor: Visitor | None = None) -> Response:
+        found, token = self._find_visitor(request)
+        if not found.sign_in:
+            return self._turn_away(request, found)
+        return self._draw(request, None, found, token, View("nothing.html", {}, 404, "There is no such page"))
+
+    def _tell_problem(
+        self, request: Request, problem: Problem, status: int, visitor: Visitor | None = None
+    ) -> Response:
+        found, token = self._find_visitor(request)
+        return self._draw(
+            request,
+            None,
+            found,
+            token,
+            View("problem.html", {"problem": problem}, status, "That did not work"),
+        )
+
+    async def _give_file(self, request: Request) -> Response:
+        kinds = {"console.css": "text/css", "console.js": "text/javascript", "favicon.svg": "image/svg+xml"}
+        name = request.path_params["name"]
+        if name not in kinds:
+            return Response("", 404, HEADERS)
+        body = await run_in_threadpool(Path(STATIC / name).read_bytes)
+        headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
+        return Response(body, 200, headers, kinds[name])
+
+
+def make_form_token(bound_to: str) -> str:
+    """Return what a form carries: only who holds the cookie that it is bound to has a page with it."""
+    return hmac.new(bound_to.encode(), b"bailee form 1", hashlib.sha256).hexdigest()
+
+
+def _is_ours(request: Request, form: Mapping[str, str], token: str) -> bool:
+    """Tell whether a form comes from a page of ours: by its token, and by what the browser says of it."""
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin")
+    here = f"{request.url.scheme}://{request.url.netloc}"
+    if site not in ("same-origin", "none") or (origin is not None and origin != here):
+        return False
+    given = form.get("form_token", "")
+    return bool(token) and hmac.compare_digest(given.encode(), make_form_token(token).encode())
+
+
+async def _read_form(request: Request) -> Mapping[str, str]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
+        raise Problem("this is no form", where="the request", fix=f"send {_FORM_TYPE}")
+    try:
+        body = await read_body(request.stream(), "", most=LARGEST_FORM, most_decoded=LARGEST_FORM)
+        return dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=200))
+    except TooLong:
+        raise Problem(f"a form has at most {LARGEST_FORM:,} bytes", where="the form") from None
+    except (TooSlow, ClientDisconnect):
+        raise Problem("the form did not come in time", where="the form", fix="send it again") from None
+    except (ValueError, Undecodable):
+        raise Problem("the form cannot be read", where="the form", fix="load the page anew") from None
+
+
+async def _follow(events: Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+    async for event in events():
+        yield event

@@ -1,0 +1,213 @@
+"""The ledger as a page: what is told of whom one may ask about, searched, and all of it verified at a click.
+
+An entry names nobody. Who is meant is known here by the salts of the people a visitor may ask about: an
+account holder themselves, an admin the members of their organization, an operator everybody. Entries about
+others are not shown.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bailee.console.rendering import TEMPLATES
+from bailee.ledger.log import FOLDER
+from bailee.ledger.pseudonyms import OPERATOR, name_with
+from bailee.ledger.storage import DirectoryTiles
+from bailee.ledger.verification import verify_ledger
+from bailee.pages import Answer, Page, Part, Section, View, Visit, read_number
+from bailee.vault.anchors import tell_rollback
+
+PATH = "/console/ledger"
+PAGE, WINDOW = 50, 3000
+# What of an entry names a person, or something of theirs.
+_PEOPLE = ("subject", "by", "reader")
+_HIDDEN = ("id", "kind", "at_ms", "segments", *_PEOPLE)
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An entry in words.
+
+    Attributes:
+        subject, by: people by name, where the visitor may know them; else the beginning of a pseudonym.
+        facts: what it says besides.
+    """
+
+    index: int
+    kind: str
+    at_ms: int
+    subject: str
+    by: str
+    facts: str
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+    return [
+        Page(
+            path=PATH,
+            title="Ledger",
+            parts=frozenset({Part.HOLDER, Part.ADMIN, Part.OPERATOR}),
+            templates=TEMPLATES,
+            show=_show,
+            section=Section.YOURS,
+        ),
+        Page(
+            path=f"{PATH}/verify",
+            title="Verification of the ledger",
+            parts=frozenset({Part.ADMIN, Part.OPERATOR}),
+            templates=TEMPLATES,
+            act=_verify,
+        ),
+    ]
+
+
+def tell_entry(index: int, data: bytes, names: Mapping[str, str] = {}) -> Told:
+    """Return an entry in words; what is no entry of ours is told by its size."""
+    try:
+        entry: Any = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        entry = None
+    if not isinstance(entry, dict):
+        return Told(index, "?", 0, "", "", f"{len(data)} bytes, no JSON")
+
+    def name(field: str) -> str:
+        value = str(entry.get(field, ""))
+        return names.get(value, f"{value[:8]}…" if len(value) == 64 else value)
+
+    facts = [f"{len(entry['segments'])} segments"] if isinstance(entry.get("segments"), list) else []
+    if isinstance(entry.get("segments"), int):
+        facts.append(f"{entry['segments']} segments")
+    facts += [f"{key} {_tell(value)}" for key, value in entry.items() if key not in _HIDDEN]
+    at_ms = entry.get("at_ms")
+    return Told(
+        index,
+        str(entry.get("kind", "?")),
+        at_ms if isinstance(at_ms, int) and 0 <= at_ms < 1 << 45 else 0,
+        name("subject"),
+        name("by") or name("reader"),
+        ", ".join(facts),
+    )
+
+
+def _tell(value: object) -> str:
+    if isinstance(value, str) and len(value) in (32, 64):
+        return f"{value[:8]}…"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float):
+        return str(value)
+    return msgspec.json.encode(value).decode()
+
+
+def read_names(visit: Visit) -> tuple[dict[str, str], set[str] | None]:
+    """Return what the visitor may call people, by pseudonym, and whose entries they see; None for all."""
+    directory, salts = visit.custody.directory, visit.custody.pseudonyms.all()
+    parts, own = visit.visitor.parts, visit.visitor.account
+    people: dict[str, str] = {}
+    if Part.OPERATOR in parts:
+        for one in directory.all():
+            people[one.id] = one.name
+            if one.organization:
+                people[one.organization] = one.organization
+    elif own is not None and Part.ADMIN in parts and own.organization:
+        people = {one.id: one.name for one in directory.members(own.organization)}
+        people[own.organization] = own.organization
+    elif own is not None:
+        people = {own.id: own.name}
+    names = {name_with(salts[id]): name for id, name in people.items() if id in salts}
+    seen = None if Part.OPERATOR in parts else set(names)
+    for person, salt in salts.items():
+        if person.startswith(OPERATOR):
+            names[name_with(salt)] = person.removeprefix(OPERATOR)
+    return names, seen
+
+
+def _show(visit: Visit) -> Answer:
+    log = visit.custody.log
+    names, seen = read_names(visit)
+    size = log.size
+    before = read_number(visit.query.get("before", ""), size, most=size)
+    kind, wanted = visit.query.get("kind", ""), visit.query.get("q", "").strip().lower()
+    found: list[Told] = []
+    at = before
+    low = max(0, before - WINDOW)
+    while at > low and len(found) < PAGE:
+        start = max(low, at - 256)
+        told = [
+            tell_entry(index, data, names)
+            for index, data in enumerate(log.read(start, at), start)
+            if seen is None or _subject(data) in seen
+        ]
+        found += [one for one in reversed(told) if _matches(one, kind, wanted)]
+        at = start
+    more = found[PAGE - 1].index if len(found) >= PAGE else at
+    facts = {
+        "entries": found[:PAGE],
+        "size": size,
+        "next": more if more > 0 else None,
+        "kind": kind,
+        "q": visit.query.get("q", ""),
+        "is_whole": seen is None,
+        "kinds": _KINDS,
+        "may_verify": bool(visit.visitor.parts & {Part.ADMIN, Part.OPERATOR}),
+        "key": log.verifier.text,
+    }
+    return View("ledger.html", facts)
+
+
+def _subject(data: bytes) -> str:
+    try:
+        entry = msgspec.json.decode(data, type=_Subject)
+    except msgspec.MsgspecError:
+        return ""
+    return entry.subject
+
+
+class _Subject(msgspec.Struct):
+    subject: str = ""
+
+
+def _matches(one: Told, kind: str, wanted: str) -> bool:
+    if kind and one.kind != kind:
+        return False
+    return not wanted or wanted in f"{one.index} {one.kind} {one.subject} {one.by} {one.facts}".lower()
+
+
+def _verify(visit: Visit) -> Answer:
+    verifier = visit.custody.log.verifier
+    found = verify_ledger(DirectoryTiles(visit.custody.home / FOLDER), verifier)
+    rollback = tell_rollback(visit.custody.keystore.engine, visit.custody.log) if found.verified else ""
+    facts = {
+        "is_verified": found.verified and not rollback,
+        "checkpoint": found.checkpoint,
+        "faults": [f"{one.path}: {one.what}" for one in found.faults] + ([rollback] if rollback else []),
+        "key": verifier.text,
+    }
+    return View("ledger_verified.html", facts)
+
+
+_KINDS = (
+    "access",
+    "consent",
+    "consent_refused",
+    "dataset",
+    "decision",
+    "erased",
+    "flows",
+    "hold_placed",
+    "hold_released",
+    "key_created",
+    "key_revoked",
+    "keys_destroyed",
+    "limit",
+    "managed_settings",
+    "operator",
+    "password",
+    "role",
+    "rule",
+    "sign_in_refused",
+    "signed_in",
+    "sweep",
+    "tightened",
+)

@@ -1,0 +1,77 @@
+"""The settings that an organization's agents are served: edited here, checked as the agent itself checks
+them.
+"""
+
+from pathlib import Path
+
+from bailee.accounts.choices import require_admin
+from bailee.accounts.managed import LONGEST, read_managed, save_managed
+from bailee.console.organizations import PATH as ORGANIZATION
+from bailee.console.organizations import organization_of
+from bailee.console.rendering import TEMPLATES
+from bailee.manifests import load_manifest
+from bailee.manifests.settings import read_source
+from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit
+from bailee.policy.layers import LayerName
+from bailee.policy.problems import Problem
+
+PATH = f"{ORGANIZATION}/settings"
+WHERE = "managed settings"
+
+
+def make_pages() -> list[Page]:
+    """Return the page."""
+    return [
+        Page(
+            path=PATH,
+            title="Managed settings",
+            parts=frozenset({Part.ADMIN}),
+            templates=TEMPLATES,
+            show=_show,
+            act=_save,
+            section=Section.ORGANIZATION,
+        )
+    ]
+
+
+def check_settings(text: str) -> None:
+    """Check settings as our own agent does before it heeds them.
+
+    Raises:
+        Problem: they are no settings file, or have a value that cannot be meant.
+    """
+    from bailee.agent.settings import understand  # the words of the agent, which the service does not need
+
+    if len(text) > LONGEST:
+        raise Problem("the settings are too long", where=WHERE, fix=f"keep them below {LONGEST:,} characters")
+    source = read_source(Path(WHERE), LayerName.MANAGED, load_manifest("bailee"), {}, data=text.encode())
+    if source is None:
+        raise Problem("this is no settings file", where=WHERE, fix="write a JSON object; {} says nothing")
+    understand(source)
+
+
+def _show(visit: Visit) -> Answer:
+    managed = read_managed(visit.custody.directory, organization_of(visit))
+    return _tell(visit, managed.body, None)
+
+
+def _tell(visit: Visit, text: str, problem: Problem | None) -> Answer:
+    managed = read_managed(visit.custody.directory, organization_of(visit))
+    facts = {"managed": managed, "text": text, "problem": problem, "base": visit.base}
+    return View("managed.html", facts, 400 if problem else 200)
+
+
+def _save(visit: Visit) -> Answer:
+    organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account
+    text = visit.form.get("settings", "").replace("\r\n", "\n").strip() + "\n"
+    require_admin(directory, admin.name, visit.visitor.operator, "managed_settings", given=True)
+    if visit.form.get("tag", "") != read_managed(directory, organization).tag:
+        raise Problem(
+            "somebody changed them since you loaded the page", where=WHERE, fix="load it anew, and look first"
+        )
+    try:
+        check_settings(text)
+    except Problem as problem:
+        return _tell(visit, text, problem)
+    save_managed(directory, organization, text, account=admin.id, by=admin.name)
+    return Moved(PATH, "Saved. Agents get them the next time they ask.")

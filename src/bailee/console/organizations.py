@@ -1,0 +1,252 @@
+"""What an organization's admin decides: members and roles, what is held and for how long, keys and holds."""
+
+import msgspec
+
+from bailee.accounts.choices import RETENTION, require_admin
+from bailee.accounts.keys import create_key, list_keys, revoke_key
+from bailee.accounts.people import Account, Kind
+from bailee.accounts.roles import change_role
+from bailee.accounts.tables import KeyOrigin, Role
+from bailee.console.rendering import TEMPLATES
+from bailee.pages import Answer, Handler, Moved, NotThere, Page, Part, Section, View, Visit, require
+from bailee.policy.consents import REFUSABLE, offers_dpp, offers_zdr
+from bailee.policy.flows import FlowId
+from bailee.policy.periods import UNLIMITED, Period
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
+from bailee.vault.holds import list_holds
+from bailee.vault.tables import holds as holds_table
+from bailee.vault.tightening import bring_into_force
+
+PATH = "/console/organization"
+_ADMIN = frozenset({Part.ADMIN})
+_SWITCHES = {"zdr": Kind.ZDR, "dpp": Kind.DPP}
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+
+    def make(
+        path: str, title: str, show: Handler | None, act: Handler | None = None, *, listed: bool = False
+    ) -> Page:
+        return Page(
+            path=PATH + path,
+            title=title,
+            parts=_ADMIN,
+            templates=TEMPLATES,
+            show=show,
+            act=act,
+            section=Section.ORGANIZATION if listed else Section.NONE,
+        )
+
+    return [
+        make("", "Organization", _show, _change, listed=True),
+        make("/switch", "Switch", _ask_switch, _switch),
+        make("/retention", "How long it is held", _ask_retention, _limit),
+        make("/keys", "Keys", _show_keys, _make_key, listed=True),
+        make("/keys/revoke", "Keys", None, _revoke_key),
+        make("/holds", "Legal holds", _show_holds, _place, listed=True),
+        make("/holds/release", "Legal holds", None, _release),
+    ]
+
+
+def organization_of(visit: Visit) -> str:
+    """Return the organization whose admin the visitor is."""
+    if visit.account.organization is None:
+        raise NotThere
+    return visit.account.organization
+
+
+def _members(visit: Visit) -> list[Account]:
+    return visit.custody.directory.members(organization_of(visit))
+
+
+def find_member(visit: Visit, name: str) -> Account:
+    """Return a member by name.
+
+    Raises:
+        Problem: there is none.
+    """
+    found = next((one for one in _members(visit) if one.name == name), None)
+    if found is None:
+        raise Problem(f"{name!r} is no member", where="Members", fix="choose one who is")
+    return found
+
+
+# --- Members, and what holds for all of them ---
+
+
+def _show(visit: Visit) -> Answer:
+    members, account = _members(visit), visit.account
+    facts = {
+        "organization": organization_of(visit),
+        "members": members,
+        "account": account,
+        "admins": sum(one.role is Role.ADMIN for one in members),
+        "refusable": REFUSABLE,
+        "offers_dpp": offers_dpp(account.plan),
+        "offers_zdr": offers_zdr(account.plan),
+        "plans": sorted({one.plan.value for one in members}),
+    }
+    return View("organization.html", facts)
+
+
+def _change(visit: Visit) -> Answer:
+    organization, directory = organization_of(visit), visit.custody.directory
+    admin, operator = visit.account.name, visit.visitor.operator
+    match require(visit.form, "act"):
+        case "role":
+            role = require(visit.form, "role")
+            if role not in set(Role):
+                raise Problem("there is no such role", where="Members", fix="load the page anew")
+            member = require(visit.form, "member")
+            change_role(directory, organization, member, Role(role), operator)
+            return Moved(PATH, f"{member} is {'an admin' if role == Role.ADMIN else 'a member'} from now on.")
+        case "add":
+            name = require(visit.form, "member")
+            require_admin(directory, admin, operator, "admin", given=True)
+            directory.add(name, visit.account.plan, organization=organization, role=Role.MEMBER)
+            return Moved(PATH, f"{name} is a member. Whoever runs the service hands them a password.")
+        case "flow":
+            flow, to = require(visit.form, "flow"), require(visit.form, "to")
+            if flow not in set(REFUSABLE) or to not in ("refused", "taken"):
+                raise Problem("there is no such choice", where="What is taken", fix="load the page anew")
+            kind = Kind.refusing(FlowId(flow))
+            require_admin(directory, admin, operator, kind, given=to == "refused")
+            directory.decide_for_organization(organization, kind, given=to == "refused", by=admin)
+            return Moved(PATH, f"{flow} is {to} for every member from now on.")
+    raise Problem("there is no such thing to do", where="Organization", fix="load the page anew")
+
+
+def _provider(visit: Visit) -> Provider | None:
+    """Return where the organization's traffic reaches the model; None where nobody knows, as of the CLI."""
+    name = visit.installation.upstream
+    return Provider(name) if name in set(Provider) else None
+
+
+def _read_switch(visit: Visit, said: dict[str, str]) -> tuple[Kind, bool]:
+    what, to = said.get("what", ""), said.get("to", "")
+    if what not in _SWITCHES or to not in ("on", "off"):
+        raise Problem("there is no such switch", where="Organization", fix="load the page anew")
+    return _SWITCHES[what], to == "on"
+
+
+def _ask_switch(visit: Visit) -> Answer:
+    kind, given = _read_switch(visit, dict(visit.query))
+    members = [msgspec.structs.replace(one, **{kind.value: given}) for one in _members(visit)]
+    facts = {
+        "what": kind.value,
+        "to": "on" if given else "off",
+        "organization": organization_of(visit),
+        "members": len(members),
+        "preview": visit.preview(members),
+    }
+    words = {"zdr": "zero data retention", "dpp": "the development partner program"}[kind.value]
+    return View("switch.html", facts, heading=f"Switch {words} {facts['to']}")
+
+
+def _switch(visit: Visit) -> Answer:
+    kind, given = _read_switch(visit, dict(visit.form))
+    organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account.name
+    require_admin(directory, admin, visit.visitor.operator, kind, given=given)
+    directory.decide_for_organization(organization, kind, given=given, by=admin, provider=_provider(visit))
+    changed = bring_into_force(visit.custody, directory.members(organization))
+    words = {"zdr": "Zero data retention", "dpp": "The development partner program"}[kind.value]
+    return Moved(PATH, f"{words} is {'on' if given else 'off'}.{_tell_changed(changed)}")
+
+
+def _ask_retention(visit: Visit) -> Answer:
+    text = visit.query.get("period", "").strip()
+    present = visit.account.organization_retention or UNLIMITED
+    limit = Period.parse(text, where="How long it is held") if text else present
+    wish = None if limit.is_unlimited else limit
+    members = [msgspec.structs.replace(one, organization_retention=wish) for one in _members(visit)]
+    facts = {"period": str(limit), "preview": visit.preview(members)}
+    return View("organization_limit.html", facts, heading=f"Hold members' records at most {limit}")
+
+
+def _limit(visit: Visit) -> Answer:
+    limit = Period.parse(require(visit.form, "period"), where="How long it is held")
+    organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account.name
+    require_admin(directory, admin, visit.visitor.operator, RETENTION, given=True)
+    directory.limit_organization(organization, limit, by=admin)
+    changed = bring_into_force(visit.custody, directory.members(organization))
+    return Moved(PATH, f"Members' records are held at most {limit}.{_tell_changed(changed)}")
+
+
+def _tell_changed(changed: int) -> str:
+    return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
+
+
+# --- Keys ---
+
+
+def _show_keys(visit: Visit) -> Answer:
+    names, now = {one.name for one in _members(visit)}, visit.custody.now_ms()
+    known = [key for key in list_keys(visit.custody.directory) if key.account in names]
+    facts = {
+        "keys": [key for key in known if key.is_in_force(now)],
+        "ended": sum(not key.is_in_force(now) for key in known),
+        "members": sorted(names),
+        "made": None,
+        "secret": "",
+    }
+    return View("keys.html", facts)
+
+
+def _make_key(visit: Visit) -> Answer:
+    member = find_member(visit, require(visit.form, "member"))
+    # For agents: a key that an admin makes proves no account holder.
+    key, secret = create_key(
+        visit.custody.directory,
+        member.name,
+        label=visit.form.get("label", "").strip(),
+        origin=KeyOrigin.OTHER,
+        made_by=visit.visitor.name,
+    )
+    view = _show_keys(visit)
+    assert isinstance(view, View)
+    return View("keys.html", {**view.facts, "made": key, "secret": secret})
+
+
+def _revoke_key(visit: Visit) -> Answer:
+    id, names = require(visit.form, "key"), {one.name for one in _members(visit)}
+    if not any(key.id == id and key.account in names for key in list_keys(visit.custody.directory)):
+        raise Problem("no member has such a key", where="Keys", fix="load the page anew")
+    revoke_key(visit.custody.directory, id, by=visit.visitor.name)
+    return Moved(f"{PATH}/keys", f"Key {id} is revoked: the next request that presents it is refused.")
+
+
+# --- Holds ---
+
+
+def _show_holds(visit: Visit) -> Answer:
+    names = {one.id: one.name for one in _members(visit)}
+    with visit.custody.vault.connect() as connection:
+        found = list_holds(connection, holds_table.c.account.in_(list(names)))
+    facts = {
+        "holds": found,
+        "names": names,
+        "in_force": sum(one.released_ms is None for one in found),
+        "members": sorted(names.values()),
+    }
+    return View("holds.html", facts)
+
+
+def _place(visit: Visit) -> Answer:
+    member = find_member(visit, require(visit.form, "member"))
+    session = visit.form.get("session", "").strip() or None
+    placed = visit.custody.hold(member, session, reason=require(visit.form, "reason"), by=visit.visitor.name)
+    gone = f" Gone before it was placed: {tell_count(placed.gone, 'segment')}." if placed.gone else ""
+    what = f"session {session}" if session else "all that is held"
+    return Moved(f"{PATH}/holds", f"Hold {placed.id}: {what} of {member.name} stays.{gone}")
+
+
+def _release(visit: Visit) -> Answer:
+    id, accounts = require(visit.form, "hold"), [one.id for one in _members(visit)]
+    with visit.custody.vault.connect() as connection:
+        if not list_holds(connection, holds_table.c.account.in_(accounts), holds_table.c.id == id):
+            raise Problem("there is no such hold on a member", where="Legal holds", fix="load the page anew")
+    released = visit.custody.release(id, reason=require(visit.form, "reason"), by=visit.visitor.name)
+    return Moved(f"{PATH}/holds", f"Hold {released.id} is released.")

@@ -1,0 +1,154 @@
+"""An account holder's own choices: training, what is taken at all, how long it is held, who may come in."""
+
+import msgspec
+
+from bailee.accounts.choices import choose_flow, choose_retention, choose_training
+from bailee.accounts.keys import Key, list_keys, revoke_key
+from bailee.console.rendering import TEMPLATES
+from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
+from bailee.policy.consents import REFUSABLE, offers_training, require_available
+from bailee.policy.flows import FlowId
+from bailee.policy.periods import UNLIMITED, Period
+from bailee.policy.problems import Problem
+from bailee.sizes import tell_count
+from bailee.vault.kinds import sum_up
+from bailee.vault.tightening import bring_into_force
+
+PATH = "/console/privacy"
+_HOLDER = frozenset({Part.HOLDER})
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+    return [
+        Page(
+            path=PATH,
+            title="Privacy",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_show,
+            section=Section.YOURS,
+        ),
+        Page(
+            path=f"{PATH}/training",
+            title="Training",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_ask_training,
+            act=_choose_training,
+        ),
+        Page(
+            path=f"{PATH}/retention",
+            title="How long it is held",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_ask_retention,
+            act=_choose_retention,
+        ),
+        Page(
+            path=f"{PATH}/flows", title="What is taken", parts=_HOLDER, templates=TEMPLATES, act=_choose_flow
+        ),
+        Page(path=f"{PATH}/keys", title="Keys", parts=_HOLDER, templates=TEMPLATES, act=_revoke),
+    ]
+
+
+def list_keys_of(visit: Visit, name: str) -> list[Key]:
+    """Return the keys of an account that are in force; those of runs say nothing to a person."""
+    now = visit.custody.now_ms()
+    return [key for key in list_keys(visit.custody.directory) if key.account == name and key.is_in_force(now)]
+
+
+def _show(visit: Visit) -> Answer:
+    account, custody = visit.account, visit.custody
+    holdings = sum_up(visit.held(account.id))
+    reason = ""
+    try:
+        require_available(account.plan, visit.installation.provider, training=True)
+    except Problem as problem:
+        reason = problem.what
+    facts = {
+        "account": account,
+        "holdings": holdings,
+        "sessions": sum(one.sessions for one in holdings),
+        "trainable": sum(one.trainable for one in holdings),
+        "offers_training": offers_training(account.plan, visit.installation.provider),
+        "reason": reason,
+        "refusable": REFUSABLE,
+        "accesses": custody.directory.list_accesses(account.id)[:50],
+        "keys": list_keys_of(visit, account.name),
+    }
+    return View("privacy.html", facts)
+
+
+def _ask_training(visit: Visit) -> Answer:
+    account = visit.account
+    is_given = visit.query.get("to", "off" if account.training else "on") == "on"
+    require_available(account.plan, visit.installation.provider, training=True)
+    changed = msgspec.structs.replace(account, training=is_given)
+    facts = {
+        "to": "on" if is_given else "off",
+        "was": account.training,
+        "preview": visit.preview([changed]),
+        "periods": {one: _period_of(visit, one) for one in (True, False)},
+    }
+    return View("training.html", facts, heading=f"Switch training {facts['to']}")
+
+
+def _choose_training(visit: Visit) -> Answer:
+    given = require(visit.form, "to")
+    if given not in ("on", "off"):
+        raise Problem("training is on or off", where="Training", fix="choose one of them")
+    directory, name = visit.custody.directory, visit.account.name
+    choose_training(directory, name, visit.visitor.operator, given=given == "on")
+    changed = bring_into_force(visit.custody, [directory.get(name)])
+    return Moved(PATH, f"Training is {given}.{_tell_changed(changed)}")
+
+
+def _ask_retention(visit: Visit) -> Answer:
+    text = visit.query.get("period", "").strip()
+    limit = Period.parse(text, where="How long it is held") if text else visit.account.retention or UNLIMITED
+    wish = None if limit.is_unlimited else limit
+    changed = msgspec.structs.replace(visit.account, retention=wish)
+    facts = {"period": str(limit), "preview": visit.preview([changed]), "account": visit.account}
+    return View("retention_limit.html", facts, heading=f"Hold records at most {limit}")
+
+
+def _choose_retention(visit: Visit) -> Answer:
+    limit = Period.parse(require(visit.form, "period"), where="How long it is held")
+    directory, name = visit.custody.directory, visit.account.name
+    choose_retention(directory, name, visit.visitor.operator, limit)
+    changed = bring_into_force(visit.custody, [directory.get(name)])
+    return Moved(PATH, f"Records are held at most {limit}.{_tell_changed(changed)}")
+
+
+def _choose_flow(visit: Visit) -> Answer:
+    flow, to = require(visit.form, "flow"), require(visit.form, "to")
+    if flow not in set(REFUSABLE) or to not in ("refused", "taken"):
+        raise Problem("there is no such choice", where="What is taken", fix="load the page anew")
+    choose_flow(
+        visit.custody.directory,
+        visit.account.name,
+        visit.visitor.operator,
+        FlowId(flow),
+        refused=to == "refused",
+    )
+    return Moved(PATH, f"{flow} is {to} from now on.")
+
+
+def _revoke(visit: Visit) -> Answer:
+    id = require(visit.form, "key")
+    if not any(key.id == id for key in list_keys_of(visit, visit.account.name)):
+        raise Problem("you have no such key in force", where="Keys", fix="load the page anew")
+    revoke_key(visit.custody.directory, id, by=visit.visitor.name)
+    return Moved(PATH, f"Key {id} is revoked: the next request that presents it is refused.")
+
+
+def _tell_changed(changed: int) -> str:
+    return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
+
+
+def _period_of(visit: Visit, training: bool) -> str:
+    from bailee.vault.terms import terms_of
+
+    account = msgspec.structs.replace(visit.account, training=training)
+    return str(terms_of(account, FlowId.MESSAGES).retention)

@@ -1,0 +1,83 @@
+"""Receipts: verified in the page, with the key of this ledger or another, and downloaded."""
+
+import re
+
+import msgspec
+
+from bailee.console.ledgers import Told, tell_entry
+from bailee.console.rendering import TEMPLATES
+from bailee.ledger.notes import parse_verifier
+from bailee.ledger.receipts import ReceiptRefused, verify_receipt
+from bailee.pages import Answer, File, Page, Part, Section, View, Visit, require
+
+PATH = "/console/receipts"
+MOST = 1000
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What was found of one receipt; `fault` is empty where it holds."""
+
+    fault: str
+    entries: list[Told]
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+    signed_in = frozenset({Part.SIGNED_IN})
+    return [
+        Page(
+            path=PATH,
+            title="Receipts",
+            parts=signed_in,
+            templates=TEMPLATES,
+            show=_show,
+            act=_verify,
+            section=Section.YOURS,
+        ),
+        Page(path=f"{PATH}/download", title="Receipt", parts=signed_in, templates=TEMPLATES, act=_download),
+    ]
+
+
+def _show(visit: Visit) -> Answer:
+    facts = {"key": visit.custody.log.verifier.text, "receipt": "", "verdicts": [], "is_asked": False}
+    return View("receipts.html", facts)
+
+
+def _verify(visit: Visit) -> Answer:
+    given = require(visit.form, "receipt")
+    own = visit.custody.log.verifier
+    key = visit.form.get("key", "").strip()
+    verifier = parse_verifier(key) if key else own
+    verdicts = []
+    # One receipt, or several that were downloaded together.
+    for text in _split(given)[:MOST]:
+        try:
+            proven = verify_receipt(text.encode(), verifier)
+        except ReceiptRefused as refused:
+            verdicts.append(Verdict(str(refused), []))
+        else:
+            verdicts.append(Verdict("", [tell_entry(one.index, one.entry) for one in proven]))
+    facts = {
+        "key": verifier.text,
+        "receipt": given,
+        "verdicts": verdicts,
+        "is_asked": True,
+        "origin": verifier.name,
+    }
+    return View("receipts.html", facts)
+
+
+def _download(visit: Visit) -> Answer:
+    receipt = _as_written(require(visit.form, "receipt"))
+    name = visit.form.get("name", "receipt")
+    return File(receipt.encode(), f"{name if name in ('receipt', 'receipts') else 'receipt'}.json")
+
+
+def _split(given: str) -> list[str]:
+    """Return receipts one by one: each begins and ends with a brace at the beginning of a line."""
+    return [f"{one.strip()}\n" for one in re.split(r"(?<=\n\})\n+(?=\{)", _as_written(given))]
+
+
+def _as_written(given: str) -> str:
+    """Return a receipt as it was before a form sent it: with line feeds alone, and one at its end."""
+    return given.replace("\r\n", "\n").strip() + "\n"

@@ -1,0 +1,241 @@
+"""What an account holder sees of their conversations: each with its terms, to read, export and erase."""
+
+import io
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from bailee.flows.messages.conversations import read_said, read_text
+from bailee.pages import Answer, File, Moved, NotThere, Page, Part, Section, View, Visit, read_number
+from bailee.policy.flows import FlowId
+from bailee.policy.problems import Problem
+from bailee.vault.copies import registry
+from bailee.vault.copies.registry import Maker
+from bailee.vault.erasure import count_session, refuse_held
+from bailee.vault.exports import export_account
+from bailee.vault.holds import covering, list_holds
+from bailee.vault.kinds import has_many, sum_up
+from bailee.vault.reader import Session, list_exchanges, read_session
+from bailee.vault.recent import describe_sessions, list_recent
+
+PATH = "/console/data"
+PAGE_SESSIONS, PAGE_EXCHANGES = 50, 20
+TEMPLATES = Path(__file__).parent / "templates"
+_HOLDER = frozenset({Part.HOLDER})
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+    of_session = PATH + "/session/{id}"
+    return [
+        Page(
+            path=PATH,
+            title="My data",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_show,
+            section=Section.YOURS,
+        ),
+        Page(path=f"{PATH}/export", title="Export", parts=_HOLDER, templates=TEMPLATES, act=_export_all),
+        Page(
+            path=f"{PATH}/erase",
+            title="Erase everything",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_ask_all,
+            act=_erase_all,
+        ),
+        Page(path=of_session, title="Session", parts=_HOLDER, templates=TEMPLATES, show=_read),
+        Page(
+            path=f"{of_session}/export",
+            title="Export",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_export,
+        ),
+        Page(
+            path=f"{of_session}/erase",
+            title="Erase a session",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_ask,
+            act=_erase,
+        ),
+    ]
+
+
+def link_to(id: str) -> str:
+    """Return the path of a session's page; an agent may put anything into an id."""
+    # Twice, as a slash would end it once it is read; and with its dots, which browsers take for folders.
+    written = quote(id, safe="").replace(".", "%2E")
+    return f"{PATH}/session/{quote(written, safe='')}"
+
+
+def _show(visit: Visit) -> Answer:
+    account, custody = visit.account, visit.custody
+    before = read_number(visit.query.get("before", ""), 0) or None
+    found = list_recent(custody.vault, account.id, limit=PAGE_SESSIONS, before=before)
+    wanted = visit.query.get("session", "").strip()
+    if wanted:
+        return Moved(link_to(_find(visit, wanted).id))
+    held = {one.flow: one for one in sum_up(visit.held(account.id))}
+    facts = {
+        "sessions": found.sessions,
+        "next": found.next,
+        "is_first": before is None,
+        "held": held.get(FlowId.MESSAGES.value),
+        "others": [one for flow, one in held.items() if flow != FlowId.MESSAGES],
+        "link_to": link_to,
+    }
+    return View("data.html", facts)
+
+
+def _find(visit: Visit, id: str) -> Session:
+    """Return a session of the visitor's; of others' it is not told whether there are any."""
+    with visit.custody.vault.connect() as connection:
+        found = describe_sessions(connection, visit.account.id, [id], None)
+    if not found:
+        raise NotThere
+    return found[0]
+
+
+def _session_of(visit: Visit) -> Session:
+    return _find(visit, unquote(visit.path["id"]))
+
+
+def _read(visit: Visit) -> Answer:
+    custody, session = visit.custody, _session_of(visit)
+    exchanges = list_exchanges(custody.vault, account=session.account, session=session.id)
+    start = read_number(visit.query.get("from", ""), 0, most=max(0, len(exchanges) - 1))
+    shown = exchanges[start : start + PAGE_EXCHANGES]
+    wanted = {one.id for one in shown if one.flow == FlowId.MESSAGES}
+    said = {}
+    fault = ""
+    try:
+        for transcript in read_session(
+            custody.vault, custody.keystore, session.account, session.id, today=custody.today()
+        ):
+            if transcript.exchange in wanted:
+                said[transcript.exchange] = list(read_said(transcript))
+                if len(said) == len(wanted):
+                    break
+    except Problem as problem:
+        fault = problem.what
+    with custody.vault.connect() as connection:
+        holds = list_holds(connection, covering(session.account, session.id))
+    facts = {
+        "session": session,
+        "exchanges": list(enumerate(shown, start + 1)),
+        "decisions": {one.id: msgspec.json.decode(one.decision) for one in shown},
+        "count": len(exchanges),
+        "start": start,
+        "step": PAGE_EXCHANGES,
+        "turns": said,
+        "fault": fault,
+        "holds": holds,
+        "here": link_to(session.id),
+    }
+    return View("session.html", facts, heading=f"Session {session.id[:80]}")
+
+
+def _export(visit: Visit) -> Answer:
+    custody, session = visit.custody, _session_of(visit)
+    opened = {
+        one.exchange: {name: text.decode("utf-8", "replace") for name, text in read_text(one).items()}
+        for one in read_session(
+            custody.vault, custody.keystore, session.account, session.id, today=custody.today()
+        )
+    }
+    exchanges = [
+        {
+            **msgspec.to_builtins(one),
+            "id": f"{one.id:x}",
+            "decision": msgspec.json.decode(one.decision),
+            "content": opened.get(one.id),
+        }
+        for one in list_exchanges(custody.vault, account=session.account, session=session.id)
+    ]
+    told = {**msgspec.to_builtins(session), "account": visit.account.name, "exchanges": exchanges}
+    data = msgspec.json.format(msgspec.json.encode(told), indent=2)
+    return File(data, f"session-{session.id[:60]}.json")
+
+
+def _export_all(visit: Visit) -> Answer:
+    folder = Path(tempfile.mkdtemp(prefix="bailee-export-"))
+    try:
+        out = folder / f"bailee-{visit.account.name}"
+        maker = Maker(visit.visitor.name, is_holder=True)
+        export_account(visit.custody, visit.account, out, read_text=read_text, maker=maker)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            archive.add(out, out.name)
+        # It goes with this answer, and lies in no folder that anybody could follow it to.
+        copies = registry.list_copies(visit.custody.vault)
+        with visit.custody.vault.begin() as connection:
+            for copy in copies:
+                if Path(copy.folder) == out.resolve():
+                    registry.remove(connection, copy.id)
+        return File(packed.getvalue(), f"bailee-{visit.account.name}.tar.gz", "application/gzip")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _ask(visit: Visit) -> Answer:
+    session = _session_of(visit)
+    refuse_held(visit.custody.vault, session.account, session.id)
+    counted = count_session(visit.custody.vault, session.account, session.id)
+    return View("erase.html", {"session": session, "counted": counted, "here": link_to(session.id)})
+
+
+def _erase(visit: Visit) -> Answer:
+    session = _session_of(visit)
+    erased, proof = visit.custody.erase_session(session.account, session.id, by=visit.visitor.name)
+    facts = {"what": f"session {session.id}", "erased": erased, "receipt": proof.decode()}
+    return View("erased.html", facts, heading="Erased")
+
+
+def _list_all(visit: Visit) -> list[str]:
+    """Return the sessions that something of the account is held of, reports and all."""
+    import sqlalchemy as sa
+
+    from bailee.vault.tables import exchanges
+
+    query = sa.select(exchanges.c.session).where(exchanges.c.account == visit.account.id).distinct()
+    with visit.custody.vault.connect() as connection:
+        return sorted(connection.execute(query).scalars())
+
+
+def _ask_all(visit: Visit) -> Answer:
+    refuse_held(visit.custody.vault, visit.account.id, None)
+    if has_many(visit.custody.vault, visit.account.id):
+        count = visit.kept.get(f"sessions {visit.account.id}", lambda: len(_list_all(visit)))
+    else:
+        count = len(_list_all(visit))
+    return View("erase_all.html", {"count": count, "account": visit.account})
+
+
+def _erase_all(visit: Visit) -> Answer:
+    if visit.form.get("name", "").strip() != visit.account.name:
+        raise Problem(
+            "the name of the account is not that", where="Erase everything", fix="write it to confirm"
+        )
+    refuse_held(visit.custody.vault, visit.account.id, None)
+    receipts = []
+    segments = exchanges = stored = 0
+    for id in _list_all(visit):
+        erased, proof = visit.custody.erase_session(visit.account.id, id, by=visit.visitor.name)
+        segments, exchanges = segments + erased.segments, exchanges + erased.exchanges
+        stored += erased.stored_bytes
+        receipts.append(proof.decode())
+    facts = {
+        "what": f"{len(receipts)} sessions",
+        "segments": segments,
+        "exchanges": exchanges,
+        "stored": stored,
+        "receipts": receipts,
+    }
+    return View("erased_all.html", facts, heading="Erased")

@@ -1,0 +1,291 @@
+"""Pages of the console, as flows and the console register them: who may see one, what it shows and does.
+
+A page is shown to whoever plays one of its parts; to everybody else it is not there. What it shows are facts
+for a template of the folder it came with; how it is drawn, who is signed in, and that a form is one of ours,
+is the console's to see to. Handlers run in threads: they may read databases.
+"""
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bailee.accounts.holders import Operator
+from bailee.accounts.people import Account
+from bailee.accounts.tables import Role
+from bailee.policy.flows import FlowId
+from bailee.policy.plans import Provider
+from bailee.policy.problems import Problem
+from bailee.vault.custody import Custody
+from bailee.vault.kinds import Held, has_many, read_held
+from bailee.vault.tightening import Preview, preview
+
+_Value = TypeVar("_Value")
+# Where the console begins.
+HOME = "/console"
+
+
+class Part(StrEnum):
+    """What somebody is to this service; one person may be all of it."""
+
+    ANYBODY = "anybody"  # signed in or not
+    SIGNED_IN = "signed_in"
+    HOLDER = "holder"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+
+class Section(StrEnum):
+    """Where a page stands in the navigation; pages that are reached from others stand in none."""
+
+    YOURS = "Yours"
+    ORGANIZATION = "Organization"
+    SERVICE = "Service"
+    NONE = ""
+
+
+class Visitor(msgspec.Struct, frozen=True):
+    """Who looks at a page.
+
+    Attributes:
+        account: whose holder they are; None for an operator without an account, and for who is not signed in.
+        user: the user of this machine who runs the service, if it is that one.
+        sign_in: the id of their sign-in; empty for who is not signed in.
+        is_operator: whether they see to the service.
+    """
+
+    account: Account | None = None
+    user: str | None = None
+    sign_in: str = ""
+    is_operator: bool = False
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What they are."""
+        parts = {Part.ANYBODY}
+        if self.sign_in:
+            parts.add(Part.SIGNED_IN)
+        if self.account is not None:
+            parts.add(Part.HOLDER)
+            if self.account.role is Role.ADMIN:
+                parts.add(Part.ADMIN)
+        if self.is_operator:
+            parts.add(Part.OPERATOR)
+        return frozenset(parts)
+
+    @property
+    def name(self) -> str:
+        """What they are called in words, as in the ledger's `by`."""
+        if self.account is not None:
+            return self.account.name
+        return self.user or ""
+
+    @property
+    def operator(self) -> Operator:
+        """Who asks, to whom `choices` looks for proof: the holder of their account, and nobody else."""
+        return Operator(self.name, -1, signed_in=self.account.id if self.account else "nobody")
+
+
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the running service a page may tell.
+
+    Attributes:
+        upstream: its name; `provider` and `is_first_party` as the policy takes them.
+        retains_nothing: whether the upstream declares zero data retention.
+        hops: kinds and addresses of what metrics and errors go on to, without credentials.
+        tracker: the repository that issues are opened in; empty if none is.
+        started_ms: milliseconds since 1970 UTC.
+    """
+
+    home: Path
+    upstream: str
+    upstream_url: str
+    provider: Provider
+    is_first_party: bool
+    retains_nothing: bool
+    hops: tuple[str, ...]
+    tracker: str
+    started_ms: int
+
+
+class Kept:
+    """What takes long to add up, kept a while and renewed beside the requests that ask for it.
+
+    Whoever asks first waits; who asks later gets what is there, and has it renewed if it is old.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[float, Any]] = {}
+        self._renewing: set[str] = set()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, "console")
+
+    def get(self, name: str, make: Callable[[], _Value], *, seconds: float = 10.0) -> _Value:
+        """Return a value of that name, made anew beside if it is older than some seconds."""
+        found = self._values.get(name)
+        if found is None:
+            value = make()
+            self._values[name] = self._clock(), value
+            return value
+        at, kept = found
+        with self._lock:
+            is_due = self._clock() - at > seconds and name not in self._renewing
+            if is_due:
+                self._renewing.add(name)
+        if is_due:
+            self._pool.submit(self._renew, name, make)
+        known: _Value = kept
+        return known
+
+    def forget(self) -> None:
+        """Have everything made anew for who asks next: somebody changed something."""
+        self._values.clear()
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _renew(self, name: str, make: Callable[[], object]) -> None:
+        try:
+            value = make()
+            self._values[name] = self._clock(), value
+        except Exception:  # whoever asks next is told, as they make it themselves
+            self._values.pop(name, None)
+        finally:
+            with self._lock:
+                self._renewing.discard(name)
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody asks for a page, or sends its form.
+
+    Attributes:
+        path: what the parts in braces of the page's path are.
+        query, form: what was sent; of several values the last.
+        base: the URL that the service was reached at.
+    """
+
+    visitor: Visitor
+    custody: Custody
+    installation: Installation
+    kept: Kept
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, str] = {}
+    base: str = ""
+    address: str = ""
+    agent: str = ""
+
+    def held(self, account: str) -> Held:
+        """Return what is held under an account: counted anew, or of one with much as of some seconds ago."""
+        vault = self.custody.vault
+        if not has_many(vault, account):
+            return read_held(vault, account)
+        return self.kept.get(f"held {account}", lambda: read_held(vault, account))
+
+    def preview(self, accounts: Iterable[Account]) -> Preview:
+        """Return what it would mean for what accounts hold if they were as they are given here."""
+        return preview([(one, self.held(one.id)) for one in accounts], self.custody.today())
+
+    @property
+    def account(self) -> Account:
+        """The visitor's own account; pages for holders have one."""
+        if self.visitor.account is None:
+            raise NotThere
+        return self.visitor.account
+
+
+class View(msgspec.Struct, frozen=True):
+    """Facts to be drawn by a template.
+
+    Attributes:
+        heading: in place of the page's title.
+    """
+
+    template: str
+    facts: dict[str, Any] = {}
+    status: int = 200
+    heading: str = ""
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Done; the answer is another page, which says so once.
+
+    Attributes:
+        cookies: to be set; an empty value takes one away.
+    """
+
+    to: str
+    said: str = ""
+    cookies: dict[str, tuple[str, int]] = {}
+
+
+class File(msgspec.Struct, frozen=True):
+    """Bytes to be saved and never shown by the browser."""
+
+    data: bytes
+    name: str
+    media_type: str = "application/json"
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """Server-Sent Events, as they come."""
+
+    events: Callable[[], AsyncIterator[bytes]]
+
+
+Answer = View | Moved | File | Stream
+Handler = Callable[[Visit], Answer]
+
+
+class NotThere(Exception):
+    """There is no such page for this visitor."""
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page.
+
+    Attributes:
+        path: from the root; parts in braces match what has no slash.
+        parts: who may see it; any of them will do.
+        templates: the folder that its templates lie in.
+        show: answers GET; None for a form alone.
+        act: answers POST.
+        flow: the arrow of the diagram that leads to it.
+        leads: says where that arrow leads on this installation, if not where its manifest says.
+        is_hourly: whether what passes of the flow can be counted by the hour: ratings are held by the day.
+    """
+
+    path: str
+    title: str
+    parts: frozenset[Part]
+    templates: Path
+    show: Handler | None = None
+    act: Handler | None = None
+    section: Section = Section.NONE
+    flow: FlowId | None = None
+    leads: Callable[[Installation], str] | None = None
+    is_hourly: bool = True
+
+
+def read_number(text: str, default: int, *, least: int = 0, most: int = 1 << 40) -> int:
+    """Return the number that a query names, within bounds; a default where it is none."""
+    return min(most, max(least, int(text))) if text.isascii() and text.isdigit() else default
+
+
+def require(form: Mapping[str, str], name: str) -> str:
+    """Return what a form says in one of its fields.
+
+    Raises:
+        Problem: nothing.
+    """
+    value = form.get(name, "").strip()
+    if not value:
+        raise Problem(f"{name.replace('_', ' ')} is empty", where="the form", fix="fill it in")
+    return value

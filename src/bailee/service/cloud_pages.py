@@ -1,0 +1,180 @@
+"""Cloud sessions: an account holder's own with log and audit trail, an operator's by their facts and for a
+reason.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+
+from bailee.characters import make_visible
+from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.flows.web.pages import allow
+from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, Stream, View, Visit, require
+from bailee.policy.problems import Problem
+from bailee.service import cloud_orders
+from bailee.service.audits import read_audit
+from bailee.service.cloud_logs import read_log
+
+PATH = "/console/cloud"
+TEMPLATES = Path(__file__).parent / "templates"
+LOOK_SECONDS, LONGEST_LOG = 0.5, 200_000
+_PARTS = frozenset({Part.HOLDER, Part.OPERATOR})
+
+
+def make_pages() -> list[Page]:
+    """Return the pages."""
+    one = PATH + "/{id}"
+    return [
+        Page(
+            path=PATH,
+            title="Cloud sessions",
+            parts=_PARTS,
+            templates=TEMPLATES,
+            show=_show,
+            section=Section.YOURS,
+        ),
+        Page(path=one, title="Cloud session", parts=_PARTS, templates=TEMPLATES, show=_look, act=_open),
+        Page(
+            path=f"{one}/events",
+            title="Events",
+            parts=frozenset({Part.HOLDER}),
+            templates=TEMPLATES,
+            show=_follow,
+        ),
+        Page(
+            path=f"{one}/stop",
+            title="Stop",
+            parts=frozenset({Part.HOLDER}),
+            templates=TEMPLATES,
+            act=_stop,
+        ),
+        Page(
+            path=f"{one}/allow",
+            title="Allow",
+            parts=frozenset({Part.OPERATOR}),
+            templates=TEMPLATES,
+            act=_allow,
+        ),
+    ]
+
+
+def _is_own(visit: Visit, session: CloudSession) -> bool:
+    return visit.visitor.account is not None and session.account == visit.visitor.account.name
+
+
+def _show(visit: Visit) -> Answer:
+    found = Sessions(visit.custody.home).all()
+    if Part.OPERATOR not in visit.visitor.parts:
+        found = [one for one in found if _is_own(visit, one)]
+    found.sort(key=lambda one: -one.created_ms)
+    facts = {"sessions": found[:200], "running": sum(one.state not in ENDED for one in found)}
+    return View("cloud.html", facts)
+
+
+def _find(visit: Visit) -> CloudSession:
+    sessions, id = Sessions(visit.custody.home), visit.path["id"]
+    if id not in sessions.ids():
+        raise NotThere
+    session = sessions.look(id)
+    if not _is_own(visit, session) and Part.OPERATOR not in visit.visitor.parts:
+        raise NotThere
+    return session
+
+
+def _look(visit: Visit) -> Answer:
+    session = _find(visit)
+    return _tell(visit, session, is_open=_is_own(visit, session))
+
+
+def _open(visit: Visit) -> Answer:
+    """Open the log and the trail of another's session: why is recorded first, and shown to them."""
+    session, custody = _find(visit), visit.custody
+    if not _is_own(visit, session):
+        custody.record_access(
+            custody.directory.get(session.account).id,
+            f"cloud-{session.id}",
+            reader=visit.visitor.name,
+            purpose="audit",
+            reason=require(visit.form, "reason"),
+        )
+    return _tell(visit, session, is_open=True)
+
+
+def _tell(visit: Visit, session: CloudSession, *, is_open: bool) -> Answer:
+    audited, log, fault = [], "", ""
+    if is_open:
+        try:
+            audited = read_audit(visit.custody.home, session)
+            log = _read_whole_log(visit.custody.home, session.id)
+        except Problem as problem:
+            fault = f"{problem.what} ({problem.where})"
+    denied = [one for one in audited if one.is_denied]
+    facts = {
+        "session": session,
+        "is_own": _is_own(visit, session),
+        "is_open": is_open,
+        "is_running": session.state not in ENDED,
+        "audited": audited[-500:],
+        "denied": denied,
+        "log": log,
+        "fault": fault,
+        "here": f"{PATH}/{session.id}",
+        "may_allow": Part.OPERATOR in visit.visitor.parts,
+        "passed": sum(not one.is_denied for one in audited),
+    }
+    return View("cloud_session.html", facts, heading=f"Cloud session {session.id}")
+
+
+def _read_whole_log(home: Path, id: str) -> str:
+    sessions, data = Sessions(home), b""
+    while len(data) < LONGEST_LOG and (piece := read_log(sessions, id, len(data))):
+        data += piece
+    return data.decode("utf-8", "replace")
+
+
+def _follow(visit: Visit) -> Answer:
+    session = _find(visit)
+    if not _is_own(visit, session):
+        raise NotThere
+    home = visit.custody.home
+    return Stream(lambda: _events(home, session.id))
+
+
+async def _events(home: Path, id: str) -> AsyncIterator[bytes]:
+    """Give what a session says and how it stands, from its beginning to its end."""
+    sessions, at, rest, told = Sessions(home), 0, b"", b""
+    while True:
+        session = await run_in_threadpool(sessions.look, id)
+        data = await run_in_threadpool(read_log, sessions, id, at)
+        at += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            text = make_visible(line.decode("utf-8", "replace"))
+            yield f"event: log\ndata: {text}\n\n".encode("utf-8", "replace")
+        state = msgspec.json.encode({"state": session.state, "reason": session.reason})
+        if state != told:
+            told = state
+            yield b"event: state\ndata: " + state + b"\n\n"
+        if session.state in ENDED and not data:
+            yield b"event: end\ndata: {}\n\n"
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _stop(visit: Visit) -> Answer:
+    session = _find(visit)
+    if not _is_own(visit, session):
+        raise NotThere
+    cloud_orders.stop(visit.custody.home, session.id)
+    return Moved(f"{PATH}/{session.id}", "It is stopped.")
+
+
+def _allow(visit: Visit) -> Answer:
+    session, port = _find(visit), require(visit.form, "port")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise Problem(f"{port!r} is no port", where="Allow", fix="give one from 1 to 65535")
+    told = allow(visit, require(visit.form, "host"), int(port))
+    return Moved(f"{PATH}/{session.id}", f"Allowed: {told}, from the next turn on.")

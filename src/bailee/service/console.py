@@ -1,0 +1,144 @@
+"""The console, plugged into the service: its pages and those that flows bring, made at the first request."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from bailee.console.paths import LINK
+from bailee.flows.messages.upstreams import Upstream
+from bailee.pages import Installation
+from bailee.service.configuration import Configuration
+from bailee.vault.custody import open_custody
+
+if TYPE_CHECKING:
+    from bailee.console.application import Console
+    from bailee.pages import Page
+
+OWN_NAME = "bailee.localhost"
+PATHS = ("/console", "/console/{rest:path}", "/data-usage", "/oauth/device")
+
+
+class ConsoleRoutes:
+    """Answers for the console; a service that nobody looks at has not even imported it."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._console: Console | None = None
+        self._close: Callable[[], None] = lambda: None
+        self._making = asyncio.Lock()
+
+    def make_routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        return [Route(path, self) for path in PATHS]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if self._console is None:
+            async with self._making:
+                if self._console is None:
+                    self._console = await run_in_threadpool(self._make)
+        await self._console(scope, receive, send)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._console is not None:
+            self._console.close()
+            self._close()
+
+    def _make(self) -> "Console":
+        from bailee.console.application import Console
+
+        home = self._installation.home
+        custody = open_custody(home)
+        self._close = custody.close
+        return Console(
+            make_pages(),
+            custody=custody,
+            open_custody=partial(open_custody, home),
+            installation=self._installation,
+        )
+
+
+def describe_installation(
+    configuration: Configuration, upstream: Upstream, *, hops: Sequence[str], tracker: str
+) -> Installation:
+    """Return what pages may tell of the running service."""
+    return Installation(
+        home=configuration.home,
+        upstream=upstream.name,
+        upstream_url=configuration.upstream_url,
+        provider=upstream.provider,
+        is_first_party=upstream.is_first_party,
+        retains_nothing=upstream.zero_data_retention,
+        hops=tuple(hops),
+        tracker=tracker,
+        started_ms=int(time.time() * 1000),
+    )
+
+
+def make_pages() -> "list[Page]":
+    """Return all pages, in the order of the navigation."""
+    from bailee.console import (
+        devices,
+        flow_pages,
+        ledgers,
+        managed,
+        organizations,
+        privacy,
+        receipts,
+        retention_pages,
+    )
+    from bailee.console.signing_in import SigningIn
+    from bailee.flows.errors import pages as errors
+    from bailee.flows.feedback import pages as feedback
+    from bailee.flows.forwarding import pages as forwarding
+    from bailee.flows.git import pages as git
+    from bailee.flows.messages import data_pages
+    from bailee.flows.messages import pages as messages
+    from bailee.flows.metrics import pages as metrics
+    from bailee.flows.survey import pages as survey
+    from bailee.flows.web import pages as web
+    from bailee.service import cloud_pages, repository_pages
+
+    pages = [
+        *data_pages.make_pages(),
+        *privacy.make_pages(),
+        *feedback.make_pages(),
+        *receipts.make_pages(),
+        *ledgers.make_pages(),
+        *devices.make_pages(),
+        *organizations.make_pages(),
+        *repository_pages.make_pages(),
+        *managed.make_pages(),
+        *messages.make_pages(),
+        *metrics.make_pages(),
+        *errors.make_pages(),
+        *survey.make_pages(),
+        *web.make_pages(),
+        *git.make_pages(),
+        *forwarding.make_pages(),
+        *cloud_pages.make_pages(),
+        *retention_pages.make_pages(),
+        *SigningIn().make_pages(),
+    ]
+    return [*flow_pages.make_pages(pages), *pages]
+
+
+def make_link_url(base: str, token: str) -> str:
+    """Return the address that a link's token signs in at.
+
+    Cookies know no ports: what a browser holds for 127.0.0.1 it sends to whatever else listens there, an
+    agent's server included. So on this machine the console has a name of its own, which browsers resolve by
+    themselves (RFC 6761, 6.3).
+    """
+    parts = urlsplit(base)
+    if parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"):
+        base = f"http://{OWN_NAME}:{parts.port}"
+    return f"{base}{LINK}?token={token}"

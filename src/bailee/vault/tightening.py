@@ -1,0 +1,81 @@
+"""What a change of settings means for what is held already: told before it is made, applied once it is."""
+
+from collections.abc import Iterable
+from datetime import date
+
+import msgspec
+
+from bailee.accounts.people import Account
+from bailee.policy.periods import Period, tighten
+from bailee.vault.ceilings import HELD
+from bailee.vault.custody import Custody
+from bailee.vault.kinds import Held
+from bailee.vault.sweeping import sweep
+from bailee.vault.terms import terms_of
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What would become of what is held, in segments: days of sessions.
+
+    Attributes:
+        held: how many there are.
+        untrained: how many may train models now, and would not.
+        shortened: how many would be held for less long, those that would go at once among them.
+        gone: how many would go at once.
+        last_before, last_after: when the last of what is there goes; None where nothing is held, or without
+            end.
+    """
+
+    held: int
+    untrained: int
+    shortened: int
+    gone: int
+    last_before: date | None
+    last_after: date | None
+
+
+def preview(held: Iterable[tuple[Account, Held]], today: date) -> Preview:
+    """Return what it would mean for what accounts hold if they were as they are given here."""
+    count = untrained = shortened = gone = 0
+    before: list[date | None] = []
+    after: list[date | None] = []
+    for account, holds in held:
+        ceilings = {flow.value: terms_of(account, flow) for flow in HELD}
+        for kind in holds.kinds:
+            ceiling = ceilings.get(kind.flow)
+            if ceiling is None or (kind.expires_on is not None and kind.expires_on <= today):
+                continue
+            period = tighten(Period.parse(kind.retention, where="vault.db"), ceiling.retention)
+            expiry = _sooner(kind.expires_on, period.expires_on(kind.day))
+            count += kind.count
+            untrained += kind.count if kind.trainable and not ceiling.trainable else 0
+            shortened += kind.count if expiry != kind.expires_on else 0
+            is_gone = expiry is not None and expiry <= today
+            gone += kind.count if is_gone else 0
+            before.append(kind.expires_on)
+            if not is_gone:
+                after.append(expiry)
+    return Preview(count, untrained, shortened, gone, _last(before), _last(after))
+
+
+def bring_into_force(custody: Custody, accounts: Iterable[Account]) -> int:
+    """Apply what was tightened to what these accounts hold, at once; return how many segments changed.
+
+    What is to go by it is destroyed before this returns, and not when the service sweeps next.
+    """
+    changed = sum(custody.tighten(account) for account in accounts)
+    custody.settle()
+    if changed:
+        sweep(custody, is_thorough=False)
+    return changed
+
+
+def _sooner(held: date | None, limit: date | None) -> date | None:
+    if limit is None:
+        return held
+    return limit if held is None else min(held, limit)
+
+
+def _last(days: list[date | None]) -> date | None:
+    known = [day for day in days if day is not None]
+    return max(known) if known and len(known) == len(days) else None

@@ -1,0 +1,87 @@
+"""A real browser: Debian's Chromium by Playwright, with axe, and every request of every page noted."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from console.cast import Cast
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+DESKTOP, PHONE = (1280, 860), (390, 844)
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Give Debian's Chromium, which `scripts/setup` installs."""
+    program = shutil.which("chromium")
+    assert program, "chromium is missing; see scripts/setup"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visitor:
+    """Somebody with a browser of their own, whose every request is noted."""
+
+    def __init__(self, browser: Browser, cast: Cast, person: str, **options: Any) -> None:
+        self.cast = cast
+        self.requests: list[str] = []
+        self.faults: list[str] = []
+        self.context: BrowserContext = browser.new_context(
+            base_url=cast.service.url, viewport={"width": DESKTOP[0], "height": DESKTOP[1]}, **options
+        )
+        if person in cast.tokens:
+            self.context.add_cookies(
+                [
+                    {
+                        "name": "bailee_console",
+                        "value": cast.tokens[person],
+                        "url": cast.service.url,
+                        "httpOnly": True,
+                        "sameSite": "Lax",
+                    }
+                ]
+            )
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
+
+    def go(self, path: str) -> Page:
+        """Open a page."""
+        answer = self.page.goto(path)
+        assert answer is not None
+        assert answer.ok, f"{path}: {answer.status} {self.page.inner_text('main')[:300]}"
+        return self.page
+
+    def foreign(self) -> list[str]:
+        """Return the requests that went to another host than the service."""
+        port = self.cast.service.address[1]
+        ours = (f"{self.cast.service.url}/", f"http://bailee.localhost:{port}/")
+        return [url for url in self.requests if not url.startswith(ours)]
+
+    def check_with_axe(self, *rules: str) -> list[str]:
+        """Return what axe finds wrong with the page, a line each; by all its rules if none is named."""
+        if not self.page.evaluate("typeof axe !== 'undefined'"):
+            self.page.evaluate(AXE.read_text())
+        options: dict[str, Any] = {"resultTypes": ["violations"], "iframes": False}
+        if rules:
+            options["runOnly"] = list(rules)
+        found = self.page.evaluate("options => axe.run(document, options)", options)
+        return [
+            f"{one['id']}: {one['help']}: {', '.join(str(node['target']) for node in one['nodes'])[:300]}"
+            for one in found["violations"]
+        ]
+
+    def close(self) -> None:
+        """Close the browser's windows."""
+        self.context.close()

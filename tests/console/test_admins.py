@@ -1,0 +1,210 @@
+"""What an organization's admin does in the console, driven in a real browser."""
+
+import json
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+import pytest
+
+from bailee.accounts.directory import open_directory
+from bailee.accounts.secrets import list_secrets, open_secrets
+from bailee.ledger.log import FOLDER, open_log
+from bailee.vault.store import open_keys
+from console.browsers import Visitor
+from console.cast import Cast
+
+Visit = Callable[..., Visitor]
+HOME = "/console/organization"
+
+
+@pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
+def admin(request: pytest.FixtureRequest, visit: Visit) -> Visitor:
+    """Give the admin's browser, with JavaScript and without."""
+    return visit("admin", java_script_enabled=request.param)
+
+
+def test_roles(admin: Visitor, cast: Cast) -> None:
+    """Bob is made an admin and a member again; the last admin stays one; it is ledgered."""
+    page = admin.go(HOME)
+    page.click("text=Make bob an admin")
+    assert "bob is an admin from now on" in page.inner_text("main")
+    assert cast.ask("GET", HOME, "bob")[0] == 200
+    page.click("text=Make bob a member")
+    assert cast.ask("GET", HOME, "bob")[0] == 404
+    assert page.query_selector("text=Make ada a member") is None
+    assert any(b'"role"' in entry for entry in open_log(cast.home / FOLDER).read())
+
+
+def test_a_member_is_added(visit: Visit, cast: Cast) -> None:
+    """Under the organization's plan; a name that is taken is refused."""
+    page = visit("admin").go(HOME)
+    page.fill("#f-member", "dora")
+    page.click("main button:has-text('Add')")
+    assert "dora is a member" in page.inner_text("main")
+    page.fill("#f-member", "charlie")
+    page.click("main button:has-text('Add')")
+    assert "there is an account 'charlie' already" in page.inner_text(".problem")
+    directory = open_directory(cast.home)
+    dora = directory.get("dora")
+    directory.close()
+    assert (dora.organization, dora.plan, dora.role) == ("acme", "team", "member")
+
+
+def test_zero_data_retention_says_what_goes(admin: Visitor, cast: Cast) -> None:
+    """The page counts what would go and changes nothing; switched off again what comes later is kept."""
+    page = admin.go(HOME)
+    page.click("text=Switch it on…")
+    told = page.inner_text("main")
+    assert int(page.inner_text(".big strong")) > 30
+    assert "erased, keys first" in told
+    assert "no way back" in told
+    page.click("text=Leave it as it is")
+    assert "Conversations are kept for their time" in page.inner_text("main")
+
+
+def test_the_partner_program_needs_the_first_party(admin: Visitor) -> None:
+    """Joining is told in full; on an upstream that nobody knows to be the Claude API it is refused."""
+    page = admin.go(HOME)
+    page.click("text=Join it…")
+    assert "may train models, where they pass through the Claude API itself" in page.inner_text("main")
+    page.click("main button:has-text('Join it')")
+    assert "first-party API only" in page.inner_text(".problem")
+
+
+def test_tighter_retention(admin: Visitor, cast: Cast) -> None:
+    """Members' records are held 20 days at most, what is held already too; then as the plan has it."""
+    page = admin.go(HOME)
+    page.fill("#f-period", "20d")
+    page.click("text=See what it changes…")
+    assert page.inner_text(".big strong") == "0"
+    page.click("main button:has-text('Hold at most 20d')")
+    assert "Members' records are held at most 20d." in page.inner_text("main")
+    page = admin.go(f"{HOME}/retention?period=unlimited")
+    page.click("main button:has-text('Hold at most unlimited')")
+    assert "As the plan has it" in page.inner_text("main")
+
+
+def test_a_flow_is_refused_for_all(admin: Visitor, cast: Cast) -> None:
+    """Refused by the organization it shows for Alice; taken again it does not."""
+    page = admin.go(HOME)
+    page.click("text=Refuse survey")
+    assert "refused by your organization" in cast.ask("GET", "/console/privacy", "alice")[1]
+    page.click("text=Take survey again")
+    assert "refused by your organization" not in cast.ask("GET", "/console/privacy", "alice")[1]
+
+
+def test_keys(admin: Visitor, cast: Cast) -> None:
+    """A key is shown once, opens traffic and proves nobody; revoked it opens nothing."""
+    page = admin.go(f"{HOME}/keys")
+    page.select_option("#f-member", "bob")
+    page.fill("#f-label", "<i>ci</i>")
+    page.click("text=Make it")
+    secret = page.inner_text(".card code").strip()
+    bearer = {"authorization": f"Bearer {secret}"}
+    assert json.loads(cast.ask("GET", "/api/account", **bearer)[1])["name"] == "bob"
+    assert cast.ask("GET", "/api/cloud/sessions", **bearer)[0] == 403
+    page = admin.go(f"{HOME}/keys")
+    assert secret not in page.content()
+    assert page.query_selector("td i") is None
+    page.click(f"tr:has-text('{secret.split('_')[1]}') button")
+    assert cast.ask("GET", "/api/account", **bearer)[0] == 401
+
+
+def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, cast: Cast) -> None:
+    """Placed it stops the erasure and is told to Bob; released it does not."""
+    page = admin.go(f"{HOME}/holds")
+    page.select_option("#f-member", "bob")
+    page.fill("#f-session", "bob-first")
+    page.fill("#f-reason", "case 12")
+    page.click("text=Place it")
+    assert "session bob-first of bob stays" in page.inner_text("main")
+    bob = visit("bob").go("/console/data/session/bob-first")
+    assert "Legal hold" in bob.inner_text("main")
+    assert bob.query_selector("text=Erase…") is None
+    status, told, _ = cast.ask("GET", "/console/data/session/bob-first/erase", "bob")
+    assert status == 400
+    assert "hold" in told
+    page = admin.go(f"{HOME}/holds")
+    page.fill("tr:has-text('in force') input[name=reason]", "case closed")
+    page.click("tr:has-text('in force') button")
+    assert "is released" in page.inner_text("main")
+    assert cast.ask("GET", "/console/data/session/bob-first/erase", "bob")[0] == 200
+
+
+def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast) -> None:
+    """It opens with the home's key alone; the page has its name and where it goes, and what is no host is
+    refused.
+    """
+    value = "token-0123456789abcdef"
+    page = admin.go(f"{HOME}/secrets")
+    page.fill("#f-name", "NPM_TOKEN")
+    page.fill("#f-value", value)
+    page.fill("#f-hosts", "registry.npmjs.org")
+    page.click("text=Keep it")
+    assert "NPM_TOKEN is kept" in page.inner_text("main")
+    assert value not in page.content()
+    directory, keys = open_directory(cast.home), open_keys(cast.home)
+    held = open_secrets(directory, keys.wrapper, ["organization:acme"], "")
+    assert held["NPM_TOKEN"][1] == value
+    page.fill("#f-name", "OTHER")
+    page.fill("#f-value", value)
+    page.click("text=Keep it")
+    assert "nobody may have this secret" in page.inner_text(".problem")
+    page = admin.go(f"{HOME}/secrets")
+    page.click("tr:has-text('NPM_TOKEN') button")
+    assert list_secrets(directory, ["organization:acme"]) == []
+    directory.close()
+    keys.close()
+
+
+def test_repositories(admin: Visitor, cast: Cast) -> None:
+    """Where a member's session worked is listed."""
+    page = admin.go(f"{HOME}/repositories")
+    assert "git.example/acme/app" in page.inner_text("tbody")
+
+
+def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> None:
+    """What cannot be meant is not saved; what is saved is served with an ETag, anew if it changed."""
+    page = admin.go(f"{HOME}/settings")
+    for wrong in ('{"telemetry": "maybe"}', "{", '{"nothing": 1}', "[]"):
+        page.fill("#f-settings", wrong)
+        page.click("text=Check and save")
+        assert page.inner_text(".problem").strip()
+        assert page.input_value("#f-settings").strip() == wrong
+    right = '{"telemetry": "off", "cleanupPeriodDays": 7}'
+    page.fill("#f-settings", right)
+    page.click("text=Check and save")
+    assert "Saved." in page.inner_text("main")
+    bearer = {"authorization": f"Bearer {cast.keys['alice']}"}
+    status, told, headers = cast.ask("GET", "/api/settings", **bearer)
+    assert (status, json.loads(told)) == (200, json.loads(right))
+    again = cast.ask("GET", "/api/settings", **bearer, **{"if-none-match": headers["etag"]})
+    assert (again[0], again[1]) == (304, "")
+    other = cast.ask("GET", "/api/settings", authorization=f"Bearer {cast.keys['charlie']}")
+    assert (other[0], other[1]) == (200, "{}\n")
+    assert cast.ask("GET", "/api/settings")[0] == 401
+    stale = cast.ask("GET", f"{HOME}/settings", "admin")[1]
+    page.fill("#f-settings", "{}")
+    page.click("text=Check and save")
+    token = stale.partition('form_token" value="')[2][:64]
+    tag = stale.partition('name="tag" value="')[2].partition('"><p')[0].replace("&#34;", '"')
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    body = urlencode({"form_token": token, "tag": tag, "settings": right})
+    status, told, _ = cast.ask("POST", f"{HOME}/settings", "admin", body, **form)
+    assert status == 400
+    assert "somebody changed them" in told
+
+
+def test_another_organizations_members_are_out_of_reach(cast: Cast) -> None:
+    """With the right token, too, an admin does nothing to Charlie, who is no member."""
+    page = cast.ask("GET", HOME, "admin")[1]
+    token = page.partition('form_token" value="')[2][:64]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for path, fields in (
+        (HOME, "act=role&member=charlie&role=member"),
+        (f"{HOME}/keys", "member=charlie"),
+        (f"{HOME}/holds", "member=charlie&reason=x"),
+    ):
+        status, told, _ = cast.ask("POST", path, "admin", f"{fields}&form_token={token}", **form)
+        assert status == 400, path
+        assert "no member" in told

@@ -1,0 +1,209 @@
+"""What an account holder does in the console, driven in a real browser, with and without JavaScript."""
+
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bailee.ledger.log import FOLDER, open_log
+from bailee.ledger.receipts import verify_receipt
+from bailee.vault.reader import list_sessions
+from bailee.vault.store import open_vault
+from console.browsers import Visitor
+from console.cast import HOSTILE_ID, LONG, Cast
+from counterparts import claude
+from counterparts.projects import CALCULATOR, TEST
+from counterparts.waiting import wait_for
+
+Visit = Callable[..., Visitor]
+
+
+def sessions_of(cast: Cast, person: str) -> list[str]:
+    """Return the sessions that somebody has, as the vault says."""
+    vault = open_vault(cast.home)
+    found = [one.id for one in list_sessions(vault, account=cast.ids[person])]
+    vault.dispose()
+    return found
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_training_is_switched_with_its_effect_told_first(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """Switched on nothing held changes; switched off what trains stops at once, counted before."""
+    session = f"charlie-trains-{has_scripts}"
+    window = visit("charlie", java_script_enabled=has_scripts)
+    page = window.go("/console/privacy")
+    page.click("text=Switch training on…")
+    told = page.inner_text("main")
+    assert "held 5y instead of 30d" in told
+    assert "keeps its terms" in told
+    page.click("main button:has-text('Switch training on')")
+    assert "Training is on." in page.inner_text("main")
+    cast.say("charlie", session, "this may train")
+    wait_for("it to be held", lambda: session in sessions_of(cast, "charlie") or None)
+    page = window.go("/console/privacy/training?to=off")
+    assert page.inner_text(".big strong") == "1"
+    assert "Trains no more" in page.inner_text("main")
+    page.click("main button:has-text('Switch training off')")
+    assert re.search(r"Training is off\. 1 segment held already came under", page.inner_text("main"))
+    assert page.inner_text(".big strong") == "0"
+
+
+def test_a_plan_without_the_switch_says_why(visit: Visit) -> None:
+    """Alice's plan is commercial: there is no switch, and the page says so."""
+    page = visit("alice").go("/console/privacy")
+    assert "has no training switch" in page.inner_text("main")
+    assert page.query_selector("text=Switch training on…") is None
+
+
+def test_a_shorter_time_is_told_and_applied(visit: Visit) -> None:
+    """The page says what goes before it goes; what cannot be meant is refused with its reason."""
+    window = visit("bob")
+    page = window.go("/console/privacy")
+    page.fill("#f-period", "fortnight")
+    page.click("text=See what it changes…")
+    assert "fortnight" in page.inner_text(".problem")
+    page = window.go("/console/privacy")
+    page.fill("#f-period", "7d")
+    page.click("text=See what it changes…")
+    assert "Held for less long" in page.inner_text("main")
+    page.click("main button:has-text('Hold at most 7d')")
+    assert re.search(r"Records are held at most 7d\. \d+ segments?", page.inner_text("main"))
+    assert "At most 7d, as you wished" in page.inner_text("main")
+
+
+def test_a_flow_is_refused_and_taken_again(visit: Visit) -> None:
+    """Refusing errors shows at once, and so does taking it back."""
+    page = visit("bob").go("/console/privacy")
+    page.click("text=Refuse errors")
+    assert "errors is refused from now on" in page.inner_text("main")
+    page.click("text=Take errors again")
+    assert "errors is taken from now on" in page.inner_text("main")
+
+
+def test_reading_hostile_content(visit: Visit) -> None:
+    """What was said is shown as text: no element of it, no script, no escape; any id leads to its page."""
+    window = visit("alice")
+    page = window.go("/console/data")
+    page.click(f"main td a:text-is({json.dumps(HOSTILE_ID)})")
+    shown = page.inner_text("main")
+    assert HOSTILE_ID in shown
+    assert f"{len(LONG) - 20_000:,} characters more" in shown
+    assert len(shown) < 100_000
+    page = window.go("/console/data")
+    page.click("main a:has-text('alice-first')")
+    assert page.title() == "Session alice-first · Bailee"
+    shown = page.inner_text("main")
+    assert "<script>document.title='owned'</script>" in shown
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in page.content()
+    assert "‮" not in page.content()
+    assert page.query_selector("main img, main script") is None
+
+
+def test_export_of_one_and_of_all(visit: Visit) -> None:
+    """A session comes as JSON with its content and terms; everything as an archive of JSON Lines."""
+    window = visit("alice")
+    page = window.go("/console/data/session/alice-first")
+    with page.expect_download() as download:
+        page.click("text=Export as JSON")
+    told = json.loads(Path(download.value.path()).read_text())
+    assert told["id"] == "alice-first"
+    assert "owned" in told["exchanges"][0]["content"]["request"]
+    page = window.go("/console/data")
+    with page.expect_download() as download:
+        page.click("text=Export everything")
+    with tarfile.open(download.value.path()) as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"README.txt", "sessions.jsonl", "exchanges.jsonl"} <= names
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """It is gone, the receipt is downloaded as it was made, and holds in the page; a changed one does not."""
+    session = f"alice-goes-{has_scripts}"
+    cast.say("alice", session, "forget this")
+    wait_for("it to be held", lambda: session in sessions_of(cast, "alice") or None)
+    window = visit("alice", java_script_enabled=has_scripts)
+    page = window.go(f"/console/data/session/{session}")
+    page.click("text=Erase…")
+    assert "1 segment with their keys" in page.inner_text("main")
+    page.click("text=Erase this session")
+    assert page.inner_text(".big strong") == "1"
+    assert session not in sessions_of(cast, "alice")
+    with page.expect_download() as download:
+        page.click("text=Download it")
+    receipt = Path(download.value.path()).read_bytes()
+    log = open_log(cast.home / FOLDER)
+    assert len(verify_receipt(receipt, log.verifier)) == 2
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("1 of 1")
+    assert "erased" in page.inner_text("main")
+    page.fill("#f-receipt", receipt.decode().replace('"index": ', '"index": 1', 1))
+    page.click("main button:has-text('Verify')")
+    assert page.inner_text(".big").startswith("0 of 1")
+    assert "Not verified" in page.inner_text("main")
+
+
+def test_erasing_everything(visit: Visit, cast: Cast) -> None:
+    """It takes the account's name; all that is held goes, with a receipt for each session."""
+    for place in (1, 2):
+        cast.say("operator", f"olga-{place}", "forget all of this")
+    wait_for("both", lambda: len(sessions_of(cast, "operator")) == 2 or None)
+    page = visit("operator").go("/console/data/erase")
+    page.fill("#f-name", "somebody")
+    page.click("main button")
+    assert "not that" in page.inner_text(".problem")
+    page = visit("operator").go("/console/data/erase")
+    page.fill("#f-name", "olga")
+    page.click("main button")
+    assert "Erased 2 sessions" in page.inner_text("main")
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("2 of 2")
+    assert sessions_of(cast, "operator") == []
+
+
+def test_the_ledger_is_searched(visit: Visit) -> None:
+    """A holder sees what is told of them, by name; entries of others are not there."""
+    page = visit("charlie").go("/console/ledger?kind=signed_in")
+    assert "charlie" in page.inner_text("table")
+    assert {row.inner_text() for row in page.query_selector_all("tbody td:nth-child(4)")} == {"charlie"}
+    page.fill("#f-q", "no such thing")
+    page.click("main button:has-text('Search')")
+    assert "Nothing here says that" in page.inner_text("main")
+
+
+def test_a_session_of_the_real_agent(visit: Visit, cast: Cast, tmp_path: Path) -> None:
+    """Claude Code mends a bug in many turns; all of it is read, turn by turn, exported, and erased with a
+    receipt.
+    """
+    project = tmp_path / "project"
+    claude.make_project(project, {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
+    environment = claude.make_environment(
+        tmp_path / "user", ANTHROPIC_BASE_URL=cast.service.url, ANTHROPIC_AUTH_TOKEN=cast.keys["bob"]
+    )
+    before = set(sessions_of(cast, "bob"))
+    done = claude.run("rehearse mend-the-test", project, environment)
+    assert done.returncode == 0, done.stderr
+    (session,) = wait_for("its session", lambda: set(sessions_of(cast, "bob")) - before or None)
+    window = visit("bob")
+    page = window.go("/console/data")
+    page.click(f"text={session}")
+    turns = page.query_selector_all("article.turn")
+    assert len(turns) >= 4
+    told = page.inner_text("main")
+    assert "rehearse mend-the-test" in told
+    assert "assistant calls" in told
+    assert "tool result" in told
+    assert window.check_with_axe() == []
+    with page.expect_download() as download:
+        page.click("text=Export as JSON")
+    exported = json.loads(Path(download.value.path()).read_text())
+    assert len(exported["exchanges"]) >= len(turns)
+    page.click("text=Erase…")
+    page.click("text=Erase this session")
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("1 of 1")
+    assert session not in sessions_of(cast, "bob")

@@ -1,0 +1,220 @@
+"""What an operator does in the console, driven in a real browser."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bailee.accounts.directory import open_directory
+from bailee.accounts.operators import appoint_operator
+from bailee.cloud import disks
+from bailee.cloud.records import Sessions, State
+from bailee.flows.web.files import add_rule, read_rules_file
+from bailee.ledger.log import FOLDER, open_log
+from bailee.policy.problems import Problem
+from console.browsers import Visitor
+from console.cast import Cast
+from console.filling import REFUSED_HOST, make_cloud_session
+
+Visit = Callable[..., Visitor]
+
+
+def test_the_diagram_is_live(visit: Visit, cast: Cast) -> None:
+    """Each arrow has its state and what passed in an hour, the table says the same, and a title leads on."""
+    page = visit("operator").go("/console/flows")
+    assert int(page.inner_text(".big strong").replace(",", "")) >= 50
+    rows = {row.inner_text().split("\t")[0]: row.inner_text() for row in page.query_selector_all("tbody tr")}
+    assert len(rows) == 10
+    assert "required" in rows["Model traffic"]
+    assert "rehearsal" in rows["Model traffic"]
+    assert "off" in rows["Forwarding"]
+    assert "does not come to this service" in rows["Update check"]
+    drawn = page.text_content(".diagram svg") or ""
+    assert "14 times" in drawn
+    page.click(".diagram a:has-text('Metrics')")
+    assert page.url.endswith("/console/flows/metrics")
+
+
+def test_charts_and_their_tables_say_the_same(visit: Visit) -> None:
+    """Latency of two weeks is drawn, with its numbers beside it; a shorter time shows less."""
+    page = visit("operator").go("/console/flows/metrics")
+    rows = page.query_selector_all("div[aria-label=Latency] tbody tr")
+    points = (page.get_attribute("figure polyline", "points") or "").split()
+    assert len(rows) == len(points) == 14
+    page.click("text=7 days")
+    assert len(page.query_selector_all("div[aria-label=Latency] tbody tr")) == 7
+    page = visit("operator").go("/console/flows/messages")
+    assert page.inner_text(".big strong") == "100.0 %"
+    assert page.query_selector("rect.bar") is not None
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_errors_are_triaged(visit: Visit, has_scripts: bool) -> None:
+    """A group is resolved, found among all, and reopened; its frames are shown and nothing of its message."""
+    window = visit("operator", java_script_enabled=has_scripts)
+    page = window.go("/console/flows/errors")
+    assert page.inner_text(".big strong") == "3"
+    row = "tr:has-text('KeyError')"
+    page.click(f"{row} a")
+    assert "bailee.agent.work.answer:120" in page.inner_text("pre")
+    assert "script" not in page.inner_text("main")
+    page = window.go("/console/flows/errors")
+    page.click(f"{row} button:has-text('Resolve')")
+    assert page.inner_text(".big strong") == "2"
+    page.click("text=1 resolved or muted as well")
+    page.click(f"{row} button:has-text('Reopen')")
+    assert page.inner_text(".big strong") == "3"
+
+
+def test_a_report_is_read_with_a_reason_that_its_sender_sees(visit: Visit, cast: Cast) -> None:
+    """Sealed until the operator says why; ledgered; shown to Alice; then closed with a note."""
+    page = visit("operator").go("/console/flows/feedback")
+    page.click(f"text={cast.report}")
+    assert page.query_selector("pre") is None
+    page.fill("#f-reason", "ticket 17: the parser")
+    page.click("main button:has-text('Read it')")
+    assert "<script>" in page.inner_text("pre")
+    assert "\x1b" not in page.content()
+    page.fill("#f-note", "mended in 1.3")
+    page.click("text=Close it")
+    assert f"Report {cast.report} is closed" in page.inner_text("main")
+    alice = visit("alice").go("/console/privacy")
+    told = alice.inner_text("div[aria-label='Who read it']")
+    assert "olga" in told
+    assert "ticket 17: the parser" in told
+    entries = [entry.decode() for entry in open_log(cast.home / FOLDER).read()]
+    assert any('"access"' in one for one in entries)
+    assert not any("ticket 17" in one for one in entries)
+    page.click("text=1 closed as well")
+    page.click(f"text={cast.report}")
+    page.click("text=Reopen it")
+    assert f"Report {cast.report} is open" in page.inner_text("main")
+
+
+def test_ratings_are_counted(visit: Visit) -> None:
+    """Two good, one fine, one bad and one dismissed."""
+    page = visit("operator").go("/console/flows/survey")
+    assert page.inner_text(".big strong") == "2.25"
+    row = page.inner_text("div[aria-label='By version'] tbody tr").split()
+    assert row == ["1.2", "1", "1", "2", "1", "2.25"]
+
+
+def test_what_was_refused_is_allowed_by_a_rule(visit: Visit, cast: Cast) -> None:
+    """Opening the logs takes a reason; `Allow this` beside a denial writes the rule, which is ledgered."""
+    page = visit("operator").go("/console/flows/web")
+    page.fill("#f-reason", "a build fails")
+    page.click("text=Open them")
+    assert page.inner_text(".big strong") == "5"
+    assert "<b>evil</b>.example" in page.inner_text("main")
+    assert page.query_selector("td b, th b") is None
+    page.click(f"tr:has-text('{REFUSED_HOST}') button")
+    assert f"Allowed: {REFUSED_HOST} port 443" in page.inner_text("main")
+    rules = read_rules_file(cast.home / "boundary.toml")
+    assert [(rule.host, rule.ports) for rule in rules.allow] == [(REFUSED_HOST, (443,))]
+    assert REFUSED_HOST in page.inner_text("div[aria-label=Rules]")
+    assert "a build fails" in visit("alice").go("/console/privacy").inner_text("main")
+    assert any(b'"rule"' in entry for entry in open_log(cast.home / FOLDER).read())
+    page.fill("#f-host", "no host at all/")
+    page.click("text=Allow it")
+    assert "cannot be allowed" in page.inner_text(".problem")
+
+
+def test_a_rule_is_added_and_the_rest_stays(tmp_path: Path) -> None:
+    """What a person wrote stays to the letter; what is there already, forbidden or no host is refused."""
+    path = tmp_path / "boundary.toml"
+    written = '# mine\n[[allow]]\nhost = "a.example"\n\n[[forbid]]\nhost = "b.example"\n'
+    path.write_text(written)
+    add_rule(path, "c.example", 8443)
+    assert path.read_text().startswith(written)
+    assert [(one.host, one.ports) for one in read_rules_file(path).allow][-1] == ("c.example", (8443,))
+    before = path.read_text()
+    for host, port in (("a.example", 443), ("b.example", 443), ('x"\n[abuse]', 443), ("d.example", 0)):
+        with pytest.raises(Problem):
+            add_rule(path, host, port)
+    assert path.read_text() == before
+    path.write_text("allow = 7")
+    with pytest.raises(Problem):
+        add_rule(path, "c.example", 443)
+    assert path.read_text() == "allow = 7"
+
+
+def test_a_cloud_session_is_followed(visit: Visit, cast: Cast) -> None:
+    """Its holder sees log and trail; an operator says why first; its events are made visible."""
+    page = visit("alice").go("/console/cloud")
+    page.click(f"text={cast.cloud}")
+    log = page.inner_text("pre")
+    assert "<script>" in log
+    assert "\\x1b[2J" in log
+    window = visit("operator")
+    page = window.go(f"/console/cloud/{cast.cloud}")
+    assert page.query_selector("pre") is None
+    page.fill("#f-reason", "it hangs")
+    page.click("text=Open log and audit")
+    assert "pushed 2 commits" in page.inner_text("pre")
+    assert "it hangs" in visit("alice").go("/console/privacy").inner_text("main")
+    status, told, headers = cast.ask("GET", f"/console/cloud/{cast.cloud}/events", "alice")
+    assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    lines = [line for line in told.splitlines() if line.startswith("data: ")]
+    assert "data: cloning https://git.example/acme/app" in lines
+    assert json.loads(lines[-2].removeprefix("data: "))["state"] == "done"
+    assert "\x1b" not in told
+
+
+def test_a_log_goes_on_by_itself(visit: Visit, cast: Cast) -> None:
+    """While a session is at work, what it says appears on the page; without scripts, when loaded anew."""
+    known = cast.cloud
+    id = make_cloud_session(cast, State.WORKING)
+    cast.cloud = known
+    sessions = Sessions(cast.home)
+    # Somebody drives it: its lock is held, as by a driver.
+    with sessions.driving(id):
+        page = visit("alice").go(f"/console/cloud/{id}")
+        page.wait_for_selector("pre:has-text('pushed 2 commits')")
+        with (sessions.folder(id) / disks.LOG).open("a") as log:
+            log.write("one more line\n")
+        page.wait_for_selector("pre:has-text('one more line')")
+        assert page.inner_text("[data-state]").startswith("working")
+    sessions.change(id, state=State.DONE)
+    plain = visit("alice", java_script_enabled=False).go(f"/console/cloud/{id}")
+    assert "one more line" in plain.inner_text("pre")
+
+
+def test_retention_and_forwarding(visit: Visit) -> None:
+    """What is due, and whether anything waits, is a number each."""
+    assert visit("operator").go("/console/retention").inner_text(".big strong") == "0 s"
+    assert visit("operator").go("/console/flows/forwarding").inner_text(".big strong") == "0"
+    assert visit("operator").go("/console/flows/git").inner_text(".big strong") == "0"
+
+
+def test_the_ledger_is_verified_at_a_click(visit: Visit, cast: Cast) -> None:
+    """All entries hold; who is neither admin nor operator has no such button."""
+    page = visit("operator").go("/console/ledger")
+    page.click("text=Verify all of it now")
+    assert "verified" in page.inner_text("main")
+    assert int(page.inner_text(".big strong").replace(",", "")) == open_log(cast.home / FOLDER).size
+    assert "Verify all" not in visit("alice").go("/console/ledger").inner_text("main")
+
+
+def test_the_published_page_is_of_this_installation(visit: Visit, cast: Cast) -> None:
+    """It names the upstream in force, and links each flow to its full telling."""
+    page = visit("nobody").go("/data-usage")
+    told = page.inner_text("main")
+    assert "through rehearsal" in told
+    assert "nothing, by its operator's declaration" in told
+    assert len(page.query_selector_all("section.card")) == 10
+    assert page.get_attribute(".diagram a", "href") == "#messages"
+    with urllib.request.urlopen(f"{cast.service.url}/data-usage", timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_an_operator_is_one_until_it_is_taken_back(cast: Cast) -> None:
+    """Appointed, one sees the service's pages; no more, none of them."""
+    directory = open_directory(cast.home)
+    assert cast.ask("GET", "/console/flows", "bob")[0] == 404
+    appoint_operator(directory, "bob", given=True, by="runner")
+    assert cast.ask("GET", "/console/flows", "bob")[0] == 200
+    appoint_operator(directory, "bob", given=False, by="runner")
+    assert cast.ask("GET", "/console/flows", "bob")[0] == 404
+    directory.close()

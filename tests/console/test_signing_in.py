@@ -1,0 +1,177 @@
+"""Signing in: by password, by a link that works once, and what becomes of it."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bailee.accounts.directory import open_directory
+from bailee.accounts.sign_ins import make_link
+from bailee.ledger.log import FOLDER, open_log
+from console.browsers import Visitor
+from console.cast import PASSWORD, Cast
+from counterparts.programs import run_program
+from counterparts.services import clean_environment, serving
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_with_a_password(visit: Visit, has_scripts: bool) -> None:
+    """A wrong one is refused, the right one leads to where one was going; signing out ends it."""
+    window = visit("nobody", java_script_enabled=has_scripts)
+    page = window.go("/console/privacy")
+    assert page.url.endswith("/console/sign-in?next=/console/privacy")
+    for password in ("wrong wrong wrong", PASSWORD):
+        page.fill("#f-name", "charlie")
+        page.fill("#f-password", password)
+        page.click("main button")
+        if password != PASSWORD:
+            assert "not the name and the password" in page.inner_text("main")
+    assert page.url.endswith("/console/privacy")
+    token = next(one for one in window.context.cookies() if one["name"] == "bailee_console")
+    assert (token["httpOnly"], token["sameSite"], token["secure"]) == (True, "Lax", False)
+    page.click("text=Sign out")
+    assert page.url.endswith("/console/sign-in")
+    assert window.go("/console/privacy").url.endswith("next=/console/privacy")
+    # What was signed out stays so, whoever kept the cookie.
+    window.context.add_cookies(
+        [{"name": "bailee_console", "value": token["value"], "url": window.cast.service.url}]
+    )
+    assert window.go("/console/privacy").url.endswith("next=/console/privacy")
+
+
+def test_with_a_link(visit: Visit, cast: Cast, tmp_path: Path) -> None:
+    """`bailee up` and `bailee console link` print one; looking uses nothing up, and it signs in once."""
+    assert "/console/sign-in/link?token=" in cast.service.errors
+    environment = clean_environment(tmp_path)
+    command = ("console", "link", "--home", str(cast.home))
+    url = run_program(*command, environment=environment, folder=tmp_path).stdout.strip()
+    port = cast.service.address[1]
+    assert url.startswith(f"http://bailee.localhost:{port}/")
+    window = visit("nobody")
+    window.go(url)
+    page = window.go(url)
+    page.click("text=Sign in here")
+    assert page.url == f"http://bailee.localhost:{port}/console/flows"
+    assert "Sign out" in page.inner_text("header")
+    # Cookies know no ports: nothing that listens on 127.0.0.1 is sent this one.
+    assert [one["domain"] for one in window.context.cookies()] == ["bailee.localhost"]
+    assert window.context.cookies(f"http://127.0.0.1:{port}") == []
+    other = visit("nobody").go(url)
+    other.click("text=Sign in here")
+    assert "this link was used" in other.inner_text("main")
+
+
+def test_a_form_of_another_site_is_refused(cast: Cast) -> None:
+    """Without the page's token, with another's, and with another origin; with ours it is taken."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    path = "/console/privacy/flows"
+    fields = "flow=survey&to=refused"
+    assert cast.ask("POST", path, "bob", fields, **form)[0] == 403
+    token = cast.ask("GET", "/console/privacy", "bob")[1].partition('form_token" value="')[2][:64]
+    others = cast.ask("GET", "/console/privacy", "alice")[1].partition('form_token" value="')[2][:64]
+    assert cast.ask("POST", path, "bob", f"{fields}&form_token={others}", **form)[0] == 403
+    mine = f"{fields}&form_token={token}"
+    for name, value in (
+        ("origin", "http://evil.example"),
+        ("sec-fetch-site", "cross-site"),
+        ("origin", "null"),
+    ):
+        assert cast.ask("POST", path, "bob", mine, **form, **{name: value})[0] == 403
+    assert cast.ask("POST", path, "bob", mine, **form, origin=cast.service.url)[0] == 303
+
+
+def send_unsigned(cast: Cast, path: str, *forms: str) -> list[int]:
+    """Send forms as somebody who is not signed in, with the token of their page; return the statuses."""
+    _, told, headers = cast.ask("GET", "/console/sign-in")
+    cookie = headers["set-cookie"].partition(";")[0]
+    token = told.partition('form_token" value="')[2][:64]
+    sent = {"content-type": "application/x-www-form-urlencoded", "cookie": cookie}
+    return [cast.ask("POST", path, body=f"form_token={token}&{form}", **sent)[0] for form in forms]
+
+
+GUESSES = ["name=nobody-here&password=x"] * 12
+
+
+def test_trying_is_limited(tmp_path: Path) -> None:
+    """Of one name from one address ten may be tried at once, and then one waits; a link is let in all the
+    same.
+    """
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
+        cast = Cast(tmp_path / "state", service)
+        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 10 + [400] * 2
+        directory = open_directory(cast.home)
+        link = make_link(directory, account=None, user="runner")
+        directory.close()
+        assert send_unsigned(cast, "/console/sign-in/link", f"link={link}", f"link={link}") == [303, 400]
+
+
+def test_control_without_a_limit(tmp_path: Path) -> None:
+    """Control: with the limit out all of them are tried."""
+    changes = "import bailee.console.signing_in as s\ns.SigningIn._limit = lambda self, rates, who: None\n"
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        cast = Cast(tmp_path / "state", service)
+        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 12
+
+
+def test_a_new_password_ends_other_sign_ins(visit: Visit, cast: Cast) -> None:
+    """It takes the present one; the browser that changes it stays signed in, every other does not."""
+    other = cast.sign_in("charlie")
+    known, cast.tokens["charlie"] = cast.tokens["charlie"], cast.sign_in("charlie")
+    page = visit("charlie").go("/console/account")
+    for present, again in (("wrong", PASSWORD), (PASSWORD, "not the same at all")):
+        page.fill("#f-present", present)
+        page.fill("#f-password", PASSWORD)
+        page.fill("#f-again", again)
+        page.click("main button:has-text('Change it')")
+        assert page.inner_text(".problem")
+        page = visit("charlie").go("/console/account")
+    page.fill("#f-present", PASSWORD)
+    page.fill("#f-password", PASSWORD)
+    page.fill("#f-again", PASSWORD)
+    page.click("main button:has-text('Change it')")
+    assert "Other browsers are signed out" in page.inner_text("main")
+    assert page.inner_text(".big strong") == "1"
+    for token in (other, known):
+        sent = {"cookie": f"bailee_console={token}"}
+        assert cast.ask("GET", "/console/data", **sent)[0] == 303
+
+
+def test_a_browser_is_signed_out_from_another(visit: Visit, cast: Cast) -> None:
+    """Each sign-in is listed with where it came from, and ended alone."""
+    other = cast.sign_in("bob")
+    page = visit("bob").go("/console/account")
+    before = int(page.inner_text(".big strong"))
+    page.click("tr:has-text(\"a test's\"):not(:has-text('this one')) button")
+    assert int(page.inner_text(".big strong")) == before - 1
+    assert cast.ask("GET", "/console/data", cookie=f"bailee_console={other}")[0] == 303
+
+
+def test_sign_ins_are_in_the_ledger(cast: Cast) -> None:
+    """Who signed in and how, and who was refused; nobody by name."""
+    entries = [entry.decode() for entry in open_log(cast.home / FOLDER).read()]
+    assert any('"signed_in"' in one and '"password"' in one for one in entries)
+    assert any('"sign_in_refused"' in one for one in entries)
+    assert not any("charlie" in one for one in entries)
+
+
+def test_the_address_of_the_service_leads_to_the_console(cast: Cast) -> None:
+    """A person's browser is led on; an agent that asks whether anybody is there is told so, as before."""
+    status, _, headers = cast.ask("GET", "/", accept="text/html,application/xhtml+xml")
+    assert (status, headers["location"]) == (303, "/console")
+    assert cast.ask("GET", "/", accept="*/*")[:2] == (200, '{"service":"bailee"}')
+
+
+def test_a_password_is_nowhere_in_clear(cast: Cast) -> None:
+    """It is kept as an Argon2id hash."""
+    directory = open_directory(cast.home)
+    with directory.engine.connect() as connection:
+        hashes = list(connection.exec_driver_sql("SELECT hash FROM passwords").scalars())
+    directory.close()
+    assert hashes
+    assert all(one.startswith("$argon2id$") for one in hashes)
+    assert not subprocess.run(
+        ["grep", "-ra", PASSWORD, str(cast.home)], capture_output=True, check=False
+    ).stdout
