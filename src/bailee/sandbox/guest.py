@@ -253,12 +253,23 @@ class Guest:
             os.close(descriptor)
 
     def _put(self, number: int, asked: dict[str, Any]) -> None:
-        os.makedirs(os.path.dirname(asked["path"]), exist_ok=True)  # noqa: PTH103, PTH120
+        self._make_folders(os.path.dirname(asked["path"]))  # noqa: PTH120
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self._files[number] = descriptor = os.open(asked["path"], flags, asked["mode"])
         os.fchmod(descriptor, asked["mode"])
         if self._user is not None:
             os.fchown(descriptor, *self._user)
+
+    def _make_folders(self, path: str) -> None:
+        """Make a folder and those above it that are missing; they are the user's, as the file in it is."""
+        missing = []
+        while not os.path.isdir(path):  # noqa: PTH112
+            missing.append(path)
+            path = os.path.dirname(path)  # noqa: PTH120
+        for one in reversed(missing):
+            os.mkdir(one, 0o700)  # noqa: PTH102
+            if self._user is not None:
+                os.chown(one, *self._user)
 
     def _get(self, number: int, asked: dict[str, Any]) -> None:
         # Nothing that would wait for a writer, and no device: a pipe in the place of a file would hold us.

@@ -38,6 +38,7 @@ from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
 from bailee.service.cloud_rest import at_work
+from bailee.service.cloud_scanner import give_rules
 from bailee.service.cloud_snapshots import begin_from_snapshot, keep_snapshot
 from bailee.service.github_api import lead_api, write_api_environment
 from bailee.service.isolations import make_isolation
@@ -291,6 +292,8 @@ class Driver:
                         return 1, _FAULTS[step]
                 if session.setup and self._is_new and run_script(_CHECK):
                     self._keep_snapshot(machine, watch)
+            if session.agent == "bailee":
+                give_rules(self._home, machine, Kind(session.isolation))
             machine.put(f"{INSIDE}/{_MARK}", b"")
         status = 0
         if command is not None:
