@@ -19,7 +19,7 @@ from bench.machine import describe_machine, read_busy_cores, tell_machine, write
 
 ROOT = Path(__file__).resolve().parents[2]
 BAILEE = [sys.executable, "-P", "-m", "bailee"]
-IDLE = 20
+IDLE, IDLE_SECONDS = 20, 10
 AIM_SECONDS = {"namespace": 0.5, "container": 1.0, "vm": 1.0}
 AIM_BYTES = 2_000_000_000
 # Tells when it began, on the host's clock, and asks the service something.
@@ -67,13 +67,14 @@ def main(isolation: str, quick: bool, json_file: Path | None) -> None:
                 bench.time_http(address, key)  # from now on a driver waits
                 command = [bench.time_command(is_warm=True) for _ in range(runs)]
                 over_http = [bench.time_http(address, key, is_warm=True) for _ in range(runs)]
-                sizes = bench.measure_idle(address, key, idle)
+                sizes, busy_share = bench.measure_idle(address, key, idle)
     facts = {
         "isolation": isolation,
         "cold": cold,
         "command": command,
         "http": over_http,
         "idle_bytes": sizes,
+        "idle_cores": busy_share,
         "machine": describe_machine(),
     }
     if json_file:
@@ -88,6 +89,7 @@ def main(isolation: str, quick: bool, json_file: Path | None) -> None:
             f"{sum(sizes) / 1e6:.0f} MB",
             f"{AIM_BYTES / 1e6:.0f} MB for {IDLE}",
         ],
+        ["idle sessions that a core carries", f"{idle / max(busy_share, 0.001):.0f}", ""],
     ]
     click.echo(f"{tell_machine()} Median of {runs}; others used {busy:.1f} cores.\n")
     click.echo(write_table([isolation, "", "aim"], rows))
@@ -161,16 +163,20 @@ class _Bench:
             time.sleep(0.1)
         time.sleep(1 if is_wanted else 0)  # what the session before leaves to do is not of this one
 
-    def measure_idle(self, address: str, key: str, count: int) -> list[int]:
-        """Return the memory of sessions that do nothing, each of them all of its processes."""
+    def measure_idle(self, address: str, key: str, count: int) -> tuple[list[int], float]:
+        """Return the memory of sessions that do nothing, each with its processes, and the cores they take."""
         ids = [self._order(address, key, "sleep 600") for _ in range(count)]
         for id in ids:
             self._wait(id, "working")
         time.sleep(2)
-        sizes = [_measure(int((self._home / "cloud" / id / "lock").read_text())) for id in ids]
+        drivers = [int((self._home / "cloud" / id / "lock").read_text()) for id in ids]
+        sizes = [sum(map(_measure_memory, _list_with_below(one))) for one in drivers]
+        before = sum(_measure_work(one) for driver in drivers for one in _list_with_below(driver))
+        time.sleep(IDLE_SECONDS)
+        after = sum(_measure_work(one) for driver in drivers for one in _list_with_below(driver))
         for id in ids:
             self.bailee("cloud", "stop", id)
-        return sizes
+        return sizes, (after - before) / IDLE_SECONDS
 
     def _order(self, address: str, key: str, agent: str) -> str:
         asked = {"repository": self._url, "prompt": "x", "agent": agent, "isolation": self._isolation}
@@ -193,18 +199,31 @@ class _Bench:
         return next(float(line) for line in lines if line.replace(".", "", 1).isdigit())
 
 
-def _measure(process: int) -> int:
-    """Return the proportional set size of a process and all below it, in bytes."""
-    total, below = 0, [process]
-    while below:
-        one = below.pop()
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-            for task in Path(f"/proc/{one}/task").iterdir():
-                below += map(int, (task / "children").read_text().split())
-    return total
+def _list_with_below(process: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [process]
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += _list_with_below(int(child))
+    return found
+
+
+def _measure_memory(process: int) -> int:
+    """Return the proportional set size of a process, in bytes."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _measure_work(process: int) -> float:
+    """Return the seconds of a core that a process has taken."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _seconds(times: list[float]) -> str:
