@@ -252,7 +252,7 @@ class GitReceiver:
             return tell_refused(502, "moved", text)
         if status in (401, 403):
             text = (
-                f"{repository.place} does not take the credential that Bailee has for it, if any: "
+                f"{repository.place} does not take the credential that is kept for this address, if any: "
                 f"bailee secrets set GIT_CREDENTIAL --repo {repository.url}"
             )
             return tell_refused(403, "credential", text)
