@@ -196,6 +196,8 @@ def test_the_audit_of_a_whole_session(world: World) -> None:
     assert sent == sum(one["sent_bytes"] for one in used)
     assert not [one for one in audited if one["verdict"] in ("slowed", "stopped", "told")]
     (push,) = [one for one in audited if one["method"] == "push"]
+    assert push["received"] > 0
+    assert max(one["received"] for one in audited if one["method"] == "fetch") > 200
     assert push["path"] == f"/app refs/heads/{known['branch']}"
     assert (push["verdict"], push["rule"]) == ("passed", "attached")
     shown = world.bailee("cloud", "audit", known["id"])

@@ -15,7 +15,6 @@ from bailee.vault.recording import RecorderGone, Recording, decided_of
 from bailee.vault.tables import State
 
 PATH = "git"
-_NOTHING = (None, None, None, None, None, None, b"", b"")
 
 
 class GitRecorder:
@@ -67,7 +66,21 @@ class GitRecorder:
         try:
             self._recording.begin(begin, decided)
             end = Finish(
-                exchange, State.COMPLETE.value, None, request.status, None, request.received, 0, *_NOTHING
+                exchange=exchange,
+                state=State.COMPLETE.value,
+                reason=None,
+                status=request.status,
+                first_byte_ms=None,
+                duration_ms=0,
+                response_bytes=request.received,
+                model=None,
+                input_tokens=None,
+                output_tokens=None,
+                cache_read_tokens=None,
+                cache_creation_tokens=None,
+                stop_reason=None,
+                headers=b"",
+                data=b"",
             )
             await self._recording.finish(end)
         except RecorderGone:
