@@ -20,12 +20,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.codings import Undecodable
 from bailee.flows.git.access import Attached
+from bailee.flows.git.requests import Counted
 from bailee.flows.git.upstreams import Upstreams
 
 KIND = "application/vnd.git-lfs+json"
 LARGEST = 4_000_000  # bytes of a batch, either way
 TICKET_SECONDS = 3600.0
 MOST_TICKETS = 20_000
+# Takes an object's host, the outcome, the status, and bytes sent to it and received.
+LogTransfer = Callable[[str, str, int, int, int], None]
 _METHODS = {"download": "GET", "upload": "PUT", "verify": "POST"}
 
 
@@ -97,7 +100,7 @@ class LargeFiles:
             return tell_refused(502, f"{repository.place} gives no batch that can be read"), "host"
         return JSONResponse(batch, media_type=KIND), "passed"
 
-    async def transfer(self, request: Request, path: str, session: str) -> Response:
+    async def transfer(self, request: Request, path: str, session: str, log: LogTransfer) -> Response:
         """Move one object, by its ticket."""
         ticket = self._tickets.get(path.removeprefix("/-/"))
         if (
@@ -106,30 +109,44 @@ class LargeFiles:
             or ticket.until < self._clock()
             or ticket.method != request.method
         ):
+            log("", "no_ticket", 403, 0, 0)
             return tell_refused(403, "this object was not asked for, or an hour ago")
+        host = urlsplit(ticket.url).netloc.rpartition("@")[2]
         # The repository's host says where: into the network of this service it must not lead.
         if ticket.is_elsewhere and not await is_public(ticket.url):
+            log(host, "not_public", 403, 0, 0)
             return tell_refused(403, "the object is said to be at an address that is not public")
         headers = {"accept-encoding": "identity", **ticket.headers}
         for name in ("content-type", "content-length"):
             if request.method != "GET" and name in request.headers:
                 headers.setdefault(name, request.headers[name])
+        sent = Counted()
         try:
-            body = request.stream() if request.method != "GET" else None
+            body = sent.over(request.stream()) if request.method != "GET" else None
             answer = await self._upstreams.ask(ticket.method, ticket.url, headers, body)
         except (OSError, ClientDisconnect) as fault:
+            log(host, "unreachable", 502, sent.count, 0)
             return tell_refused(502, f"the object's host cannot be reached ({fault})")
         if answer.status_code >= 300:
             await answer.aclose()
+            log(host, f"host {answer.status_code}", answer.status_code, sent.count, 0)
             status = answer.status_code if answer.status_code >= 400 else 502
             return tell_refused(status, f"the object's host answers {answer.status_code}")
 
         async def stream() -> AsyncIterator[bytes]:
+            # An upload is done once the host says so, whoever reads its answer.
+            received, outcome = 0, "cut off" if ticket.method == "GET" else "passed"
             try:
                 async for piece in answer.aiter_raw():
+                    received += len(piece)
                     yield piece
+                outcome = "passed"
             finally:
                 await answer.aclose()
+                # A client hangs up once it has all, which may be before the host's end is seen.
+                if str(received) == answer.headers.get("content-length"):
+                    outcome = "passed"
+                log(host, outcome, answer.status_code, sent.count, received)
 
         kept = {
             name: answer.headers[name]

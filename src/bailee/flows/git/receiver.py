@@ -116,7 +116,11 @@ class GitReceiver:
             return tell_refused(401, "no_session", "this token is no session's, or it was revoked", ask)
         path = request.url.path[len(BASE) - 1 :]
         if path.startswith("/-/"):
-            return await self._large_files.transfer(request, path, access.session)
+
+            def log(host: str, outcome: str, status: int, sent: int, received: int) -> None:
+                self._log(access, host, "large file", outcome, status, sent=sent, received=received)
+
+            return await self._large_files.transfer(request, path, access.session, log)
         place, what = _take_apart(path)
         repository = access.find(place.lstrip("/"))
         if repository is None:

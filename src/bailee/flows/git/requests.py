@@ -14,7 +14,8 @@ class GitRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         at_ms: milliseconds since 1970 UTC.
-        what: `refs`, `fetch`, `push`, `large files`, `api read` or `api write`.
+        what: `refs`, `fetch`, `push`, `large files` (a batch), `large file` (an object), `api read` or
+            `api write`.
         outcome: `passed`, or the rule that refused it.
         refs: what it would update.
         sent, received: bytes of bodies, to the host and from it.

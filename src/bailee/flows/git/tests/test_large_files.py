@@ -87,6 +87,11 @@ def test_a_push_and_a_pull(world: World, large: LargeFileServer, tmp_path: Path)
     assert find_in(large, credentials(world)) == []
     assert {told for _, told in large.batches} == {world.host.to_header()}
     assert [one.outcome for one in world.noted if one.what == "large files"].count("passed") >= 2
+    moved = [one for one in world.noted if one.what == "large file"]
+    assert {one.repository for one in moved} == {large.url.partition("://")[2]}
+    assert {one.outcome for one in moved} == {"passed"}, moved
+    assert max(one.sent for one in moved) == max(one.received for one in moved) == 3_000_000
+    assert len(moved) == len(large.seen)
 
 
 def test_control_a_credential_that_follows_is_seen(
