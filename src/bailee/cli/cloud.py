@@ -210,7 +210,10 @@ def list_(home: Path, as_json: bool) -> None:
     from bailee.service.cloud_disks import tell_held
     from bailee.sizes import tell_size
 
-    found = _open(home).all()
+    sessions = _open(home)
+    found = sessions.all()
+    for problem in sessions.list_unreadable():
+        click.echo(f"{problem}; {problem.fix}", err=True)
     held = tell_held(home, found)
     if as_json:
         echo_json([{**_describe(one), "disk_until": held[one.id].until} for one in found])
@@ -353,10 +356,16 @@ def stop(home: Path, session: str) -> None:
 @click.argument("session")
 def save(home: Path, session: str) -> None:
     """Commit what a session that ended had done, and push it to its branch, from a machine as before."""
+    from bailee.policy.problems import Problem
     from bailee.service.cloud_orders import drive
 
     sessions = _open(home)
     found = sessions.get(session)
+    if sessions.is_driven(found.id):
+        raise Problem("the session is running", where=found.id, fix="wait, or stop it: bailee cloud stop")
+    if not found.has_unsaved:
+        click.echo(f"{found.branch}: there is nothing to save", err=True)
+        return
     drive(home, found.id, only_saves=True)
     while sessions.is_driven(found.id):
         time.sleep(_LOOK_SECONDS)
