@@ -354,7 +354,8 @@ def test_secrets_that_cannot_be_meant(world: World) -> None:
         ("long-enough-for-a-placeholder", ("lower", "--expose")),
         ("long-enough-for-a-placeholder", ("TOKEN",)),
         ("long-enough-for-a-placeholder", ("TOKEN", "--host", "*.example")),
-        ("long-enough-for-a-placeholder", ("GIT_CREDENTIAL", "--expose")),
+        ("long-enough-for-a-placeholder", ("GIT_CREDENTIAL", "--repo", world.url, "--expose")),
+        ("a-token-for-every-host", ("GIT_CREDENTIAL",)),
         ("", ("TOKEN", "--expose")),
     ):
         assert "fix:" in world.bailee("secrets", "set", *words, value=value, status=2)

@@ -22,7 +22,7 @@ from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
 from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
-from bailee.flows.git.access import Access, Attached, place_of
+from bailee.flows.git.access import Access, Attached, scope_of
 from bailee.flows.git.grants import grant, withdraw_grant
 from bailee.flows.git.receiver import BASE
 from bailee.flows.web.files import RulesFile
@@ -339,7 +339,7 @@ class Driver:
         directory, keys = open_directory(self._home), open_keys(self._home)
         try:
             owners = list_owners(directory, holder.id)
-            held = open_secrets(directory, keys.wrapper, owners, place_of(repository))
+            held = open_secrets(directory, keys.wrapper, owners, scope_of(repository))
         finally:
             directory.close()
             keys.close()
