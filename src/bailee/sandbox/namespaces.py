@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bailee.boundary.means import Means, find_means, tell_step
+from bailee.policy.problems import Problem
 from bailee.sandbox.machines import WORK, Begin, Kind, Machine, Spec
 
 # Programs and what they are made of.
@@ -83,6 +84,25 @@ def list_tools(command: str) -> list[Path]:
         real = Path(program).resolve()
         found += [Path(program).absolute().parent, _package_of(real)]
     return list(dict.fromkeys(one for one in found if one.is_dir() and not _is_shown(one)))
+
+
+def check_home(home: Path, program: str) -> None:
+    """Raise Problem where a home lies below what machines show: all that is in it could be read there.
+
+    Args:
+        program: the agent's.
+    """
+    shown = [*map(Path, _PROGRAMS), *(Path("/etc", name) for name in SETTINGS), *list_tools(program)]
+    real = home.resolve()
+    for place in (real, *real.parents):
+        for one in shown:
+            # By what they are and not by name, as a folder may be mounted in two places.
+            if place.exists() and one.exists() and place.samefile(one):
+                raise Problem(
+                    f"the home lies below {one}, which every session is shown",
+                    where=str(home),
+                    fix="move the home elsewhere, such as below /var/lib, and name it with --home",
+                )
 
 
 def write_machine(
