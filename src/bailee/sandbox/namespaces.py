@@ -151,7 +151,7 @@ def write_machine(
             words += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     for name in _ENDINGS:
         if Path(f"/etc/ssl/{name}").is_dir():
-            words += ["--tmpfs", f"/etc/ssl/{name}"]
+            words += ["--tmpfs", f"/etc/ssl/{name}", "--remount-ro", f"/etc/ssl/{name}"]
     words += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
     for name in MEMORY_FOLDERS:
         words += ["--size", str(memory_bytes // len(MEMORY_FOLDERS)), "--tmpfs", name]
