@@ -37,6 +37,7 @@ from bailee.sandbox.machines import WORK as INSIDE
 from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
+from bailee.service.cloud_logs import Output, room_of_turn
 from bailee.service.cloud_rest import at_work
 from bailee.service.cloud_scanner import give_rules
 from bailee.service.cloud_snapshots import begin_from_snapshot, keep_snapshot
@@ -109,6 +110,7 @@ class Driver:
         self._maker: CloudSession | None = None  # whose snapshot is on it
         self._values: tuple[str, ...] = ()  # tokens and secrets of this turn
         self._folder = self._sessions.folder(id)
+        self._output = Output(_say, 0)  # of the machine of this turn
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
         """Work off the turns that are not answered yet, and return how the session ended.
@@ -221,6 +223,7 @@ class Driver:
         self._is_pushed = False
         self._change(has_unsaved=True)
         self._take_snapshot(session)
+        self._output = Output(_say, room_of_turn(self._folder, session.limits.disk_mb))
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
@@ -240,6 +243,8 @@ class Driver:
                 )
             except NotAnswered as problem:  # what it did until then is told all the same
                 status, fault = 1, str(problem)
+            if self._output.left_out:
+                _say_line(f"{self._output.left_out} bytes of what the machine said were left out of the log")
             self._cut = watch.reason
             self._change(has_unsaved=not self._is_pushed)
             if session.agent == "bailee":
@@ -272,7 +277,7 @@ class Driver:
         """Do what a turn asks, and return the agent's status with what went wrong."""
 
         def do(words: list[str], folder: str = INSIDE) -> int:
-            ended = machine.exec(words, environment, folder, say=_say, is_over=watch.is_over)
+            ended = machine.exec(words, environment, folder, say=self._output.say, is_over=watch.is_over)
             return 128 + signal.SIGTERM if ended is None else ended
 
         def run_script(*step: str) -> bool:
