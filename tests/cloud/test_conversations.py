@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from bailee.cloud.conversations import (
     COPY,
     STATE,
     Disk,
+    MachineDisk,
     copy_conversation,
     keep_conversation,
     open_copy,
     read_conversation,
 )
 from bailee.policy.problems import Problem
+from bailee.sandbox.machines import Kind as MachineKind
+from counterparts.machines import making
 
 SESSION = "11111111-1111-4111-8111-111111111111"
 
@@ -167,3 +171,18 @@ def test_a_copy_that_is_none(packed: bytes) -> None:
     """What is no copy is refused in words."""
     with pytest.raises(Problem):
         open_copy(packed)
+
+
+def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something stops all else in a machine it is waited for so long, and no conversation is kept."""
+    monkeypatch.setattr(conversations, "NAMES_SECONDS", 1.0)
+    stop = "import os, signal, time\nwhile True: os.kill(-1, signal.SIGSTOP); time.sleep(0.02)"
+    with making(MachineKind.NAMESPACE, tmp_path) as made:
+        assert made.run("true") == 0
+        until = time.monotonic() + 3
+        made.run(f"setsid python3 -c '{stop}' & sleep 60", is_over=lambda: time.monotonic() > until)
+        begun = time.monotonic()
+        assert keep_conversation(tmp_path, MachineDisk(made.machine)) == (
+            "it cannot be copied: its machine does not list it"
+        )
+        assert time.monotonic() - begun < 20

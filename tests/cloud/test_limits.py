@@ -7,6 +7,7 @@ import pytest
 
 from bailee.sandbox.machines import Kind, Limits, Spec
 from bailee.service.cloud_limits import Watch
+from bailee.service.cloud_logs import room_of_turn
 from bailee.service.cloud_orders import Order
 from counterparts.clouds import World
 
@@ -59,6 +60,33 @@ def test_a_virtual_machine_has_its_limits_of_itself(world: World) -> None:
     assert 400_000 < int(line.split()[1]) < 540_000
     assert "processors: 1" in said
     assert "full" in said
+
+
+def log_bytes(world: World, id: str) -> int:
+    """Return how much a session's log takes."""
+    return sum(one.stat().st_size for one in (world.home / "cloud" / id).glob("log*"))
+
+
+def test_what_is_said_is_bounded(world: World) -> None:
+    """The log has its beginning and how much was left out, and the agent goes on; with room it has all."""
+    agent = "head -c 14000000 /dev/zero; echo end > after"
+    known, said = world.start("x", "--disk", "100", "--agent", agent)
+    assert known["state"] == "done"
+    assert 9_000_000 < log_bytes(world, known["id"]) < 11_000_000
+    assert said.count("what the machine says from here on is left out") == 1
+    assert " bytes of what the machine said were left out of the log" in said
+    known, said = world.start("x", "--disk", "200", "--agent", agent)
+    assert log_bytes(world, known["id"]) > 14_000_000
+    assert "left out" not in said
+
+
+def test_room_of_a_turn(tmp_path: Path) -> None:
+    """A session's log has a tenth of its disk, from 10 to 100 MB; each turn says 1 MB in any case."""
+    assert [room_of_turn(tmp_path, mb) for mb in (50, 500, 5000)] == [10_000_000, 50_000_000, 100_000_000]
+    (tmp_path / "log.1.sealed").write_bytes(b"x" * 4_000_000)
+    assert room_of_turn(tmp_path, 50) == 6_000_000
+    (tmp_path / "log").write_bytes(b"x" * 7_000_000)
+    assert room_of_turn(tmp_path, 50) == 1_000_000
 
 
 def make_watch(folder: Path, times: list[float], *, reason: str = "", kind: Kind = Kind.NAMESPACE) -> Watch:

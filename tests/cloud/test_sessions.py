@@ -300,6 +300,7 @@ BAD = {
     "a credential in it": ["--repo", "https://a:b@host/x", "x"],
     "a branch of others": ["--repo", "https://host/x", "--branch", "main", "x"],
     "a host without a network": ["--repo", "https://host/x", "--allow", "pypi.org", "x"],
+    "an agent that is not here": ["--repo", "https://host/x", "--agent", "claude-code", "x"],
     "a base of dashes": ["--repo", "https://host/x", "--base", "-", "x"],
     "a base that is none": ["--repo", "https://host/x", "--base", "--upload-pack=x", "x"],
 }

@@ -113,6 +113,7 @@ def test_nothing_of_the_host_is_there(made: Made, tmp_path: Path) -> None:
         "cat /root/.bashrc",
         "echo x > /usr/bin/x",
         "echo x > /in-the-root",
+        "echo x > /etc/ssl/private/x",
         f"kill -0 {os.getpid()}",
         "head -c 1 /dev/vda",
         "mount -t tmpfs x /mnt",

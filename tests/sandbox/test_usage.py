@@ -1,5 +1,7 @@
 """What a machine takes is measured as it is."""
 
+import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -43,3 +45,60 @@ def test_a_disk_is_what_it_takes(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/usr")
     assert 1_000_000 <= measure_disk(tmp_path) < 1_200_000
     assert measure_disk(tmp_path / "none") == 0
+
+
+def test_what_has_a_path_that_is_too_long(tmp_path: Path) -> None:
+    """A file below a path that no program can name is counted; folders nested without end are too much."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for depth in range(260):
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+        if depth == 29:
+            with os.fdopen(os.open("large", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:
+                file.write(b"x" * 1_000_000)
+            assert measure_disk(tmp_path) >= 1_000_000
+    os.close(here)
+    assert measure_disk(tmp_path) == math.inf
+
+
+def test_empty_files_take_something(tmp_path: Path) -> None:
+    """Each name counts as 4,096 bytes at least."""
+    for number in range(100):
+        (tmp_path / str(number)).touch()
+    assert measure_disk(tmp_path) >= 409_600
+
+
+def test_what_has_no_name(tmp_path: Path) -> None:
+    """A file that was removed is counted while a process below has it open, and not without the process."""
+    script = "exec 3>x; rm x; head -c 1000000 /dev/zero >&3; echo ready; read end"
+    child = subprocess.Popen(
+        ["sh", "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    assert measure_disk(tmp_path, os.getpid()) >= 1_000_000
+    assert measure_disk(tmp_path) == 0
+    child.communicate(b"\n")
+    assert measure_disk(tmp_path, os.getpid()) == 0
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    """What is in it is counted for an ordinary user too, and its mode stays."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "file").write_bytes(b"x" * 1_000_000)
+    (tmp_path / "hidden").chmod(0o300)
+    top = os.open(tmp_path, os.O_RDONLY)
+    if (child := os.fork()) == 0:
+        if os.geteuid() == 0:
+            os.fchown(top, 65534, 65534)
+            os.chown("hidden", 65534, 65534, dir_fd=top)
+            os.fchdir(top)
+            os.setuid(65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # dumpable, so that its own /proc is its own again
+        os.fchdir(top)
+        os._exit(0 if 1_000_000 <= measure_disk(Path()) < 2_000_000 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(top)
+    assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o300

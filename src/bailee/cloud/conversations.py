@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -27,6 +28,7 @@ STATE = "home/.local/state/bailee"
 LARGEST = 16_000_000  # bytes of a journal, which is compressed
 LARGEST_COPY = LARGEST + 1000  # bytes
 MOST_NAMES = 10_000
+NAMES_SECONDS = 30.0  # a machine that is emulated takes its time
 _NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.session")
 
 
@@ -147,13 +149,17 @@ class MachineDisk:
         words = ["sh", "-c", 'cd -- "$1" 2> /dev/null && ls -t | head -n "$2"', "sh"]
         words += [f"{WORK}/{folder}", str(MOST_NAMES)]
 
+        deadline = time.monotonic() + NAMES_SECONDS
+
         def is_over() -> bool:
-            return len(said) > LARGEST
+            return len(said) > LARGEST or time.monotonic() > deadline
 
         try:
-            self._machine.exec(words, {"PATH": os.defpath}, say=said.extend, is_over=is_over)
+            status = self._machine.exec(words, {"PATH": os.defpath}, say=said.extend, is_over=is_over)
         except NotAnswered as fault:
             raise OSError(fault.what) from None
+        if status is None:
+            raise OSError("its machine does not list it")
         return said.decode("utf-8", "replace").splitlines()
 
     def read(self, path: str, *, most: int) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bailee.boundary.means import Means, find_means, tell_step
+from bailee.policy.problems import Problem
 from bailee.sandbox.machines import WORK, Begin, Kind, Machine, Spec
 
 # Programs and what they are made of.
@@ -85,6 +86,25 @@ def list_tools(command: str) -> list[Path]:
     return list(dict.fromkeys(one for one in found if one.is_dir() and not _is_shown(one)))
 
 
+def check_home(home: Path, program: str) -> None:
+    """Raise Problem where a home lies below what machines show: all that is in it could be read there.
+
+    Args:
+        program: the agent's.
+    """
+    shown = [*map(Path, _PROGRAMS), *(Path("/etc", name) for name in SETTINGS), *list_tools(program)]
+    real = home.resolve()
+    for place in (real, *real.parents):
+        for one in shown:
+            # By what they are and not by name, as a folder may be mounted in two places.
+            if place.exists() and one.exists() and place.samefile(one):
+                raise Problem(
+                    f"the home lies below {one}, which every session is shown",
+                    where=str(home),
+                    fix="move the home elsewhere, such as below /var/lib, and name it with --home",
+                )
+
+
 def write_machine(
     means: Means,
     command: Sequence[str],
@@ -131,7 +151,7 @@ def write_machine(
             words += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     for name in _ENDINGS:
         if Path(f"/etc/ssl/{name}").is_dir():
-            words += ["--tmpfs", f"/etc/ssl/{name}"]
+            words += ["--tmpfs", f"/etc/ssl/{name}", "--remount-ro", f"/etc/ssl/{name}"]
     words += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
     for name in MEMORY_FOLDERS:
         words += ["--size", str(memory_bytes // len(MEMORY_FOLDERS)), "--tmpfs", name]

@@ -26,6 +26,7 @@ from bailee.flows.web.receiver import begin_log, end_log, read_rows
 from bailee.flows.web.rules import Rules
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Isolation, Machine, Spec
+from bailee.sandbox.namespaces import check_home
 from bailee.sealing.wrapping import KeyWrapper
 from bailee.service.boundary_receipts import BoundaryReceipt, summarize
 from bailee.service.scratch import Scratch
@@ -147,10 +148,11 @@ class Surroundings:
         """Give a machine inside the boundary, and destroy it at the end.
 
         Raises:
-            Problem: the machine or its boundary cannot be made.
+            Problem: the machine or its boundary cannot be made, or the home would be shown in it.
         """
         assert self._means is not None
         # The home is not hidden here: nothing of it is in a machine but the disk, which lies in it.
+        check_home(self._home, spec.program)
         layout = make_layout(
             self._means,
             service_port=self._service[1],

@@ -37,6 +37,7 @@ from bailee.sandbox.machines import WORK as INSIDE
 from bailee.sandbox.machines import Kind, Machine, NotAnswered, Spec
 from bailee.service.boundaries import Surroundings
 from bailee.service.cloud_limits import Watch
+from bailee.service.cloud_logs import Output, room_of_turn
 from bailee.service.cloud_rest import at_work
 from bailee.service.cloud_scanner import give_rules
 from bailee.service.cloud_snapshots import begin_from_snapshot, keep_snapshot
@@ -58,7 +59,7 @@ _FAULTS = {
     _PREPARE: "the set-up script failed",
     _PUSH: "the work could not be pushed",
 }
-_MARK = ".cloned"  # on the disk, once the clone and its set-up are whole
+_LEFT_OUT = 3  # what the script of a session ends with where branches of it are not pushed
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 
@@ -109,6 +110,7 @@ class Driver:
         self._maker: CloudSession | None = None  # whose snapshot is on it
         self._values: tuple[str, ...] = ()  # tokens and secrets of this turn
         self._folder = self._sessions.folder(id)
+        self._output = Output(_say, 0)  # of the machine of this turn
 
     def run(self, *, only_saves: bool = False) -> CloudSession:
         """Work off the turns that are not answered yet, and return how the session ended.
@@ -120,6 +122,7 @@ class Driver:
             Problem: another process drives it.
         """
         with self._sessions.driving(self._id), _heeding(self._stop):
+            (self._folder / "stop").unlink(missing_ok=True)  # meant for one that was killed
             self._begin()
             try:
                 with at_work(self._home, self._sessions, self._id):
@@ -220,6 +223,7 @@ class Driver:
         self._is_pushed = False
         self._change(has_unsaved=True)
         self._take_snapshot(session)
+        self._output = Output(_say, room_of_turn(self._folder, session.limits.disk_mb))
         spec = Spec(folder=self._folder / WORK, program=_find_program(session.agent), limits=session.limits)
         with surroundings.holding(isolation, spec) as machine:
             inside = surroundings.lead_machine(environment, isolation.address)
@@ -239,6 +243,8 @@ class Driver:
                 )
             except NotAnswered as problem:  # what it did until then is told all the same
                 status, fault = 1, str(problem)
+            if self._output.left_out:
+                _say_line(f"{self._output.left_out} bytes of what the machine said were left out of the log")
             self._cut = watch.reason
             self._change(has_unsaved=not self._is_pushed)
             if session.agent == "bailee":
@@ -271,13 +277,13 @@ class Driver:
         """Do what a turn asks, and return the agent's status with what went wrong."""
 
         def do(words: list[str], folder: str = INSIDE) -> int:
-            ended = machine.exec(words, environment, folder, say=_say, is_over=watch.is_over)
+            ended = machine.exec(words, environment, folder, say=self._output.say, is_over=watch.is_over)
             return 128 + signal.SIGTERM if ended is None else ended
 
         def run_script(*step: str) -> bool:
             return do(["sh", "-c", SCRIPT.read_text(), "sh", *step]) == 0
 
-        if not self._is_cloned(machine):
+        if not (session.is_set_up or session.answered):
             self._change(state=State.CLONING)
             if self._maker is not None and run_script(_RESUME, self._maker.branch):
                 self._change(begun_from=self._maker.id)
@@ -294,7 +300,7 @@ class Driver:
                     self._keep_snapshot(machine, watch)
             if session.agent == "bailee":
                 give_rules(self._home, machine, Kind(session.isolation))
-            machine.put(f"{INSIDE}/{_MARK}", b"")
+            self._change(is_set_up=True)
         status = 0
         if command is not None:
             self._change(state=State.WORKING)
@@ -303,9 +309,10 @@ class Driver:
             return status, watch.reason
         self._change(state=State.PUSHING)
         machine.clear()
-        if not run_script(_PUSH):
+        pushed = do(["sh", "-c", SCRIPT.read_text(), "sh", _PUSH])
+        if pushed not in (0, _LEFT_OUT):
             return status, _FAULTS[_PUSH]
-        self._is_pushed = True
+        self._is_pushed = pushed == 0
         return status, f"the agent ended with {status}" if status else ""
 
     def _take_snapshot(self, session: CloudSession) -> None:
@@ -330,13 +337,6 @@ class Driver:
         why = keep_conversation(self._folder, source, seal=partial(self._sessions.seal_copy, self._id))
         if why:
             _say_line(f"nobody can go on with the conversation elsewhere: {why}")
-
-    def _is_cloned(self, machine: Machine) -> bool:
-        try:
-            machine.get(f"{INSIDE}/{_MARK}", most=0)
-        except NotAnswered:
-            return False
-        return True
 
     # --- What a session has ---
 

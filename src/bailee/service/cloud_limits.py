@@ -66,7 +66,7 @@ class Watch:
             if usage.processes > limits.processes:
                 return f"it had more than its {limits.processes} processes"
         if now >= self._next_disk:
-            taken = measure_disk(self._spec.folder)
+            taken = measure_disk(self._spec.folder, self._process)
             self._next_disk = now + max(_DISK_SECONDS, _DISK_SHARE * (self._clock() - now))
             if taken > limits.disk_mb * 1_000_000:
                 return f"it wrote more than its {limits.disk_mb} MB of disk"

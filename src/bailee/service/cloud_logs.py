@@ -2,12 +2,51 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bailee.cloud import disks
 from bailee.cloud.records import Sessions
 
 PIECE = 65_536  # bytes
+_LEAST, _MOST = 10_000_000, 100_000_000  # bytes of a session's log
+_LEAST_TURN = 1_000_000  # bytes that a turn may say in any case
+_DISK_SHARE = 10
+
+
+class Output:
+    """Passes on the beginning of what a machine says, and counts the rest.
+
+    Args:
+        say: is given it.
+        most: bytes that are passed on.
+    """
+
+    def __init__(self, say: Callable[[bytes], object], most: int) -> None:
+        self._say = say
+        self._room = most
+        self.left_out = 0  # bytes
+
+    def say(self, data: bytes) -> None:
+        """Pass on what there is room for."""
+        if head := data[: self._room]:
+            self._say(head)
+            self._room -= len(head)
+        if len(head) < len(data):
+            if not self.left_out:
+                self._say(b"\nbailee: the log is full; what the machine says from here on is left out\n")
+            self.left_out += len(data) - len(head)
+
+
+def room_of_turn(folder: Path, disk_mb: int) -> int:
+    """Return how many bytes a turn may add to a session's log: it has a tenth of what the disk has.
+
+    Args:
+        folder: the session's own.
+    """
+    taken = sum(path.stat().st_size for path in folder.glob(f"{disks.LOG}*"))
+    most = min(max(disk_mb * 1_000_000 // _DISK_SHARE, _LEAST), _MOST)
+    return max(most - taken, _LEAST_TURN)
 
 
 def open_log(home: Path, id: str) -> int:
