@@ -1,5 +1,6 @@
 """Files of their owner alone that are whole on the disk, or not there."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -25,15 +26,18 @@ def write_private(path: Path, data: bytes) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file that takes the place of the one before at once; what a killed writer left goes.
 
-    A link that somebody put in the way is taken away and not followed.
-
-    Raises:
-        FileExistsError: somebody else is writing it.
+    A link that somebody put in the way is taken away and not followed. One writer of a folder waits for
+    another, or it would put the other's half of a file in place.
     """
     new = leftover(path)
-    new.unlink(missing_ok=True)
-    _write(create_private(new), data)
-    new.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        new.unlink(missing_ok=True)
+        _write(create_private(new), data)
+        new.rename(path)
+    finally:
+        os.close(folder)
 
 
 def leftover(path: Path) -> Path:

@@ -140,5 +140,9 @@ def test_an_app_is_kept_outside(hub: tuple[World, GitHubApi]) -> None:
     """No one has an App shown to a machine, and what is none is refused when it is set."""
     world, _ = hub
     for words in (("--expose",), ("--host", "api.github.com")):
-        world.bailee("secrets", "set", "GITHUB_APP", *words, value="12345:67890:eA==", status=2)
-    assert "no GitHub App" in world.bailee("secrets", "set", "GITHUB_APP", value="12345", status=2)
+        world.bailee(
+            "secrets", "set", "GITHUB_APP", "--repo", URL, *words, value="12345:67890:eA==", status=2
+        )
+    assert "no GitHub App" in world.bailee(
+        "secrets", "set", "GITHUB_APP", "--repo", URL, value="12345", status=2
+    )

@@ -300,6 +300,7 @@ BAD = {
     "a credential in it": ["--repo", "https://a:b@host/x", "x"],
     "a branch of others": ["--repo", "https://host/x", "--branch", "main", "x"],
     "a host without a network": ["--repo", "https://host/x", "--allow", "pypi.org", "x"],
+    "an agent that is not here": ["--repo", "https://host/x", "--agent", "claude-code", "x"],
     "a base of dashes": ["--repo", "https://host/x", "--base", "-", "x"],
     "a base that is none": ["--repo", "https://host/x", "--base", "--upload-pack=x", "x"],
 }
@@ -353,7 +354,8 @@ def test_secrets_that_cannot_be_meant(world: World) -> None:
         ("long-enough-for-a-placeholder", ("lower", "--expose")),
         ("long-enough-for-a-placeholder", ("TOKEN",)),
         ("long-enough-for-a-placeholder", ("TOKEN", "--host", "*.example")),
-        ("long-enough-for-a-placeholder", ("GIT_CREDENTIAL", "--expose")),
+        ("long-enough-for-a-placeholder", ("GIT_CREDENTIAL", "--repo", world.url, "--expose")),
+        ("a-token-for-every-host", ("GIT_CREDENTIAL",)),
         ("", ("TOKEN", "--expose")),
     ):
         assert "fix:" in world.bailee("secrets", "set", *words, value=value, status=2)

@@ -29,7 +29,7 @@ class StoredSecret(msgspec.Struct, frozen=True):
 
     Attributes:
         owner: an account's id, or `organization:` and its name.
-        repository: host and path; empty for every repository.
+        repository: host and path, behind `http://` where that is its scheme; empty for every repository.
         hosts: those that the security proxy puts it in for.
         is_exposed: whether sessions get the value itself.
         changed_ms: milliseconds since 1970 UTC.
@@ -80,6 +80,12 @@ def keep_secret(
         raise Problem(
             "a Git credential goes to the repository's host alone", where=name, fix="leave the rest out"
         )
+    if name in KEPT_OUTSIDE and not repository:
+        raise Problem(
+            "a Git credential is for one repository",
+            where=name,
+            fix=f"say which: bailee secrets set {name} --repo URL",
+        )
     sealed = wrapper.wrap(value.encode(), _bind(owner, repository, name))
     row = {
         "owner": owner,
@@ -127,7 +133,7 @@ def open_secrets(
 
     Args:
         owners: the nearest first; of one name that of the nearest counts, and of one owner that of the
-            repository before that of all.
+            repository before that of all. A Git credential for all, as earlier versions kept, does not count.
 
     Raises:
         Problem: one was altered, or the home's key is another.
@@ -136,6 +142,7 @@ def open_secrets(
     query = sa.select(table).where(table.c.owner.in_(owners), table.c.repository.in_(["", repository]))
     with directory.engine.connect() as connection:
         rows = list(connection.execute(query))
+    rows = [row for row in rows if row.repository or row.name not in KEPT_OUTSIDE]
     rows.sort(key=lambda row: (owners.index(row.owner), not row.repository), reverse=True)
     found: dict[str, tuple[StoredSecret, str]] = {}
     for row in rows:

@@ -178,7 +178,7 @@ def start(
     if wait:
         _follow(sessions, id, is_followed=True)
         ended = sessions.look(id)
-        click.echo(f"{ended.state}{f': {ended.reason}' if ended.reason else ''}", err=True)
+        _tell_end(ended)
         sys.exit(0 if ended.state is State.DONE else 1)
 
 
@@ -210,7 +210,10 @@ def list_(home: Path, as_json: bool) -> None:
     from bailee.service.cloud_disks import tell_held
     from bailee.sizes import tell_size
 
-    found = _open(home).all()
+    sessions = _open(home)
+    found = sessions.all()
+    for problem in sessions.list_unreadable():
+        click.echo(f"{problem}; {problem.fix}", err=True)
     held = tell_held(home, found)
     if as_json:
         echo_json([{**_describe(one), "disk_until": held[one.id].until} for one in found])
@@ -244,7 +247,7 @@ def show(home: Path, as_json: bool, session: str) -> None:
     """Show a session, with the receipt of its last turn."""
     import msgspec
 
-    from bailee.characters import make_visible
+    from bailee.cli.cloud_words import tell_session
     from bailee.service.cloud_disks import tell_held
     from bailee.service.receipts import RunReceipt, tell_receipt
 
@@ -253,9 +256,8 @@ def show(home: Path, as_json: bool, session: str) -> None:
     if as_json:
         echo_json(told | {"receipt": msgspec.json.decode(found.receipt or "null")})
         return
-    for name, value in told.items():
-        if value not in ("", [], None):
-            click.echo(f"{name:<16}{make_visible(str(value))}")
+    for name, value in tell_session(told):
+        click.echo(f"{name:<16}{value}")
     if found.receipt:
         click.echo("\n".join(["", *tell_receipt(msgspec.json.decode(found.receipt, type=RunReceipt))]))
 
@@ -301,7 +303,9 @@ def audit(denied: bool, reason: str | None, home: Path, as_json: bool, session: 
 def logs(follow: bool, home: Path, session: str) -> None:
     """Show what a session said. What would move your terminal is made visible."""
     sessions = _open(home)
-    _follow(sessions, sessions.get(session).id, is_followed=follow)
+    id = sessions.get(session).id
+    _follow(sessions, id, is_followed=follow)
+    _tell_end(sessions.look(id))
 
 
 @cloud.command()
@@ -353,10 +357,16 @@ def stop(home: Path, session: str) -> None:
 @click.argument("session")
 def save(home: Path, session: str) -> None:
     """Commit what a session that ended had done, and push it to its branch, from a machine as before."""
+    from bailee.policy.problems import Problem
     from bailee.service.cloud_orders import drive
 
     sessions = _open(home)
     found = sessions.get(session)
+    if sessions.is_driven(found.id):
+        raise Problem("the session is running", where=found.id, fix="wait, or stop it: bailee cloud stop")
+    if not found.has_unsaved:
+        click.echo(f"{found.branch}: there is nothing to save", err=True)
+        return
     drive(home, found.id, only_saves=True)
     while sessions.is_driven(found.id):
         time.sleep(_LOOK_SECONDS)
@@ -424,6 +434,14 @@ def _follow(sessions: "Sessions", id: str, *, is_followed: bool) -> None:
                 click.echo(make_visible(rest.decode("utf-8", "replace")))
             return
         time.sleep(_LOOK_SECONDS)
+
+
+def _tell_end(session: "CloudSession") -> None:
+    """Tell how a session ended, beside what it said."""
+    from bailee.cloud.records import ENDED
+
+    if session.state in ENDED:
+        click.echo(f"{session.state}{f': {session.reason}' if session.reason else ''}", err=True)
 
 
 def _describe(session: "CloudSession") -> dict[str, Any]:

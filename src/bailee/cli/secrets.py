@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 with_owner = click.option("--account", help="Whose it is; the only account, or `me`, if left out.")
 with_organization = click.option("--organization", help="Of an organization, for all its members.")
 with_repository = click.option(
-    "--repo", metavar="URL", help="For this repository alone; for all if left out."
+    "--repo", metavar="URL", help="For this repository, by this scheme; for all if left out."
 )
 
 
@@ -24,9 +24,10 @@ with_repository = click.option(
 def secrets() -> None:
     """Keep credentials for sessions: sealed here, never in a session's machine.
 
-    GIT_CREDENTIAL opens a repository at its host: a token, or user:password. It goes to that host alone, put
-    in by the service. GITHUB_APP is a GitHub App in its place: a line APP_ID:INSTALLATION_ID, and below it
-    the private key that GitHub gave out. Sessions work with tokens of it, for one repository and an hour.
+    GIT_CREDENTIAL opens a repository at its host: a token, or user:password. It goes to the repository of
+    --repo alone, which it needs, by that scheme; the service puts it in. GITHUB_APP is a GitHub App in its
+    place: a line APP_ID:INSTALLATION_ID, and below it the private key that GitHub gave out. Sessions work
+    with tokens of it, for one repository and an hour.
 
     Any other secret goes to the hosts it is bound to: a session sees a placeholder, which the security proxy
     replaces on the way to them. With --expose a session gets the value itself.
@@ -55,14 +56,14 @@ def set_(
     \b
     Examples:
       bailee secrets set GIT_CREDENTIAL --repo https://github.com/acme/app < token
-      (echo 12345:67890; cat app.private-key.pem) | bailee secrets set GITHUB_APP
+      (echo 12345:67890; cat app.private-key.pem) | bailee secrets set GITHUB_APP --repo URL
       bailee secrets set NPM_TOKEN --host registry.npmjs.org
     """
     from bailee.accounts.directory import open_directory
     from bailee.service.secrets import check_reach, keep
     from bailee.vault.store import open_keys
 
-    check_reach(name, hosts, is_exposed=expose)
+    check_reach(name, hosts, repository=repo, is_exposed=expose)
     value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().strip()
     directory, keys = open_directory(home), open_keys(home)
     try:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from bailee.sealing.envelopes import SealBroken
 from bailee.vault.store import open_keys
 
 FOLDER = "cloud"
-RECORD, INBOX, LOCK, WORK = "session.json", "inbox", "lock", disks.WORK
+RECORD, LOCK, WORK = "session.json", "lock", disks.WORK
+CHANGES = "changes.lock"  # beside the sessions: whoever changes one holds it for that moment
 _ID = re.compile(r"[0-9a-f]{12}")
 # How long somebody who is about to drive waits for who seals or opens a session, and how long between looks.
 _PATIENCE, _LOOK_SECONDS = 300.0, 0.05
@@ -64,6 +65,8 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         receipt: of the flows of its last run, as JSON.
         limits: what its machine may take.
         keys: the ids of its turns' keys, by which what it did is found.
+        is_set_up: whether its clone and what its set-up does are whole. What lies on the disk says nothing of
+            that: whatever ran there may have put it there.
         has_unsaved: whether there may be work on its disk that was not pushed.
         created_ms, changed_ms: milliseconds since 1970 UTC.
         disk: the id of its disk and key (`vault.disks`), in hexadecimal digits.
@@ -98,6 +101,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
     changed_ms: int
     receipt: str = ""
     limits: Limits = Limits()
+    is_set_up: bool = False
     has_unsaved: bool = False
     keys: tuple[str, ...] = ()
     disk: str = ""
@@ -204,9 +208,19 @@ class Sessions:
 
     def change(self, id: str, **fields: Any) -> CloudSession:
         """Change what is known of a session, and return it."""
-        changed = msgspec.structs.replace(self.read(id), **fields)
-        self.write(changed)
-        return changed
+        return self.change_by(id, lambda session: fields)
+
+    def change_by(self, id: str, make: Callable[[CloudSession], dict[str, Any]]) -> CloudSession:
+        """Change what is known of a session by what is known, and return it; who else changes it waits."""
+        descriptor = os.open(self._folder / CHANGES, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            session = self.read(id)
+            changed = msgspec.structs.replace(session, **make(session))
+            self.write(changed)
+            return changed
+        finally:
+            os.close(descriptor)
 
     def get(self, beginning: str) -> CloudSession:
         """Return the session whose id begins so.
@@ -229,8 +243,22 @@ class Sessions:
         return found[0]
 
     def all(self) -> list[CloudSession]:
-        """Return all sessions, the newest first."""
-        return sorted((self.look(id) for id in self.ids()), key=lambda one: -one.created_ms)
+        """Return all sessions that can be read, the newest first."""
+        found = []
+        for id in self.ids():
+            with suppress(Problem):
+                found.append(self.look(id))
+        return sorted(found, key=lambda one: -one.created_ms)
+
+    def list_unreadable(self) -> list[Problem]:
+        """Return what is wrong with the sessions that cannot be read."""
+        found = []
+        for id in self.ids():
+            try:
+                self.read(id)
+            except Problem as problem:
+                found.append(problem)
+        return found
 
     def ids(self) -> list[str]:
         """Return the ids of all sessions."""
@@ -246,11 +274,12 @@ class Sessions:
 
     def mark_lost(self, id: str) -> CloudSession:
         """Write down that nobody drives a session any more, unless it has ended."""
-        session = self.read(id)
-        if session.state in ENDED:
-            return session
         reason = "whoever drove it was killed; what it had done is on its disk: bailee cloud save"
-        return self.change(id, state=State.LOST, reason=reason)
+
+        def end(session: CloudSession) -> dict[str, Any]:
+            return {} if session.state in ENDED else {"state": State.LOST, "reason": reason}
+
+        return self.change_by(id, end)
 
     def is_driven(self, id: str) -> bool:
         """Tell whether a process drives a session."""

@@ -8,6 +8,13 @@ fail() {
 begin_branch() {
     git checkout --quiet --no-track -B "$BAILEE_BRANCH" "$1" || fail "the session's branch cannot be made"
 }
+list_theirs() {
+    git ls-remote --quiet --heads origin | cut -f 1 | git cat-file --batch-check='%(objectname) %(objecttype)' |
+        sed -n 's/^\([0-9a-f]*\) commit$/^\1/p'
+}
+list_new() {
+    printf '%s\n' "$theirs" | git rev-list --max-count=1 "$1" --stdin
+}
 
 case $1 in
 clone)
@@ -52,8 +59,16 @@ push)
     if [ -n "$(git status --porcelain)" ]; then
         git add -A && git commit --quiet -m "Work that the session left uncommitted" || fail "the work cannot be committed"
     fi
-    if [ -n "$(git log --branches --not --remotes --format=%H -1)" ]; then
+    # By what the host says of itself: what is noted here of its branches may be forged.
+    theirs=$(list_theirs)
+    if git rev-parse --quiet --verify HEAD > /dev/null && [ -n "$(list_new HEAD)" ]; then
         git push --quiet origin "HEAD:refs/heads/$BAILEE_BRANCH" || fail "the work cannot be pushed"
+        theirs="$theirs
+^HEAD"
+    fi
+    if [ -n "$(list_new --branches)" ]; then
+        printf 'bailee: commits of other branches than %s are not pushed\n' "$BAILEE_BRANCH" >&2
+        exit 3
     fi
     ;;
 esac

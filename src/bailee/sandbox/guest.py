@@ -89,7 +89,7 @@ class Guest:
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # closed by what came before it
                 if key.fd == self._channel:
-                    if not (piece := os.read(self._channel, _PIECE_BYTES)):
+                    if not (piece := self._read_orders()):
                         return
                     self._held += piece
                     for kind, number, data in read_frames(self._held):
@@ -101,6 +101,12 @@ class Guest:
                 else:
                     with contextlib.suppress(BlockingIOError):  # drained since it was told ready
                         self._pass_on(key.fd, key.data)
+
+    def _read_orders(self) -> bytes:
+        try:
+            return os.read(self._channel, _PIECE_BYTES)
+        except ConnectionResetError:  # the driver went with answers of ours unread: the end as any other
+            return b""
 
     def _answer(self, kind: int, number: int, data: bytes) -> None:
         try:

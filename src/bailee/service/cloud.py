@@ -22,7 +22,7 @@ from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
 from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
-from bailee.flows.git.access import Access, Attached, place_of
+from bailee.flows.git.access import Access, Attached, scope_of
 from bailee.flows.git.grants import grant, withdraw_grant
 from bailee.flows.git.receiver import BASE
 from bailee.flows.web.files import RulesFile
@@ -59,7 +59,7 @@ _FAULTS = {
     _PREPARE: "the set-up script failed",
     _PUSH: "the work could not be pushed",
 }
-_MARK = ".cloned"  # on the disk, once the clone and its set-up are whole
+_LEFT_OUT = 3  # what the script of a session ends with where branches of it are not pushed
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 
@@ -122,6 +122,7 @@ class Driver:
             Problem: another process drives it.
         """
         with self._sessions.driving(self._id), _heeding(self._stop):
+            (self._folder / "stop").unlink(missing_ok=True)  # meant for one that was killed
             self._begin()
             try:
                 with at_work(self._home, self._sessions, self._id):
@@ -282,7 +283,7 @@ class Driver:
         def run_script(*step: str) -> bool:
             return do(["sh", "-c", SCRIPT.read_text(), "sh", *step]) == 0
 
-        if not self._is_cloned(machine):
+        if not (session.is_set_up or session.answered):
             self._change(state=State.CLONING)
             if self._maker is not None and run_script(_RESUME, self._maker.branch):
                 self._change(begun_from=self._maker.id)
@@ -299,7 +300,7 @@ class Driver:
                     self._keep_snapshot(machine, watch)
             if session.agent == "bailee":
                 give_rules(self._home, machine, Kind(session.isolation))
-            machine.put(f"{INSIDE}/{_MARK}", b"")
+            self._change(is_set_up=True)
         status = 0
         if command is not None:
             self._change(state=State.WORKING)
@@ -308,9 +309,10 @@ class Driver:
             return status, watch.reason
         self._change(state=State.PUSHING)
         machine.clear()
-        if not run_script(_PUSH):
+        pushed = do(["sh", "-c", SCRIPT.read_text(), "sh", _PUSH])
+        if pushed not in (0, _LEFT_OUT):
             return status, _FAULTS[_PUSH]
-        self._is_pushed = True
+        self._is_pushed = pushed == 0
         return status, f"the agent ended with {status}" if status else ""
 
     def _take_snapshot(self, session: CloudSession) -> None:
@@ -336,20 +338,13 @@ class Driver:
         if why:
             _say_line(f"nobody can go on with the conversation elsewhere: {why}")
 
-    def _is_cloned(self, machine: Machine) -> bool:
-        try:
-            machine.get(f"{INSIDE}/{_MARK}", most=0)
-        except NotAnswered:
-            return False
-        return True
-
     # --- What a session has ---
 
     def _open_secrets(self, holder: Account, repository: str) -> dict[str, tuple[StoredSecret, str]]:
         directory, keys = open_directory(self._home), open_keys(self._home)
         try:
             owners = list_owners(directory, holder.id)
-            held = open_secrets(directory, keys.wrapper, owners, place_of(repository))
+            held = open_secrets(directory, keys.wrapper, owners, scope_of(repository))
         finally:
             directory.close()
             keys.close()

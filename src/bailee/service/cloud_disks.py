@@ -25,7 +25,7 @@ from bailee.service import cloud_orders
 from bailee.service.cloud_rest import adopt, last_worked, settle
 from bailee.service.cloud_snapshots import RECEIPTS, sweep_snapshot
 from bailee.vault.custody import Custody, open_custody
-from bailee.vault.disks import Gone, destroy_keys, prove_destruction, read_held, read_held_of, set_terms
+from bailee.vault.disks import Gone, Held, destroy_keys, prove_destruction, read_held, read_held_of, set_terms
 from bailee.vault.erasure import refuse_held
 from bailee.vault.holds import read_covered
 from bailee.vault.store import open_vault
@@ -135,7 +135,9 @@ def remove_of_account(home: Path, account: str) -> dict[str, bytes]:
     sessions = Sessions(home)
     receipts = {}
     for id in sessions.ids():
-        if sessions.read_facts(id).account == account:
+        with contextlib.suppress(Problem):  # one that cannot be read keeps no other; its key has gone
+            if sessions.read_facts(id).account != account:
+                continue
             with contextlib.suppress(Problem):  # it does not run
                 cloud_orders.stop(home, id)
             receipts[id] = remove_session(home, id, by="the erasure of its account")
@@ -149,12 +151,12 @@ def receipt_of(home: Path, id: str) -> Path:
 
 def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> bytes:
     with sessions.driving(id):
-        session = sessions.read_facts(id)
-        if not session.disk:
-            session = adopt(custody.home, sessions, id)
         known = read_held_of(custody.vault, id)
-        segments = [one for one in dict.fromkeys((session.disk, session.snapshot)) if one]
-        segments += [one.hex() for one in known if one.hex() not in segments]
+        session = _read_if_readable(custody, sessions, id, is_known=bool(known))
+        segments = [one.hex() for one in known]
+        if session is not None:
+            named = [one for one in (session.disk, session.snapshot) if one]
+            segments = list(dict.fromkeys((*named, *segments)))
         told: list[str] = []
         start = 0
         if any(sessions.key_of(one) is not None for one in segments):
@@ -162,20 +164,7 @@ def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> b
                 refuse_held(custody.vault, held.account, None)
             start = custody.log.size
             told = destroy_keys(custody, id, [bytes.fromhex(one) for one in segments], by=by)
-        # By what is there: a digest of what was never sealed, or is gone, would prove nothing.
-        files = {
-            session.disk: (SEALED, session.disk_digest, session.disk_bytes),
-            session.snapshot: (SNAPSHOT, session.snapshot_digest, session.snapshot_bytes),
-        }
-        gone = []
-        for one in segments:
-            segment = bytes.fromhex(one)
-            retention = known[segment].retention if segment in known else session.retention
-            name, digest, size = files.get(one, ("", "", 0))
-            if name and (sessions.folder(id) / name).exists():
-                gone.append(Gone(segment, retention, digest, size))
-            else:
-                gone.append(Gone(segment, retention, "", 0))
+        gone = [_tell_gone(sessions, id, one, session, known.get(bytes.fromhex(one))) for one in segments]
         sessions.remove_content(id)
         receipt = prove_destruction(custody, gone, told=told, start=start)
         path = receipt_of(custody.home, id)
@@ -183,3 +172,32 @@ def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> b
         replace_file(path, receipt)
         sessions.remove(id)
         return receipt
+
+
+def _read_if_readable(
+    custody: Custody, sessions: Sessions, id: str, *, is_known: bool
+) -> CloudSession | None:
+    """Return what is written of a session; None where that is broken and the vault knows what it held."""
+    try:
+        session = sessions.read_facts(id)
+        return session if session.disk else adopt(custody.home, sessions, id)
+    except Problem:
+        if not is_known:
+            raise
+        return None
+
+
+def _tell_gone(
+    sessions: Sessions, id: str, segment: str, session: CloudSession | None, held: Held | None
+) -> Gone:
+    """Return what a receipt says of a disk or a snapshot."""
+    name, digest, size = "", "", 0
+    if session is not None and segment == session.disk:
+        name, digest, size = SEALED, session.disk_digest, session.disk_bytes
+    elif session is not None and segment == session.snapshot:
+        name, digest, size = SNAPSHOT, session.snapshot_digest, session.snapshot_bytes
+    retention = held.retention if held else session.retention if session else ""
+    # By what is there: a digest of what was never sealed, or is gone, would prove nothing.
+    if name and (sessions.folder(id) / name).exists():
+        return Gone(bytes.fromhex(segment), retention, digest, size)
+    return Gone(bytes.fromhex(segment), retention, "", 0)

@@ -1,6 +1,7 @@
 """What is asked of cloud sessions, from the command line and over HTTP."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -80,6 +81,12 @@ def check_order(order: Order) -> Kind:
         raise Problem(what, where="--allow", fix="add: --network custom")
     for host in order.allow:
         read_rule(host, "--allow")
+    if order.agent == "claude-code" and not shutil.which("claude"):
+        raise Problem(
+            "Claude Code is not installed: there is no program claude on the path",
+            where="--agent",
+            fix="install it, or add its folder to PATH; in a clone of Bailee: node_modules/.bin",
+        )
     find_means()
     return choose_kind(order.isolation)
 
@@ -145,8 +152,8 @@ def say(home: Path, id: str, prompt: str) -> CloudSession:
     """Give a session another prompt: at once if it has ended, else after the one it works on."""
     check_text(prompt, where="PROMPT")
     sessions = Sessions(home)
-    session = sessions.look(id)
-    changed = sessions.change(id, turns=(*session.turns, prompt))
+    sessions.look(id)
+    changed = sessions.change_by(id, lambda session: {"turns": (*session.turns, prompt)})
     # One that has ended is only being sealed, or opened: who does that looks at no prompt any more.
     while (is_driven := sessions.is_driven(id)) and sessions.read_facts(id).state in ENDED:
         time.sleep(_LOOK_SECONDS)

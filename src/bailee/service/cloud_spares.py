@@ -52,6 +52,10 @@ def hand_over(home: Path, session: str, environment: Mapping[str, str], *, only_
     order = Handover(
         version=__version__, session=session, environment=dict(environment), only_saves=only_saves
     )
+    try:
+        written = msgspec.json.encode(order)
+    except UnicodeEncodeError:
+        return False  # a variable that is no text: a child of this process has it as it is
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
         channel.settimeout(_ANSWER_SECONDS)
         try:
@@ -59,7 +63,7 @@ def hand_over(home: Path, session: str, environment: Mapping[str, str], *, only_
             # Anybody on this machine may take the name; what we send is for ourselves.
             if not _is_ours(channel):
                 return False
-            channel.send(msgspec.json.encode(order))
+            channel.send(written)
             return channel.recv(1) == b"1"
         except OSError:
             return False

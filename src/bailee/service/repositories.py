@@ -51,14 +51,14 @@ def list_owners(directory: Directory, account: str) -> list[str]:
 def find_credential(
     directory: Directory, wrapper: KeyWrapper, access: Access, repository: Attached
 ) -> Credential | App | None:
-    """Return what opens a repository for an account; None where nobody kept anything.
+    """Return what opens a repository for an account; None where nobody kept anything for it and its scheme.
 
     A GitHub App wins over a credential: what is made of it is for one repository and an hour.
 
     Raises:
         Problem: what was kept does not open.
     """
-    held = open_secrets(directory, wrapper, list_owners(directory, access.account), repository.place)
+    held = open_secrets(directory, wrapper, list_owners(directory, access.account), repository.scope)
     if GITHUB_APP in held:
         return read_app(held[GITHUB_APP][1], where=GITHUB_APP)
     return Credential(held[GIT_CREDENTIAL][1]) if GIT_CREDENTIAL in held else None

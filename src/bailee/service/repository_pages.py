@@ -12,7 +12,7 @@ from bailee.accounts.secrets import (
     remove_secret,
 )
 from bailee.cloud.records import ENDED, Sessions
-from bailee.flows.git.access import place_of
+from bailee.flows.git.access import scope_of
 from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, View, Visit, require
 from bailee.service.secrets import keep
 
@@ -101,21 +101,16 @@ def _show_repositories(visit: Visit) -> Answer:
     found: dict[str, Repository] = {}
     for session in Sessions(visit.custody.home).all():
         if session.account in members:
-            place = place_of(session.repository)
+            place = scope_of(session.repository)
             one = found.setdefault(place, Repository(place))
             one.sessions += 1
             one.running += session.state not in ENDED
             one.last_ms = max(one.last_ms, session.changed_ms)
-    everywhere = False
     for secret in _list(visit):
         if not secret.repository:
-            everywhere = everywhere or secret.name in KEPT_OUTSIDE
             continue
         one = found.setdefault(secret.repository, Repository(secret.repository))
         one.secrets += 1
         one.has_credential = one.has_credential or secret.name in KEPT_OUTSIDE
-    facts = {
-        "repositories": sorted(found.values(), key=lambda one: (-one.last_ms, one.place)),
-        "everywhere": everywhere,
-    }
+    facts = {"repositories": sorted(found.values(), key=lambda one: (-one.last_ms, one.place))}
     return View("repositories.html", facts)

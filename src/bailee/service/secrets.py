@@ -24,12 +24,12 @@ def keep(
 
     Args:
         owner: an account's id, or what `accounts.secrets.owner_of_organization` says.
-        repository: its URL; None or empty for all.
+        repository: its URL; None or empty for all, which no Git credential is for.
 
     Raises:
         Problem: nobody may have it, or name, value, repository or host cannot be meant.
     """
-    check_reach(name, hosts, is_exposed=is_exposed)
+    check_reach(name, hosts, repository=repository, is_exposed=is_exposed)
     if name == GITHUB_APP:
         from bailee.flows.git.github.apps import write_app
 
@@ -47,12 +47,19 @@ def keep(
     )
 
 
-def check_reach(name: str, hosts: Sequence[str], *, is_exposed: bool) -> None:
+def check_reach(name: str, hosts: Sequence[str], *, repository: str | None, is_exposed: bool) -> None:
     """Check who may have a secret, before anybody is asked for its value.
 
     Raises:
-        Problem: nobody may, both ways are named, or a host cannot be meant.
+        Problem: nobody may, both ways are named, a Git credential is for no repository, or a host cannot be
+            meant.
     """
+    if name in KEPT_OUTSIDE and not repository:
+        raise Problem(
+            "a Git credential is for one repository",
+            where=name,
+            fix=f"say which: bailee secrets set {name} --repo URL",
+        )
     if name not in KEPT_OUTSIDE and not hosts and not is_exposed:
         raise Problem("nobody may have this secret", where=name, fix="give --host HOST, or --expose")
     if hosts and is_exposed:
@@ -62,14 +69,14 @@ def check_reach(name: str, hosts: Sequence[str], *, is_exposed: bool) -> None:
 
 
 def read_repository(url: str | None) -> str:
-    """Return the place that a repository's URL names; empty for all.
+    """Return what is kept for a repository's URL is kept under; empty for all.
 
     Raises:
         Problem: it is no such URL.
     """
-    from bailee.flows.git.access import check_url, place_of
+    from bailee.flows.git.access import check_url, scope_of
 
-    return place_of(check_url(url, where="--repo")) if url else ""
+    return scope_of(check_url(url, where="--repo")) if url else ""
 
 
 def _check_host(host: str) -> None:

@@ -36,6 +36,11 @@ class Attached(msgspec.Struct, frozen=True):
         """Host and path, the form in which a repository is named inside a session."""
         return place_of(self.url)
 
+    @property
+    def scope(self) -> str:
+        """What its credentials are kept under."""
+        return scope_of(self.url)
+
 
 class Access(msgspec.Struct, frozen=True):
     """What a session may do with Git.
@@ -63,6 +68,15 @@ def place_of(url: str) -> str:
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.hostname}{port}{parts.path}".rstrip("/").removesuffix(".git")
+
+
+def scope_of(url: str) -> str:
+    """Return what credentials of a repository are kept under: place, and scheme unless that is https.
+
+    So what is kept for https never goes out in clear.
+    """
+    scheme, place = urlsplit(url).scheme, place_of(url)
+    return place if scheme == "https" else f"{scheme}://{place}"
 
 
 def check_url(url: str, *, where: str) -> str:

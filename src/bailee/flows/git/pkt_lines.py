@@ -1,6 +1,7 @@
 """Packet lines, Git's framing (gitprotocol-common(5), "pkt-line Format"): read as bytes come, and written."""
 
 FLUSH, DELIMITER, END = 0, 1, 2
+FLUSH_LINE = b"0000"
 # A line's length counts its own four digits; 65520 is the longest there is.
 _DIGITS = 4
 LONGEST = 65520

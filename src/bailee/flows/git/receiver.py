@@ -22,7 +22,7 @@ from bailee.flows.git.github.places import BASE as API_BASE
 from bailee.flows.git.lfs import LargeFiles
 from bailee.flows.git.lfs import tell_refused as tell_large_file_refused
 from bailee.flows.git.pkt_lines import Malformed
-from bailee.flows.git.pushes import Push, PushReader
+from bailee.flows.git.pushes import Push, PushReader, write_push
 from bailee.flows.git.refusals import tell_push_refused, tell_refused
 from bailee.flows.git.requests import Counted, GitRequest, read_token
 from bailee.flows.git.upstreams import Upstreams
@@ -171,9 +171,10 @@ class GitReceiver:
             return tell_push_refused(refs, push.capabilities, reasons)
 
         async def whole() -> AsyncIterator[bytes]:
-            yield reader.taken
+            yield write_push(push) + (reader.rest if refs else b"")
             async for piece in pieces:
-                yield piece
+                if refs:  # a probe is whole without a pack
+                    yield piece
 
         return await self._pass_on(request, access, repository, _PUSH, "push", refs=refs, body=whole())
 
@@ -251,7 +252,7 @@ class GitReceiver:
             return tell_refused(502, "moved", text)
         if status in (401, 403):
             text = (
-                f"{repository.place} does not take the credential that Bailee has for it, if any: "
+                f"{repository.place} does not take the credential that is kept for this address, if any: "
                 f"bailee secrets set GIT_CREDENTIAL --repo {repository.url}"
             )
             return tell_refused(403, "credential", text)

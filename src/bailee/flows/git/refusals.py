@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 
 from starlette.responses import PlainTextResponse, Response
 
-from bailee.flows.git.pkt_lines import write_band, write_line
+from bailee.flows.git.pkt_lines import FLUSH_LINE, write_band, write_line
 
 _RESULT = "application/x-git-receive-pack-result"
 # A host of Git's own that answers so would not have this header: a denial of ours is told from theirs.
 DENIED = "x-bailee-denied"
-_FLUSH = b"0000"
 
 
 def tell_refused(status: int, rule: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -31,10 +30,10 @@ def tell_push_refused(
     for ref in refs:
         reason = reasons.get(ref) or general or "refused with the others of this push"
         lines.append(write_line(f"ng {ref} {reason}\n".encode()))
-    report = b"".join(lines) + _FLUSH if can & {"report-status", "report-status-v2"} else b""
+    report = b"".join(lines) + FLUSH_LINE if can & {"report-status", "report-status-v2"} else b""
     told = "\n".join(f"Bailee: {reason}" for reason in dict.fromkeys(reasons.values()))
     if "side-band-64k" in can:
-        body = write_band(2, f"{told}\n".encode()) + write_band(1, report) + _FLUSH
+        body = write_band(2, f"{told}\n".encode()) + write_band(1, report) + FLUSH_LINE
     else:
         body = report
     headers = {DENIED: "git_push", "cache-control": "no-cache"}

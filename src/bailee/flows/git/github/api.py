@@ -220,7 +220,7 @@ def _judge_answer(answer: "Answer", repository: Attached) -> Refused | None:
         return Refused("moved", reason, 502)
     if status == 401:
         reason = (
-            f"{repository.place} does not take the credential that Bailee has for it, if any: "
+            f"{repository.place} does not take the credential that is kept for this address, if any: "
             f"bailee secrets set GIT_CREDENTIAL --repo {repository.url}"
         )
         return Refused("credential", reason)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bailee.flows.git.access import Access, Attached, check_branch, check_url, is_ref, judge_push
 from bailee.flows.git.pkt_lines import Malformed, write_line
-from bailee.flows.git.pushes import Command, Push, PushReader
+from bailee.flows.git.pushes import Command, Push, PushReader, write_push
 from bailee.policy.problems import Problem
 
 OLD, NEW, NONE = "1" * 40, "2" * 40, "0" * 40
@@ -50,14 +50,43 @@ def test_any_pieces_say_the_same(size: int) -> None:
 
 @given(size=st.integers(1, 400), data=st.binary(max_size=300))
 def test_nothing_of_a_push_is_lost(size: int, data: bytes) -> None:
-    """What was taken until the commands were known goes on as it came, byte for byte."""
-    whole = write((OLD, NEW, MINE)) + data
+    """What is written anew says the same, and what came behind the commands goes on byte for byte."""
+    before = write_line(b"shallow " + OLD.encode())
+    whole = write((OLD, NEW, MINE), (NONE, NEW, "refs/heads/release/7"), before=before) + data
     reader = PushReader()
-    for at in range(0, len(whole), size):
-        if reader.feed(whole[at : at + size]) is not None:
-            break
-    assert whole.startswith(reader.taken)
-    assert len(reader.taken) >= len(whole) - len(data)
+    push, at = None, 0
+    while push is None:
+        push = reader.feed(whole[at : at + size])
+        at += size
+    assert reader.rest + whole[at:] == data
+    assert push.shallow == (OLD,)
+    assert read(write_push(push)) == push
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "push-options=1",
+        "push-cert=1",
+        "push-cert=<nonce>",
+        "x",
+        "object-format=sha512",
+        "agent=a\x0bpush-options",
+    ],
+)
+def test_capabilities_that_do_not_go_on(told: str) -> None:
+    """Only capabilities of a list are written anew, in their plain form."""
+    written = write_push(read(write((OLD, NEW, MINE), capabilities=f"{CAPABILITIES} {told}")))
+    assert told.encode() not in written
+    assert b"report-status side-band-64k" in written
+
+
+def test_options_are_written_as_they_were_read() -> None:
+    """Options that were read go on behind the commands; where none were read the host is told of none."""
+    data = write((OLD, NEW, MINE), capabilities="report-status push-options")
+    push = read(data + write_line(b"ci.skip\n") + b"0000" + PACK)
+    assert write_push(push).endswith(b"0000" + write_line(b"ci.skip") + b"0000")
+    assert b"push-options" not in write_push(read(write((OLD, NEW, MINE)) + PACK))
 
 
 @given(data=st.binary(max_size=200))
@@ -77,22 +106,14 @@ def test_the_probe_before_a_large_push() -> None:
     assert read(b"") == Push((), frozenset(), ())
 
 
-def test_a_certificate_hides_no_command() -> None:
-    """What stands in a signed certificate is judged, and so is what stands beside it."""
-    certificate = [
-        *(b"certificate version 0.1\n", b"pusher Ada <ada@example> 1 +0000\n", b"nonce 1\n"),
-        *(b"push-option ci.skip\n", b"\n", f"{OLD} {NEW} refs/heads/main\n".encode()),
-        *(b"-----BEGIN PGP SIGNATURE-----\n", b"xxxx\n", b"-----END PGP SIGNATURE-----\n"),
-    ]
+def test_a_certificate_is_refused() -> None:
+    """A signed push cannot be written anew, whatever stands in it."""
+    certificate = (b"certificate version 0.1\n", b"\n", f"{OLD} {NEW} {MINE}\n".encode())
     data = write_line(b"push-cert\0" + CAPABILITIES.encode() + b"\n")
-    data += b"".join(map(write_line, certificate)) + write_line(b"push-cert-end\n")
-    data += write_line(f"{OLD} {NEW} {MINE}".encode()) + b"0000"
+    data += b"".join(map(write_line, certificate)) + write_line(b"push-cert-end\n") + b"0000"
     for size in (1, 7, 10_000):
-        push = read(data, size)
-        assert {command.ref for command in push.commands} == {"refs/heads/main", MINE}
-        assert push.options == ("ci.skip",)
-    with pytest.raises(Malformed):
-        read(data.replace(b"push-cert-end", b"push-cert-xyz"))
+        with pytest.raises(Malformed, match="--no-signed"):
+            read(data, size)
 
 
 def test_objects_of_sha256() -> None:
@@ -117,6 +138,11 @@ def test_objects_of_sha256() -> None:
         write_line(b"shallow x") + b"0000",
         write((OLD, NEW, MINE))[:-4],
         write_line(f"{OLD} {NEW} refs/heads/".encode() + b"\xff") + b"0000",
+        write_line(f"{OLD} {NEW} {MINE}\0a\0b".encode()) + b"0000",
+        write((OLD, NEW, MINE))[:-4] + write_line(f"{OLD} {NEW} {MINE}\0push-options".encode()) + b"0000",
+        write_line(f"{OLD} {NEW} {MINE}\n\n".encode()) + b"0000",
+        write_line(b"shallow " + OLD.encode() + b"\0x") + b"0000",
+        write((OLD, NEW, MINE), capabilities="push-options") + write_line(b"a\0b") + b"0000",
     ],
 )
 def test_what_is_no_push(data: bytes) -> None:
