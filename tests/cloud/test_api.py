@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from bailee.service.cloud_api import LONGEST_LINE, cut_lines
 from counterparts.clouds import World, drivers
 from counterparts.git_hosts import git
 from counterparts.services import Service, serving
@@ -200,3 +201,13 @@ def test_several_orders_at_once(world: World, service: Service) -> None:
     wait_for("the end of those that drove", lambda: len(drivers(world)) == 1 or None)
     service.end()
     assert drivers(world) == []
+
+
+def test_a_line_without_an_end() -> None:
+    """What is kept of it while it comes is bounded, and nothing is lost; short lines stay as they are."""
+    assert cut_lines(b"a\n\nb\nc") == ([b"a", b"", b"b"], b"c")
+    lines, rest = cut_lines(b"x" * 200_000)
+    assert b"".join(lines) + rest == b"x" * 200_000
+    assert max(map(len, (*lines, rest))) == LONGEST_LINE
+    lines, rest = cut_lines(b"x" * 100_000 + b"\ny")
+    assert (list(map(len, lines)), rest) == ([65_536, 34_464], b"y")

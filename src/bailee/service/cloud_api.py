@@ -41,6 +41,7 @@ from bailee.vault.custody import open_custody
 
 BASE = "/api/cloud/sessions"
 LARGEST = 400_000  # bytes of an order
+LONGEST_LINE = 65_536  # bytes of an event; what is longer is more than one
 # A second and at once, of one login: a person takes a session over now and then, and each is ledgered.
 OFFERS = (1 / 60, 10)
 _LOOK_SECONDS = 0.2
@@ -196,7 +197,7 @@ class CloudApi:
             is_over = session.state in ENDED and not self._sessions.is_driven(id)
             data = await run_in_threadpool(read_log, self._sessions, id, at)
             at += len(data)
-            *lines, rest = (rest + data).split(b"\n")
+            lines, rest = cut_lines(rest + data)
             if is_over and not data and rest:
                 lines, rest = [rest], b""
             for line in lines:
@@ -213,7 +214,8 @@ class CloudApi:
             if quiet >= _QUIET_LOOKS:
                 quiet = 0
                 yield b": still here\n\n"
-            await asyncio.sleep(_LOOK_SECONDS)
+            if not data:
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _find(self, request: Request, principal: Principal) -> CloudSession:
         """Return a session of the account; of others' it is not told whether there are any."""
@@ -223,6 +225,16 @@ class CloudApi:
             if session.account == principal.account_name:
                 return session
         raise Problem("there is no such session", where="ID", fix=f"see: GET {BASE}")
+
+
+def cut_lines(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines that are whole, or longer than an event may be, and what is left."""
+    *whole, rest = data.split(b"\n")
+    lines = [line[at : at + LONGEST_LINE] for line in whole for at in range(0, len(line) or 1, LONGEST_LINE)]
+    while len(rest) > LONGEST_LINE:
+        lines.append(rest[:LONGEST_LINE])
+        rest = rest[LONGEST_LINE:]
+    return lines, rest
 
 
 def describe(session: CloudSession) -> dict[str, Any]:
