@@ -21,9 +21,10 @@ from bailee.service.cloud import Driver
 from bailee.service.cloud_disks import receipt_of, remove_session, sweep_disks
 from bailee.service.cloud_logs import read_log
 from bailee.service.cloud_rest import at_work, make_disk, settle
-from counterparts.clouds import World
+from counterparts.clouds import World, has_ended
 from counterparts.git_hosts import git
 from counterparts.searching import find_hidden, list_files
+from counterparts.waiting import wait_for
 
 CANARY = b"canary-of-the-clone-0001"
 PROMPT = "canary-of-the-prompt-0002"
@@ -148,9 +149,10 @@ def test_at_rest_nothing_lies_in_clear(world: World) -> None:
     assert known["turns"] == [PROMPT]
     assert known["disk_bytes"] == (folder / "disk.sealed").stat().st_size
     assert known["disk_until"] is not None
-    world.bailee("cloud", "save", str(known["id"]))
+    world.bailee("cloud", "say", str(known["id"]), PROMPT)
+    wait_for("its driver's end", lambda: has_ended(world))
     assert find_hidden([world.home], *SECRETS) == []
-    assert world.show(str(known["id"]))["reason"] == "its work was saved"
+    assert world.show(str(known["id"]))["answered"] == 2
 
 
 def test_control_without_sealing_it_lies_there(world: World) -> None:
@@ -330,7 +332,8 @@ def test_a_kill_loses_nothing_and_leaves_nothing_in_clear(
     assert found == ["one", "two"] if worked.exists() else found in (["one"], ["one", "two"])
     said = resting.said()
     assert said.count("said one") == 1
-    assert said.count("said two") == ("two" in found)
+    # One may be killed between the two that it writes.
+    assert said.count("said two") in ({1} if worked.exists() else {0, int("two" in found)})
     assert resting.sessions.read(resting.id).turns == (PROMPT,)
 
 
