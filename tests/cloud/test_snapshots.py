@@ -16,7 +16,7 @@ from bailee.cloud.records import Sessions
 from bailee.cloud.snapshots import NotKept, bind, open_snapshot, purpose_of, seal_snapshot
 from bailee.service.cloud_disks import receipt_of, sweep_disks
 from bailee.service.cloud_snapshots import LONGEST, find_snapshot, terms_of_snapshot
-from counterparts.clouds import World
+from counterparts.clouds import World, has_ended
 from counterparts.git_hosts import git
 from counterparts.searching import find_hidden
 from counterparts.waiting import wait_for
@@ -110,8 +110,9 @@ def test_a_later_session_begins_from_it(world: World, setup: Path, kind: str) ->
     bare = world.host.folder / "app.git"
     assert git("diff", "--name-only", "main", second["branch"], cwd=bare).split() == ["mine.txt"]
     # Another turn goes on with the session's own disk.
-    world.bailee("cloud", "save", str(second["id"]))
-    assert world.show(str(second["id"]))["reason"] == "its work was saved"
+    world.bailee("cloud", "say", str(second["id"]), "again")
+    wait_for("its end", lambda: has_ended(world), 120)
+    assert world.show(str(second["id"]))["answered"] == 2
 
 
 def test_what_it_is_not_taken_for(world: World, setup: Path) -> None:
