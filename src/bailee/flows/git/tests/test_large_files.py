@@ -16,8 +16,6 @@ from counterparts.large_files import LargeFileServer, run_large_files
 from .conftest import World
 
 MINE = "refs/heads/bailee/work"
-# Installed by scripts/setup where the system has it.
-pytestmark = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
 
 
 @pytest.fixture
