@@ -23,6 +23,20 @@ def process_state(process: int) -> str:
         return ""
 
 
+def list_older(moment: float) -> list[int]:
+    """Return the ids of processes that began before a moment, in seconds of CLOCK_BOOTTIME.
+
+    Source: proc_pid_stat(5), field 22.
+    """
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            ticks = int(entry.read_text().rpartition(")")[2].split()[19])
+            if ticks / os.sysconf("SC_CLK_TCK") < moment:
+                found.append(int(entry.parent.name))
+    return found
+
+
 def list_descriptors(process: int) -> list[str]:
     """Return what a process's open file descriptors point at."""
     # A process of which no core file is made shows them to root alone.
