@@ -68,7 +68,7 @@ class Installations:
         Raises:
             Problem: the host gives none.
         """
-        name = (access.key, repository.place)
+        name = (access.key, repository.scope)
         async with self._locks.setdefault(name, asyncio.Lock()):
             held = self._held.get(name)
             if held is None or held.until - SPARE_SECONDS < self._clock():
