@@ -4,11 +4,13 @@ import io
 import os
 import stat
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from bailee.cloud.archives import LONGEST_PATH, pack, remove_tree, survey, unpack
+from bailee.cloud.disks import TICK_SECONDS
 from bailee.policy.problems import Problem
 
 
@@ -50,6 +52,24 @@ def test_what_an_agent_leaves_comes_back(tmp_path: Path) -> None:
     assert (out / "closed" / "in").read_text() == "x"
     assert (out / "a" / os.fsdecode(b"n\xff\n\xc3\xbc")).read_bytes() == bytes(512)
     assert survey(out).entries == survey(tree).entries
+
+
+def test_a_survey_tells_every_change(tmp_path: Path) -> None:
+    """What gets a content as long as before, and its old times, is told as changed; what is read is not."""
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "a" / "file"
+    file.write_text("one")
+    first, facts = survey(tmp_path), file.stat()
+    time.sleep(TICK_SECONDS)
+    assert file.read_text() == "one"
+    assert survey(tmp_path) == first
+    file.write_text("two")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    second = survey(tmp_path)
+    assert second != first
+    time.sleep(TICK_SECONDS)
+    file.rename(tmp_path / "file")
+    assert second.digest != survey(tmp_path).digest != first.digest
 
 
 def test_holes_stay_holes(tmp_path: Path) -> None:

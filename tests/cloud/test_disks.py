@@ -370,6 +370,19 @@ def test_a_disk_that_somebody_still_changes_is_not_lost(
     assert resting.look() == ["late", "one", "two"]
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_meanwhile_keeps_no_disk_in_clear(
+    resting: Resting, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """A disk is sealed, wherever the machine's clock stands by then."""
+    now_ns = time.time_ns
+    with resting.sessions.driving(resting.id), at_work(resting.home, resting.sessions, resting.id):
+        resting.write("two")
+        monkeypatch.setattr(time, "time_ns", lambda: now_ns() + seconds * 1_000_000_000)
+    assert not disks.has_clear(resting.folder)
+    assert resting.look() == ["one", "two"]
+
+
 def test_a_read_only_folder_stays_one(resting: Resting) -> None:
     """A folder that nothing may be written to has its modes when the disk comes back, twice over."""
     for _ in range(2):

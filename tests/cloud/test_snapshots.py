@@ -364,7 +364,7 @@ def test_a_kill_while_it_is_kept(world: World, setup: Path) -> None:
     """A driver that is killed as it seals a snapshot leaves none, nothing in clear, no key after `rm`."""
     kill = (
         "import os, signal\nimport bailee.cloud.snapshots as snapshots\n"
-        "snapshots.survey = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "snapshots.SealedDisk = lambda *told: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with changed(world, kill):
         known = world.start("x", "--setup", str(setup), "--agent", LOOK, wait=False)[0]

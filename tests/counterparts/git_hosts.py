@@ -182,13 +182,14 @@ def run_git_host(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Gi
                     status = int(value.split()[0])
                 else:
                     headers.append((name, value))
-            self.send_response(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            self.send_header("connection", "close")
-            self.end_headers()
-            while data := process.stdout.read(65536):
-                self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # whoever asked has gone
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("connection", "close")
+                self.end_headers()
+                while data := process.stdout.read(65536):
+                    self.wfile.write(data)
             process.stdout.close()
             feeding.join()
             process.wait()
@@ -222,14 +223,26 @@ def _read_token(told: str) -> str:
 
 
 def read_pieces(request: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    """Give the body of a request, chunked or of a length."""
+    """Give the body of a request, chunked or of a length.
+
+    Raises:
+        ConnectionError: it ended before its end.
+    """
     if request.headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int(request.rfile.readline().strip() or b"0", 16):
+        while size := _read_size(request.rfile.readline()):
             yield request.rfile.read(size)
             request.rfile.readline()
         request.rfile.readline()
         return
     left = int(request.headers.get("content-length") or 0)
-    while left and (piece := request.rfile.read(min(left, 65536))):
+    while left:
+        if not (piece := request.rfile.read(min(left, 65536))):
+            raise ConnectionResetError("a body is cut off")
         left -= len(piece)
         yield piece
+
+
+def _read_size(line: bytes) -> int:
+    if not line:
+        raise ConnectionResetError("a body is cut off")
+    return int(line, 16)

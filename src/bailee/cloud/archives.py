@@ -8,6 +8,7 @@ they were, and pipes; nothing of it has a set-user-id bit, and there are no devi
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import tarfile
@@ -57,11 +58,12 @@ class Survey(NamedTuple):
 
     Attributes:
         entries: how many there are.
-        changed_ns: when one of them changed last, nanoseconds since 1970 UTC.
+        digest: SHA-256 over what the kernel says of each; another one where anything was changed by the next
+            tick of its clock or later, wherever that clock was set meanwhile.
     """
 
     entries: int
-    changed_ns: int
+    digest: bytes
 
 
 class _Place:
@@ -202,12 +204,21 @@ def unpack(source: Source, folder: Path) -> None:
 def survey(folder: Path) -> Survey:
     """Look over a tree."""
     entries = 0
+    digest = hashlib.sha256()
     with contextlib.closing(_Place(folder)) as place:
-        changed_ns = os.fstat(place.fd).st_ctime_ns
+        digest.update(_describe(os.fstat(place.fd)))
         for step in _walk(place):
+            name = os.fsencode(step.name)
+            digest.update(b"%c%d:%s" % (b"<>"[isinstance(step, Found)], len(name), name))
             if isinstance(step, Found):
-                entries, changed_ns = entries + 1, max(changed_ns, step.facts.st_ctime_ns)
-    return Survey(entries, changed_ns)
+                entries += 1
+                digest.update(_describe(step.facts))
+    return Survey(entries, digest.digest())
+
+
+def _describe(facts: os.stat_result) -> bytes:
+    # Its time of change nobody can set back, as they can that of its content.
+    return b"%d %d %d %d;" % (facts.st_ino, facts.st_mode, facts.st_size, facts.st_ctime_ns)
 
 
 def remove_tree(folder: Path) -> None:

@@ -27,8 +27,8 @@ _PIECE = 1024 * 1024
 # A machine whose driver was killed ends within moments; until then it may write.
 _TRIES = 5
 _REST_SECONDS = 0.5
-# The kernel's clock of files is behind the other one by a tick.
-TICK_NS = 20_000_000
+# What changes twice within a tick of the kernel's clock, 10 ms at most, shows it once.
+TICK_SECONDS = 0.02
 Random = Callable[[int], bytes]
 
 
@@ -161,12 +161,13 @@ def read_log(folder: Path, key: bytes | None, id: str, at: int, size: int) -> by
 def _seal_disk(work: Path, key: bytes, id: str, random: Random) -> SealedDisk:
     for attempt in range(_TRIES):
         time.sleep(_REST_SECONDS * attempt)
-        began_ns = time.time_ns() - TICK_NS
+        before = survey(work)
+        time.sleep(TICK_SECONDS)
         with replacing(work.with_name(SEALED)) as file:
             writer = SealingWriter(file, key, _bind(id, SEALED), random)
             left_out = pack(work, writer)
             digest = writer.finish()
-        if survey(work).changed_ns < began_ns:
+        if survey(work) == before:
             return SealedDisk(digest, writer.size, left_out)
     raise Problem(
         "its disk cannot be sealed, as somebody is changing it",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from bailee.cloud.archives import Sink, pack, remove_tree, survey, unpack
-from bailee.cloud.disks import TICK_NS, WORK, SealedDisk, replacing
+from bailee.cloud.disks import TICK_SECONDS, WORK, SealedDisk, replacing
 from bailee.cloud.records import CloudSession
 from bailee.policy.problems import Problem
 from bailee.sandbox.machines import Kind
@@ -23,7 +23,6 @@ from bailee.sealing.streams import OpeningReader, SealingWriter
 SNAPSHOT = "snapshot.sealed"
 # What is shorter is found on any disk by chance.
 SHORTEST_VALUE = 8
-_REST_SECONDS = 0.05
 _TRIES = 3
 _LOOK_BYTES = 16 * 1024 * 1024
 
@@ -83,12 +82,12 @@ def seal_snapshot(
     """
     work = folder / WORK
     for _ in range(_TRIES):
-        time.sleep(_REST_SECONDS)  # the clock of files stands still for a tick
-        began_ns = time.time_ns() - TICK_NS
+        before = survey(work)
+        time.sleep(TICK_SECONDS)
         with replacing(folder / SNAPSHOT) as file:
             writer = SealingWriter(file, key, context, random)
             left_out = pack(work, _Watching(writer, values, is_over))
-            if survey(work).changed_ns >= began_ns:
+            if survey(work) != before:
                 continue
             return SealedDisk(writer.finish(), writer.size, left_out)
     raise NotKept("something that set-up left running is changing the disk")

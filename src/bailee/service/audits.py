@@ -12,6 +12,7 @@ import msgspec
 
 from bailee.accounts.directory import open_directory
 from bailee.cloud.records import CloudSession
+from bailee.flows.git.meters import ABUSE
 from bailee.flows.git.requests import GitRequest
 from bailee.flows.web.log import Abused, Closed, LogBroken, Opened, Refused, Requested, Row, Way
 from bailee.flows.web.receiver import read_held, read_live
@@ -199,17 +200,18 @@ def tell_exchange(exchange: Exchange, said: bytes | None) -> Audited:
     if said is None:
         return one
     request = msgspec.json.decode(said, type=GitRequest)
+    if request.what == ABUSE:
+        return Audited(
+            at_ms=request.at_ms, way=ABUSE, rule=request.route, verdict=request.outcome, reason=request.reason
+        )
     host, _, place = request.repository.partition("/")
-    # What the host itself refuses begins with its name; what passed may have been cut off.
-    passed = request.outcome in ("passed", "cut off")
-    failed = request.outcome == "unreachable" or request.outcome.startswith("host ")
     return msgspec.structs.replace(
         one,
         host=host,
         method=request.what,
         path=" ".join((f"/{place}", *request.refs)),
-        rule="attached" if passed else request.outcome,
-        verdict=PASSED if passed else FAILED if failed else REFUSED,
+        rule=request.outcome if request.is_failed or request.is_refused else "attached",
+        verdict=FAILED if request.is_failed else REFUSED if request.is_refused else PASSED,
         reason="" if request.outcome == "passed" else request.outcome,
     )
 

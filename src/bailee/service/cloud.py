@@ -23,7 +23,7 @@ from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
 from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
 from bailee.flows.git.access import Access, Attached, scope_of
-from bailee.flows.git.grants import grant, withdraw_grant
+from bailee.flows.git.grants import grant, read_stop, withdraw_grant
 from bailee.flows.git.receiver import BASE
 from bailee.flows.web.files import RulesFile
 from bailee.flows.web.placeholders import Secret, make_secret
@@ -167,7 +167,8 @@ class Driver:
                 run.note_key(key.id)
                 self._change(keys=(*self._sessions.look(self._id).keys, key.id))
                 attached = (Attached(session.repository, session.branch),)
-                grant(self._home, key.id, Access(f"cloud-{self._id}", holder.id, attached, key.id))
+                access = Access(f"cloud-{self._id}", holder.id, attached, key.id, session.traffic_bytes)
+                grant(self._home, key.id, access)
                 try:
                     return self._hold(session, prompt, holder, service, run.name, key.id, token)
                 finally:
@@ -235,7 +236,11 @@ class Driver:
                 isolation.kind,
                 spec,
                 deadline,
-                lambda: "it was stopped" if self._is_stopped() else surroundings.stopped_for,
+                lambda: (
+                    "it was stopped"
+                    if self._is_stopped()
+                    else surroundings.stopped_for or read_stop(self._home, key)
+                ),
             )
             try:
                 status, fault = self._work(

@@ -1,5 +1,6 @@
 """The Git flow of a service, put together: sessions' grants, credentials of the secrets store, the record."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,15 @@ from bailee.accounts.keys import KeyRing
 from bailee.accounts.secrets import GIT_CREDENTIAL, GITHUB_APP, open_secrets, owner_of_organization
 from bailee.flows.git.access import Access, Attached
 from bailee.flows.git.github.apps import App, read_app
-from bailee.flows.git.grants import find_grant
+from bailee.flows.git.grants import find_grant, note_stop
 from bailee.flows.git.receiver import GitReceiver
 from bailee.flows.git.recording import GitRecorder
 from bailee.flows.git.upstreams import Credential
+from bailee.flows.web.abuse import Limits, Watch
+from bailee.flows.web.files import NAME, read_rules_file
 from bailee.policy.contexts import Context
 from bailee.policy.flows import Flow
+from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
 from bailee.vault.recording import Recording
 
@@ -36,8 +40,20 @@ def make_git(
         find_access=partial(find_grant, home),
         find_credential=partial(find_credential, directory, wrapper),
         note=recorder.note,
+        make_watch=partial(make_watch, home),
+        stop=partial(note_stop, home),
     )
     return receiver, recorder
+
+
+def make_watch(home: Path) -> Watch | None:
+    """Return what looks out for abuse of Git, by the rules that a session's other connections are under."""
+    path = home / NAME
+    try:
+        limits = read_rules_file(path).abuse if path.exists() else Limits()
+    except Problem:
+        limits = Limits()  # a session whose rules cannot be read does not begin; one that runs goes on
+    return Watch(limits, stops=True, clock=time.monotonic)
 
 
 def list_owners(directory: Directory, account: str) -> list[str]:

@@ -50,12 +50,14 @@ class Access(msgspec.Struct, frozen=True):
         account: the id of the account that it works for.
         repositories: those attached; there are no others for it.
         key: the id of the key that it shows, for the record.
+        most_sent: bytes that it may send to each host; 0 for as many as it likes.
     """
 
     session: str
     account: str
     repositories: tuple[Attached, ...] = ()
     key: str = ""
+    most_sent: int = 0
 
     def find(self, place: str) -> Attached | None:
         """Return the repository named `host/path`, with or without `.git`; None if it is not attached."""

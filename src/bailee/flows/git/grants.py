@@ -1,6 +1,7 @@
 """What sessions may do with Git, where their service finds it: a file for each key.
 
-The file goes with the session. A key without one opens no repository.
+The file goes with the session. A key without one opens no repository. Beside it lies, where the service
+stopped the session, why it did.
 """
 
 from pathlib import Path
@@ -35,4 +36,23 @@ def list_grants(home: Path) -> list[str]:
 
 def withdraw_grant(home: Path, key: str) -> None:
     """Take away what a key could reach."""
-    (home / FOLDER / f"{key}.json").unlink(missing_ok=True)
+    for path in (home / FOLDER / f"{key}.json", _stop_of(home, key)):
+        path.unlink(missing_ok=True)
+
+
+def note_stop(home: Path, key: str, reason: str) -> None:
+    """Tell whoever drives the session of a key that it was stopped, and why."""
+    if find_grant(home, key) is not None:  # else nobody drives it any more
+        replace_file(_stop_of(home, key), reason.encode())
+
+
+def read_stop(home: Path, key: str) -> str:
+    """Return why the session of a key was stopped; empty where it was not."""
+    try:
+        return _stop_of(home, key).read_text()
+    except OSError:
+        return ""
+
+
+def _stop_of(home: Path, key: str) -> Path:
+    return home / FOLDER / f"{key}.stopped"

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.codings import Undecodable
-from bailee.flows.git.access import Attached
-from bailee.flows.git.requests import Counted
+from bailee.flows.git.access import Access, Attached
+from bailee.flows.git.meters import Meters, TooMuch
 from bailee.flows.git.upstreams import Upstreams
 
 KIND = "application/vnd.git-lfs+json"
@@ -50,13 +50,16 @@ class Ticket(msgspec.Struct, frozen=True):
 class LargeFiles:
     """Answers batches and moves objects."""
 
-    def __init__(self, upstreams: Upstreams, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, upstreams: Upstreams, meters: Meters, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._upstreams = upstreams
+        self._meters = meters
         self._clock = clock
         self._tickets: dict[str, Ticket] = {}
 
     async def answer(
-        self, request: Request, repository: Attached, what: str, headers: dict[str, str], session: str
+        self, request: Request, repository: Attached, what: str, headers: dict[str, str], access: Access
     ) -> tuple[Response, str]:
         """Return the answer to a request of the API, and what is logged of it."""
         if what != "objects/batch":
@@ -80,7 +83,10 @@ class LargeFiles:
         url = repository.url.rstrip("/").removesuffix(".git") + ".git/info/lfs/objects/batch"
         sent = {"accept": KIND, "content-type": KIND, "accept-encoding": "identity", **headers}
         try:
+            self._meters.take(access, repository.place.partition("/")[0], len(body))
             answer = await self._upstreams.ask("POST", url, sent, body)
+        except TooMuch as much:
+            return tell_refused(403, str(much)), much.rule
         except OSError as fault:
             return tell_refused(502, f"{repository.place} cannot be reached ({fault})"), "unreachable"
         try:
@@ -95,17 +101,17 @@ class LargeFiles:
             ), f"host {answer.status_code}"
         try:
             batch = msgspec.json.decode(told, type=dict[str, Any])
-            self._replace(batch, operation, request, session, repository)
+            self._replace(batch, operation, request, access.session, repository)
         except (msgspec.MsgspecError, TypeError, AttributeError, KeyError, ValueError):
             return tell_refused(502, f"{repository.place} gives no batch that can be read"), "host"
         return JSONResponse(batch, media_type=KIND), "passed"
 
-    async def transfer(self, request: Request, path: str, session: str, log: LogTransfer) -> Response:
+    async def transfer(self, request: Request, path: str, access: Access, log: LogTransfer) -> Response:
         """Move one object, by its ticket."""
         ticket = self._tickets.get(path.removeprefix("/-/"))
         if (
             ticket is None
-            or ticket.session != session
+            or ticket.session != access.session
             or ticket.until < self._clock()
             or ticket.method != request.method
         ):
@@ -120,10 +126,13 @@ class LargeFiles:
         for name in ("content-type", "content-length"):
             if request.method != "GET" and name in request.headers:
                 headers.setdefault(name, request.headers[name])
-        sent = Counted()
+        sent = self._meters.count(access, host)
         try:
             body = sent.over(request.stream()) if request.method != "GET" else None
             answer = await self._upstreams.ask(ticket.method, ticket.url, headers, body)
+        except TooMuch as told:
+            log(host, told.rule, 429, sent.count, 0)
+            return tell_refused(403, str(told))
         except (OSError, ClientDisconnect) as fault:
             log(host, "unreachable", 502, sent.count, 0)
             return tell_refused(502, f"the object's host cannot be reached ({fault})")

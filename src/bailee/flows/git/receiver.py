@@ -21,10 +21,11 @@ from bailee.flows.git.github.api import tell_refused as tell_api_refused
 from bailee.flows.git.github.places import BASE as API_BASE
 from bailee.flows.git.lfs import LargeFiles
 from bailee.flows.git.lfs import tell_refused as tell_large_file_refused
+from bailee.flows.git.meters import Meters, TooMuch, Watch
 from bailee.flows.git.pkt_lines import Malformed
 from bailee.flows.git.pushes import Push, PushReader, write_push
 from bailee.flows.git.refusals import tell_push_refused, tell_refused
-from bailee.flows.git.requests import Counted, GitRequest, read_token
+from bailee.flows.git.requests import GitRequest, read_token
 from bailee.flows.git.upstreams import Upstreams
 from bailee.policy.problems import Problem
 
@@ -51,6 +52,7 @@ class GitReceiver:
         find_access: what the holder of a key may do; None for a key that is no session's.
         find_credential: what opens a repository; None where it is open to everybody.
         note: takes what is logged, once a request has ended.
+        make_watch, stop: see `Meters`.
     """
 
     def __init__(
@@ -60,23 +62,34 @@ class GitReceiver:
         find_access: Callable[[str], Access | None],
         find_credential: FindCredential,
         note: Callable[[Access, GitRequest], None],
+        make_watch: Callable[[], Watch | None] = lambda: None,
+        stop: Callable[[str, str], None] = lambda key, reason: None,
         upstreams: Upstreams | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._find_access = find_access
-        self._note = note
         self._upstreams = upstreams or Upstreams()
         self._wall_clock = wall_clock
-        self._large_files = LargeFiles(self._upstreams)
+
+        def is_open(key: str) -> bool:
+            return find_access(key) is not None
+
+        self._meters = Meters(
+            make_watch=make_watch, is_open=is_open, note=note, stop=stop, wall_clock=wall_clock
+        )
+        self._large_files = LargeFiles(self._upstreams, self._meters)
         self._credentials = Credentials(
             find_credential,
             self._upstreams,
-            is_open=lambda key: find_access(key) is not None,
+            is_open=is_open,
             clock=wall_clock,
         )
         self._api = GitHubApi(
-            upstreams=self._upstreams, credentials=self._credentials, note=note, wall_clock=wall_clock
+            upstreams=self._upstreams,
+            credentials=self._credentials,
+            meters=self._meters,
+            wall_clock=wall_clock,
         )
 
     def make_routes(self) -> list[Route]:
@@ -101,7 +114,10 @@ class GitReceiver:
         if (access := self._find(request)) is None:
             return tell_api_refused("no_session", "this token is no session's, or it was revoked", 401)
         try:
+            await self._meters.admit(access)
             return await self._api.answer(request, access)
+        except TooMuch as told:
+            return tell_api_refused(told.rule, str(told), 429)
         except Problem as problem:
             return tell_api_refused("unavailable", problem.what, 503)
 
@@ -114,13 +130,18 @@ class GitReceiver:
         if access is None:
             ask = {"www-authenticate": 'Basic realm="Bailee"'}
             return tell_refused(401, "no_session", "this token is no session's, or it was revoked", ask)
+        try:
+            await self._meters.admit(access)
+        except TooMuch as told:
+            await _drain(request)
+            return tell_refused(429, told.rule, str(told))
         path = request.url.path[len(BASE) - 1 :]
         if path.startswith("/-/"):
 
             def log(host: str, outcome: str, status: int, sent: int, received: int) -> None:
                 self._log(access, host, "large file", outcome, status, sent=sent, received=received)
 
-            return await self._large_files.transfer(request, path, access.session, log)
+            return await self._large_files.transfer(request, path, access, log)
         place, what = _take_apart(path)
         repository = access.find(place.lstrip("/"))
         if repository is None:
@@ -180,12 +201,17 @@ class GitReceiver:
                 if refs:  # a probe is whole without a pack
                     yield piece
 
-        return await self._pass_on(request, access, repository, _PUSH, "push", refs=refs, body=whole())
+        def refuse(text: str) -> Response:
+            return tell_push_refused(refs, push.capabilities, {"": text})
+
+        return await self._pass_on(
+            request, access, repository, _PUSH, "push", refs=refs, body=whole(), refuse=refuse
+        )
 
     async def _lfs(self, request: Request, access: Access, repository: Attached, path: str) -> Response:
         what = path[path.index(_LFS) + len(_LFS) :]
         answer, outcome = await self._large_files.answer(
-            request, repository, what, await self._headers(access, repository), access.session
+            request, repository, what, await self._headers(access, repository), access
         )
         self._log(access, repository.place, "large files", outcome, answer.status_code)
         return answer
@@ -206,18 +232,23 @@ class GitReceiver:
         *,
         refs: tuple[str, ...] = (),
         body: AsyncIterator[bytes] | None = None,
+        refuse: Callable[[str], Response] | None = None,
     ) -> Response:
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         headers |= await self._headers(access, repository)
         headers["accept-encoding"] = "identity"  # so that what is counted is what came
         url = repository.url.rstrip("/") + tail
-        sent = Counted()
+        sent = self._meters.count(access, repository.place.partition("/")[0])
         if request.method == "POST" and body is None:
             body = _decoded(request)
         try:
             answer = await self._upstreams.ask(
                 request.method, url, headers, sent.over(body) if body is not None else None
             )
+        except TooMuch as told:
+            await _drain(request)
+            self._log(access, repository.place, what, told.rule, 429, refs, sent.count)
+            return refuse(str(told)) if refuse else tell_refused(429, told.rule, str(told))
         except (OSError, Undecodable, ClientDisconnect) as fault:
             self._log(access, repository.place, what, "unreachable", 502, refs, sent.count)
             return tell_refused(502, "unreachable", f"{repository.place} cannot be reached ({fault})")
@@ -275,7 +306,7 @@ class GitReceiver:
     ) -> None:
         at_ms = int(self._wall_clock() * 1000)
         noted = GitRequest(at_ms, access.session, place[:300], what, outcome, status, refs, sent, received)
-        self._note(access, noted)
+        self._meters.note(access, noted)
 
 
 def _take_apart(path: str) -> tuple[str, str]:

@@ -2,11 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
 from bailee.accounts.credentials import read_key
+
+# What passed; and what git-lfs asks with each push, and goes on without.
+_NOT_REFUSED = ("passed", "cut off", "answered_here", "no_locks")
 
 
 class GitRequest(msgspec.Struct, frozen=True):
@@ -15,11 +18,12 @@ class GitRequest(msgspec.Struct, frozen=True):
     Attributes:
         at_ms: milliseconds since 1970 UTC.
         what: `refs`, `fetch`, `push`, `large files` (a batch), `large file` (an object), `api read` or
-            `api write`.
-        outcome: `passed`, or the rule that refused it.
+            `api write`; `abuse` where something was done about many of them.
+        outcome: `passed`, or the rule that refused it; of abuse what was done.
         refs: what it would update.
         sent, received: bytes of bodies, to the host and from it.
-        route: of GitHub's API, what was asked for, without any name.
+        route: of GitHub's API, what was asked for, without any name; of abuse what was counted.
+        reason: of abuse, in words.
     """
 
     at_ms: int
@@ -32,19 +36,17 @@ class GitRequest(msgspec.Struct, frozen=True):
     sent: int = 0
     received: int = 0
     route: str = ""
+    reason: str = ""
 
+    @property
+    def is_failed(self) -> bool:
+        """Whether the host did not do it."""
+        return self.outcome == "unreachable" or self.outcome.partition(" ")[0] == "host"
 
-class Counted:
-    """Counts what streams by."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def over(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Give the pieces on."""
-        async for piece in pieces:
-            self.count += len(piece)
-            yield piece
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was not passed on."""
+        return self.what != "abuse" and not self.is_failed and self.outcome not in _NOT_REFUSED
 
 
 def read_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -18,6 +18,7 @@ from bailee.flows.git.github.graphql import Introspection, judge_graphql
 from bailee.flows.git.github.places import Asked, find_place, list_attached, read_asked
 from bailee.flows.git.github.rest import judge_rest
 from bailee.flows.git.github.verdicts import Going, Refused
+from bailee.flows.git.meters import Meters, TooMuch
 from bailee.flows.git.refusals import DENIED
 from bailee.flows.git.requests import GitRequest
 from bailee.flows.git.upstreams import Upstreams
@@ -47,7 +48,6 @@ class GitHubApi:
     """Answers sessions.
 
     Args:
-        note: takes what is logged, once a request has ended.
         wall_clock: seconds since 1970 UTC.
     """
 
@@ -56,12 +56,12 @@ class GitHubApi:
         *,
         upstreams: Upstreams,
         credentials: Credentials,
-        note: Callable[[Access, GitRequest], None],
+        meters: Meters,
         wall_clock: Callable[[], float],
     ) -> None:
         self._upstreams = upstreams
         self._credentials = credentials
-        self._note = note
+        self._meters = meters
         self._wall_clock = wall_clock
         # What validates slowly keeps others of its kind waiting and nobody else.
         self._one = asyncio.Lock()
@@ -143,7 +143,11 @@ class GitHubApi:
         url = place.rest + going.path if going.path else place.graphql
         sent = len(body or b"")
         try:
+            self._meters.take(access, place.host, sent)
             answer = await self._upstreams.ask(going.method, url, headers, body)
+        except TooMuch as told:
+            why = Refused(told.rule, str(told), 429)
+            return self._refuse(access, repository.place, going.route, why, going)
         except OSError as fault:
             return self._refuse(
                 access,
@@ -205,7 +209,7 @@ class GitHubApi:
         what = "api write" if going and going.is_write else "api read" if going else "api"
         refs = going.refs if going else ()
         at_ms = int(self._wall_clock() * 1000)
-        self._note(
+        self._meters.note(
             access,
             GitRequest(
                 at_ms, access.session, place[:300], what, outcome, status, refs, sent, received, route[:300]

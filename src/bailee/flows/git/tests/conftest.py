@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from bailee.flows.git.github.apps import App
 from bailee.flows.git.receiver import GitReceiver
 from bailee.flows.git.requests import GitRequest
 from bailee.flows.git.upstreams import Credential
+from bailee.flows.web.abuse import Limits, Watch
 from bailee.service.serving import listen
 from counterparts.git_hosts import GitHost, git, run_git_host
 from counterparts.github_api import GitHubApi
@@ -46,6 +48,8 @@ class World:
     secret: str | None = None
     app: App | None = None
     is_open: bool = True
+    limits: Limits | None = None
+    stopped: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def api(self) -> str:
@@ -177,6 +181,8 @@ def make_receiver(made: World, ring: KeyRing) -> GitReceiver:
             made.app or (Credential(made.secret) if made.secret else None)
         ),
         note=lambda access, noted: made.noted.append(noted),
+        make_watch=lambda: Watch(made.limits, stops=True, clock=time.monotonic) if made.limits else None,
+        stop=lambda key, reason: made.stopped.append((key, reason)),
     )
 
 
