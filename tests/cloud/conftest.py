@@ -11,8 +11,16 @@ import trustme
 from counterparts.clouds import CACHE, World, has_ended
 from counterparts.git_hosts import run_git_host
 from counterparts.projects import CALCULATOR, TEST
-from counterparts.services import clean_environment
+from counterparts.services import clean_environment, serving
 from counterparts.waiting import wait_for
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[World]:
+    """Give a world in which a service is running; without one each session starts its own, in 1.5 s."""
+    options = ("--upstream", "rehearsal")
+    with serving(world.home, world.folder / "service", *options, environment=world.environment):
+        yield world
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from counterparts.clouds import World
 from counterparts.git_hosts import git
 from counterparts.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("served")
 KINDS = ("namespace", "vm")
 
 

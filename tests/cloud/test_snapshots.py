@@ -21,6 +21,7 @@ from counterparts.git_hosts import git
 from counterparts.searching import find_hidden
 from counterparts.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("served")
 CANARY = b"canary-of-the-set-up-0001"
 # Installs something into the home and the clone, and says that it ran.
 SETUP = """

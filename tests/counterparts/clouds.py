@@ -1,13 +1,12 @@
 """A Git host, a home that has the credential of it, and cloud sessions by the command."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from counterparts.git_hosts import GitHost
+from counterparts.programs import run_program
 
 # What virtual machines start from is made once for all tests, and kept.
 CACHE = Path(__file__).parents[2] / ".cache"
@@ -30,15 +29,14 @@ class World:
 
     def bailee(self, *words: str, value: str | None = None, status: int = 0) -> str:
         """Run a command and return what it says."""
-        done = subprocess.run(
-            [sys.executable, "-m", "bailee", *words, "--home", str(self.home)],
-            env=self.environment,
-            cwd=self.folder,
-            input=value,
-            capture_output=True,
-            text=True,
-            timeout=500,  # a machine that is emulated takes its time
-            check=False,
+        done = run_program(
+            *words,
+            "--home",
+            str(self.home),
+            environment=self.environment,
+            folder=self.folder,
+            given=value or "",
+            seconds=500,  # a machine that is emulated takes its time
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
