@@ -16,9 +16,10 @@ demo: .venv/ready ## Run a real agent under custody, from start to receipt
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/ready ## Run all tests
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/ready ## Kill processes at random, 200 times on each database (about 30 minutes); SEED=... repeats one
+soak: .venv/ready ## Kill processes at random, 200 times on each database (about 35 minutes); SEED=... repeats one
+	$(BIN)/pytest -m soak -n 2
 	PYTHONPATH=tests $(BIN)/python -m soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
 fuzz: .venv/ready ## Send what no client sends to every endpoint of a service: make fuzz SECONDS=3600 SEED=1

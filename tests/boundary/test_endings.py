@@ -15,7 +15,7 @@ import pytest
 from counterparts.waiting import wait_for
 
 TESTS = Path(__file__).parents[1]
-RUNS, AT_ONCE = 200, 4
+AT_ONCE = 4
 KINDS = ("net", "mnt", "pid", "user", "ipc", "uts")
 # Leaves a process that would outlive it, and one that makes connections.
 BUSY = "(setsid sleep 60 &); while :; do curl -s http://elsewhere.example/ > /dev/null; done"
@@ -74,12 +74,13 @@ def kill_one(folder: Path, seed: int) -> None:
     process.communicate(timeout=60)
 
 
-def test_nothing_is_left_after_random_kills(tmp_path: Path) -> None:
-    """After 200 runs in which a process was killed at random: no process, namespace, mount or descriptor."""
+@pytest.mark.parametrize("runs", [40, pytest.param(200, marks=pytest.mark.soak)])
+def test_nothing_is_left_after_random_kills(tmp_path: Path, runs: int) -> None:
+    """After runs in which a process was killed at random: no process, namespace, mount or descriptor."""
     mounts = Path("/proc/self/mountinfo").read_text()
     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda seed: kill_one(tmp_path, seed), range(RUNS)))
+        list(pool.map(lambda seed: kill_one(tmp_path, seed), range(runs)))
     # A namespace that no process is in is no more, if nothing is mounted from it and no descriptor holds it.
     wait_for("the last processes", lambda: not list_processes(tmp_path) or None)
     assert Path("/proc/self/mountinfo").read_text() == mounts

@@ -383,12 +383,16 @@ FEW = "denials = { slow = 12, stop = 6, seconds = 60 }\n"
     ("more", "actions", "is_whole"),
     [
         ("", ["slowed", "told"], True),
-        ("stop = false\n", ["slowed", "told"], True),
+        pytest.param("stop = false\n", ["slowed", "told"], True, marks=pytest.mark.soak),
         ("stop = true\n", ["slowed", "stopped"], False),
     ],
     ids=["as it is", "not to stop", "to stop"],
 )
-@pytest.mark.parametrize("options", [(), ("--unenforced",)], ids=["enforced", "unenforced"])
+@pytest.mark.parametrize(
+    "options",
+    [(), pytest.param(("--unenforced",), marks=pytest.mark.soak)],
+    ids=["enforced", "unenforced"],
+)
 def test_abuse_is_told_and_ends_no_run_of_ones_own(
     run: Runs, more: str, actions: list[str], is_whole: bool, options: tuple[str, ...]
 ) -> None:

@@ -29,17 +29,7 @@ class Bailee:
     def __call__(self, *words: str, **environment: str) -> Done:
         home = str(self.folder / "state")
         whole = clean_environment(self.folder, BAILEE_HOME=home, **environment)
-        if "PYTHONPATH" not in whole:
-            return run_program(*words, environment=whole, folder=self.folder)
-        return subprocess.run(
-            [sys.executable, "-m", "bailee", *words],
-            env=whole,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_program(*words, environment=whole, folder=self.folder)
 
     def json(self, *words: str, **environment: str) -> Any:
         done = self(*words, "--json", **environment)

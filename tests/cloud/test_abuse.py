@@ -98,6 +98,7 @@ def run(world: World, kind: str, host: str, *, status: int) -> dict[str, Any]:
     return known
 
 
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("kind", AGENTS)
 def test_slowed_stopped_and_told(world: World, host: str, kind: str) -> None:
     """A scan, a flood, uploads in a loop, a denied host: slowed down, stopped, in the receipt and audit."""
@@ -121,6 +122,7 @@ def test_slowed_stopped_and_told(world: World, host: str, kind: str) -> None:
     world.bailee("ledger", "verify", str(receipt), status=1)
 
 
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("kind", AGENTS)
 def test_control_with_the_limits_off_nothing_stops_it(world: World, host: str, kind: str) -> None:
     """Control: the same agent, with what it does not counted, gets to its end and pushes."""
@@ -132,6 +134,7 @@ def test_control_with_the_limits_off_nothing_stops_it(world: World, host: str, k
     assert "done.txt" in git("diff", "--name-only", "main", known["branch"], cwd=bare).split()
 
 
+@pytest.mark.usefixtures("served")
 def test_told_and_not_stopped(world: World) -> None:
     """With `stop = false` the session is slowed down and goes on; the receipt tells what it did."""
     write_limits(world, f"[abuse]\nstop = false\ndenials = {LIMITS['denials']}\n")
@@ -143,6 +146,7 @@ def test_told_and_not_stopped(world: World) -> None:
     assert found[-1]["at_ms"] - found[0]["at_ms"] >= 4000
 
 
+@pytest.mark.usefixtures("served")
 def test_the_account_holder_lets_it_go_on(world: World) -> None:
     """A session that was stopped takes another prompt, on the same clone, and is not stopped for the old."""
     write_limits(world, f"[abuse]\ndenials = {LIMITS['denials']}\n")
@@ -180,6 +184,7 @@ def audit(world: World, id: str, *options: str) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.usefixtures("served")
 def test_the_audit_of_a_whole_session(world: World) -> None:
     """An ordinary session is never slowed down; each of its requests is listed once, in order."""
     known, _ = world.start("rehearse mend-the-test")
@@ -205,6 +210,7 @@ def test_the_audit_of_a_whole_session(world: World) -> None:
     assert "messages" in shown
 
 
+@pytest.mark.usefixtures("served")
 def test_the_audit_tells_what_was_refused(world: World, host: str) -> None:
     """A denied host, another repository, a push to main, a path: each with its rule, and nothing else."""
     write_limits(

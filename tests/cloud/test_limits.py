@@ -11,6 +11,7 @@ from bailee.service.cloud_logs import room_of_turn
 from bailee.service.cloud_orders import Order
 from counterparts.clouds import World
 
+pytestmark = pytest.mark.usefixtures("served")
 EATER = (
     "python3 -c 'import time; held = bytearray(600_000_000); "
     'held[::4096] = b"x" * len(held[::4096]); time.sleep(60)\''

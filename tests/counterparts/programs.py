@@ -158,9 +158,22 @@ def run_program(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `bailee` to its end and return what it printed.
 
+    With a PYTHONPATH in its environment Python is started, which runs something from there first.
+
     Raises:
         subprocess.TimeoutExpired: it has not ended in time; it is killed then.
     """
+    if "PYTHONPATH" in environment:
+        return subprocess.run(
+            [sys.executable, "-m", "bailee", *arguments],
+            env=environment,
+            cwd=folder,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
     with _file(given.encode()) as stdin, _file() as out, _file() as err:
         program = start_program(
             *arguments, environment=environment, folder=folder, stdin=stdin, stdout=out, stderr=err
