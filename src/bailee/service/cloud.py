@@ -60,6 +60,7 @@ _FAULTS = {
     _PUSH: "the work could not be pushed",
 }
 _LEFT_OUT = 3  # what the script of a session ends with where branches of it are not pushed
+_ALLOW = "bailee cloud start --network custom --allow"
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 
@@ -424,7 +425,7 @@ class Driver:
         limited = tuple(
             msgspec.structs.replace(rule, bytes=rule.bytes or session.traffic_bytes) for rule in rules.allowed
         )
-        return msgspec.structs.replace(rules, allowed=limited)
+        return msgspec.structs.replace(rules, allowed=limited, command=_ALLOW)
 
     # --- How it goes ---
 

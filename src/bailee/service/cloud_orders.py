@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from bailee.boundary.means import find_means
-from bailee.cloud.records import ENDED, CloudSession, Sessions, State
+from bailee.cloud.records import ENDED, CloudSession, Sessions, State, WrongState
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
@@ -111,7 +111,7 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
     sessions = Sessions(home)
     if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
         what = f"{MOST_RUNNING} sessions are running already"
-        raise Problem(what, where="bailee cloud", fix="stop one, or wait: bailee cloud list")
+        raise WrongState(what, where="bailee cloud", fix="stop one, or wait: bailee cloud list")
     id = sessions.make()
     now = time.time_ns() // 1_000_000
     session = CloudSession(
@@ -170,7 +170,7 @@ def stop(home: Path, id: str) -> None:
     """
     sessions = Sessions(home)
     if sessions.driver(id) is None:
-        raise Problem("the session does not run", where=id, fix="see: bailee cloud list")
+        raise WrongState("the session does not run", where=id, fix="see: bailee cloud list")
     (sessions.folder(id) / "stop").touch(mode=0o600)
     deadline = time.monotonic() + STOP_SECONDS
     while sessions.is_driven(id) and sessions.read_facts(id).state not in ENDED:
