@@ -34,7 +34,7 @@ from bailee.rates import Rates
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
 from bailee.service.cloud_disks import remove_session
-from bailee.service.cloud_logs import read_log
+from bailee.service.cloud_logs import read_log, tell_line
 from bailee.service.cloud_orders import Order, Text
 from bailee.service.cloud_spares import Spares
 from bailee.vault.custody import open_custody
@@ -213,7 +213,7 @@ class CloudApi:
             if is_over and not data and rest:
                 lines, rest = [rest], b""
             for line in lines:
-                yield _event("log", make_visible(line.decode("utf-8", "replace")))
+                yield _event("log", tell_line(line))
             state = msgspec.json.encode(
                 {"state": session.state, "reason": session.reason, "answered": session.answered}
             ).decode()

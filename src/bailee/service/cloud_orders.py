@@ -20,6 +20,8 @@ from bailee.service.cloud_logs import open_log
 from bailee.service.cloud_rest import make_disk
 from bailee.service.cloud_spares import DRIVE, hand_over
 from bailee.service.isolations import choose_kind
+from bailee.service.launching import check_upstream
+from bailee.service.running import find_running
 
 STOP_SECONDS = 30.0
 MOST_RUNNING = 50  # at once on a home
@@ -105,9 +107,11 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
         upstream: with which a service is started where none runs.
 
     Raises:
-        Problem: see `check_order`.
+        Problem: see `check_order` and `check_upstream`.
     """
     kind = check_order(order)
+    if find_running(home) is None:
+        check_upstream(home, upstream or "anthropic")
     sessions = Sessions(home)
     if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
         what = f"{MOST_RUNNING} sessions are running already"
