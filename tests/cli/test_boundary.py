@@ -349,7 +349,10 @@ def test_a_socket_as_input_is_refused(run: Runs) -> None:
 
 @pytest.mark.parametrize("is_changed", [True, False])
 def test_settings_that_change_during_the_run_are_named(run: Runs, is_changed: bool) -> None:
-    """A file that the agent writes is named in the receipt if it says something else (control: not)."""
+    """A file that the agent writes is named in the receipt if it says something else (control: not).
+
+    One that was not there and asks for nothing is not named.
+    """
     settings = run.folder / ".claude" / "settings.json"
     settings.parent.mkdir()
     settings.write_text(json.dumps({"model": "opus"}))
@@ -361,7 +364,7 @@ def test_settings_that_change_during_the_run_are_named(run: Runs, is_changed: bo
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bailee", *run.words()[:-1], "--receipt", str(receipt), "--"),
-            *("sh", "-c", f"echo '{json.dumps(said)}' > .claude/settings.json"),
+            *("sh", "-c", f"echo '{json.dumps(said)}' > .claude/settings.json; echo '{{}}' > .claude.json"),
         ],
         env=clean_environment(run.folder),
         cwd=run.folder,

@@ -334,6 +334,7 @@ def list_changed(
     same; a person has to know.
     """
     from bailee.manifests.settings import read_layers
+    from bailee.policy.layers import Layer
 
     now: list[Layer] = []
     unreadable = []
@@ -344,8 +345,10 @@ def list_changed(
             )
         except Problem as problem:
             unreadable.append(problem.where)
-    differing = [layer.origin for layer in (*before, *now) if layer not in before or layer not in now]
-    return sorted({*unreadable} or {*differing})
+    differing = [layer for layer in (*before, *now) if layer not in before or layer not in now]
+    # An agent makes files of its own at its first start: those that ask for nothing change nothing.
+    saying = [one.origin for one in differing if one != Layer(name=one.name, origin=one.origin)]
+    return sorted({*unreadable} or {*saying})
 
 
 def wait_until_ended(home: Path, key_id: str, run: str, seconds: float = 5.0) -> None:
