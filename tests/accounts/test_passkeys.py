@@ -202,7 +202,7 @@ def test_control_a_challenge_that_is_not_used_up(scene: Scene, monkeypatch: pyte
 @pytest.mark.parametrize("answer", ["", "[]", "{}", '{"response": 1}', '{"response": {}}', "[" * 19_000])
 def test_what_is_no_answer_is_told_so(scene: Scene, answer: str) -> None:
     """In words, and without a fault."""
-    with pytest.raises(Problem, match="no answer|not for this browser"):
+    with pytest.raises(Problem, match=r"no answer|not for this browser"):
         scene.check(answer)
 
 

@@ -30,7 +30,8 @@ class Passkeys:
     Args:
         limit: counts that somebody tries to sign in, and raises if it is too often: their visit, and what
             they try.
-        check: raises unless a field of the form has the present password of the visitor's account, if that has one.
+        check: raises unless a field of the form has the present password of the visitor's account, where it has
+            one.
         let_in: answers with a sign-in's token, and where to go.
     """
 
@@ -61,7 +62,7 @@ class Passkeys:
         ]
 
     def _begin(self, visit: Visit) -> tuple[str, str]:
-        """Return the service's origin and what the browser's forms are bound to, if it may have a challenge."""
+        """Return the service's origin, and what forms are bound to, if the browser may have a challenge."""
         with self._lock:
             wait = self._challenges.take(visit.address)
         if wait:

@@ -315,7 +315,7 @@ class SignedIn(Entry, frozen=True, kw_only=True, tag="signed_in"):
 
 
 class SignInRefused(Entry, frozen=True, kw_only=True, tag="sign_in_refused"):
-    """Somebody gave the name of an account and a wrong password, or an answer that its passkey did not sign."""
+    """Somebody gave an account's name and a wrong password, or what its passkey did not sign."""
 
     subject: str
 

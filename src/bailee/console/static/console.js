@@ -36,7 +36,7 @@ for (const form of document.querySelectorAll("[data-passkey]")) {
     continue;
   }
   words.textContent = "";
-  button.hidden = false;
+  form.querySelector("[data-scripted]").hidden = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     words.textContent = "";
