@@ -71,6 +71,9 @@ def test_a_passkey_from_its_first_day_to_its_last(visit: Visit, cast: Cast) -> N
     assert "never" not in page.inner_text("tr:has-text('<b>phone</b>')")
     page.click("tr:has-text('<b>phone</b>') button")
     page.wait_for_selector(".said")
+    sent = {"cookie": f"bailee_console={cast.tokens['bob']}"}
+    assert cast.ask("GET", "/console/data", **sent)[0] == 303
+    cast.tokens["bob"] = cast.sign_in("bob")
     page.click("header button:has-text('Sign out')")
     page.wait_for_url("**/console/sign-in")
     page.click("text=Sign in with a passkey")

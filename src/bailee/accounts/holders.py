@@ -1,5 +1,5 @@
-"""Who an account holder is, and what proves it: being the user of this machine, a key, a password or a passkey
-of their own.
+"""Who an account holder is, and what proves it: being the user of this machine, a key, a password or a
+passkey of their own.
 
 Whoever runs the program can make a key for any account, as agents need them. So a key proves the account
 holder only if the account holder made it, or if it was made for them and handed over, which is ledgered.

@@ -179,7 +179,7 @@ def begin_signing_in(directory: Directory, *, origin: str, browser: str) -> byte
 
 
 def check_passkey(directory: Directory, answer: str, *, origin: str, browser: str) -> Account | None:
-    """Return the account whose passkey signed; None where none did, which is ledgered if the passkey is known.
+    """Return the account whose passkey signed, or None; who used a known one wrongly is ledgered.
 
     Args:
         answer: JSON as the browser sent it (WebAuthn, `AuthenticationResponseJSON`).

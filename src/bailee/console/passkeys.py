@@ -30,8 +30,7 @@ class Passkeys:
     Args:
         limit: counts that somebody tries to sign in, and raises if it is too often: their visit, and what
             they try.
-        check: raises unless a field of the form has the present password of the visitor's account, where it has
-            one.
+        check: raises unless a field of the form has the account's present password, where there is one.
         let_in: answers with a sign-in's token, and where to go.
     """
 
