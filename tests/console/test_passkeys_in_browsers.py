@@ -1,17 +1,24 @@
 """Passkeys in a real browser with Chromium's virtual authenticator, and what is refused over HTTP."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from bailee.accounts.directory import open_directory
-from bailee.accounts.passkeys import list_passkeys
+from bailee.accounts.holders import Operator
+from bailee.accounts.passkeys import add_passkey, begin_adding, list_passkeys
+from bailee.accounts.passwords import set_password
 from bailee.ledger.log import FOLDER, open_log
+from bailee.policy.problems import Problem
+from bailee.service.console import read_console_url
 from console.browsers import Visitor
-from console.cast import PASSWORD, Cast
+from console.cast import PASSWORD, RUNNER, Cast, make_people
 from counterparts.authenticators import Authenticator
+from counterparts.programs import run_program
+from counterparts.services import clean_environment, serving
 
 Visit = Callable[..., Visitor]
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -127,22 +134,23 @@ def use(cast: Cast, device: Authenticator, *, host: str, origin: str, other: boo
     return status, headers.get("location", told)
 
 
+def add(cast: Cast, device: Authenticator) -> None:
+    """Add a passkey of Alice's over HTTP, as her browser does."""
+    here, path = find_origin(cast), "/console/account/passkeys"
+    token, sent = open_form(cast, "alice", here.removeprefix("http://"))
+    asked = cast.ask("POST", f"{path}/challenge", "alice", urlencode({"form_token": token}), **sent)[1]
+    answer = device.create(asked.encode(), here)
+    made = {"form_token": token, "answer": answer, "name": "key", "proof": PASSWORD}
+    assert cast.ask("POST", path, "alice", urlencode(made), **sent)[0] == 303
+
+
 def test_what_is_relayed_signs_nobody_in(cast: Cast) -> None:
     """A server on another port that relays what it got, with a Host of its choice, is refused; so is another
     browser. What was signed here signs in, and leads nowhere else.
     """
     device, here = Authenticator(), find_origin(cast)
     host = here.removeprefix("http://")
-    token, sent = open_form(cast, "alice", host)
-    path = "/console/account/passkeys"
-    asked = cast.ask("POST", f"{path}/challenge", "alice", urlencode({"form_token": token}), **sent)[1]
-    made = {
-        "form_token": token,
-        "answer": device.create(asked.encode(), here),
-        "name": "key",
-        "proof": PASSWORD,
-    }
-    assert cast.ask("POST", path, "alice", urlencode(made), **sent)[0] == 303
+    add(cast, device)
     theirs = "http://bailee.localhost:1"
     for at in (host, "bailee.localhost:1"):
         status, told = use(cast, device, host=at, origin=theirs)
@@ -153,3 +161,88 @@ def test_what_is_relayed_signs_nobody_in(cast: Cast) -> None:
     directory = open_directory(cast.home)
     assert [one.name for one in list_passkeys(directory, cast.ids["alice"])] == ["key"]
     directory.close()
+
+
+def test_control_with_the_origin_of_the_request(tmp_path: Path) -> None:
+    """Control: where the origin is what a request says it was sent to, what is relayed signs in; and without
+    limits nobody who asks for challenges has to wait.
+    """
+    changes = (
+        "import bailee.console.application as a\nimport bailee.console.passkeys as p\n"
+        "a.Console._find_origin = lambda self, request: str(request.base_url).rstrip('/')\n"
+        "p.OF_ADDRESS = (1000, 1000)\n"
+    )
+    home = tmp_path / "state"
+    make_people(home)
+    directory = open_directory(home)
+    alice = directory.get("alice").id
+    set_password(directory, "alice", RUNNER, PASSWORD, for_holder=True)
+    directory.close()
+    with serving(home, tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        cast = Cast(home, service, ids={"alice": alice})
+        cast.tokens["alice"] = cast.sign_in("alice")
+        device = Authenticator()
+        add(cast, device)
+        found = use(cast, device, host="bailee.localhost:1", origin="http://bailee.localhost:1")
+        assert found == (303, "/console")
+        assert set(ask_for_challenges(cast, 25)) == {200}
+
+
+def ask_for_challenges(cast: Cast, count: int) -> list[int]:
+    """Ask for challenges as somebody who is not signed in; return the statuses."""
+    token, sent = open_form(cast, "nobody", find_origin(cast).removeprefix("http://"))
+    path, body = "/console/sign-in/passkey/challenge", urlencode({"form_token": token})
+    return [cast.ask("POST", path, body=body, **sent)[0] for _ in range(count)]
+
+
+def test_asking_is_limited(tmp_path: Path) -> None:
+    """Of one address twenty challenges may be asked for at once, and answers count as passwords do."""
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
+        cast = Cast(tmp_path / "state", service, ids={"alice": "nobody's"})
+        statuses = ask_for_challenges(cast, 25)
+        assert statuses[:20] == [200] * 20
+        assert statuses[-1] == 400
+        token, sent = open_form(cast, "nobody", find_origin(cast).removeprefix("http://"))
+        body = urlencode({"form_token": token, "answer": "{}"})
+        told = [cast.ask("POST", "/console/sign-in/passkey", body=body, **sent)[1] for _ in range(12)]
+        assert ["too often" in one for one in told] == [False] * 10 + [True] * 2
+
+
+def test_the_console_has_an_address() -> None:
+    """What browsers use passkeys at is taken as they write it; everything else is told so at the start."""
+    assert read_console_url("") == ""
+    assert read_console_url("https://bailee.example.com/") == "https://bailee.example.com"
+    assert read_console_url("https://bailee.example.com:443") == "https://bailee.example.com"
+    assert read_console_url("https://bailee.example.com:8443") == "https://bailee.example.com:8443"
+    assert read_console_url("http://bailee.localhost:8787") == "http://bailee.localhost:8787"
+    for wrong in (
+        "http://bailee.example.com",
+        "https://bailee.example.com/a",
+        "bailee.example.com",
+        "https://",
+    ):
+        with pytest.raises(Problem):
+            read_console_url(wrong)
+
+
+def test_passkeys_are_taken_away_where_a_device_is_lost(tmp_path: Path) -> None:
+    """`bailee console passkeys` lists them, and takes them away by who runs the service."""
+    home = tmp_path / "state"
+    make_people(home)
+    directory = open_directory(home)
+    holder = directory.get("alice")
+    asked = begin_adding(directory, holder, origin="https://a.example", browser="x")
+    answer = Authenticator().create(asked, "https://a.example")
+    asker = Operator("alice", -1, signed_in=holder.id)
+    add_passkey(
+        directory, "alice", asker, name="phone", answer=answer, origin="https://a.example", browser="x"
+    )
+    directory.close()
+    command = ("console", "passkeys", "alice", "--home", str(home))
+    environment = clean_environment(tmp_path)
+    assert run_program(*command, environment=environment, folder=tmp_path).stdout == "phone  a.example\n"
+    told = run_program(*command, "--remove", "--json", environment=environment, folder=tmp_path)
+    assert (told.returncode, told.stdout.strip()) == (0, "[]")
+    again = run_program(*command, "--remove", environment=environment, folder=tmp_path)
+    assert again.returncode != 0
+    assert "has no passkey" in again.stderr

@@ -79,12 +79,12 @@ def describe_installation(
         retains_nothing=upstream.zero_data_retention,
         hops=tuple(hops),
         tracker=tracker,
-        console_url=_check_url(console_url),
+        console_url=read_console_url(console_url),
         started_ms=int(time.time() * 1000),
     )
 
 
-def _check_url(url: str) -> str:
+def read_console_url(url: str) -> str:
     """Return the origin that browsers reach the console at; empty for none.
 
     Raises:
@@ -93,14 +93,13 @@ def _check_url(url: str) -> str:
     if not url:
         return ""
     origin = parse_origin(url, where="BAILEE_CONSOLE_URL")
-    if origin.path or (origin.scheme == "http" and origin.host not in (OWN_NAME, "localhost")):
+    if origin.base or (origin.scheme == "http" and origin.host not in (OWN_NAME, "localhost")):
         raise Problem(
             "this is not an address that browsers use passkeys at",
             where=f"BAILEE_CONSOLE_URL {url}",
             fix="write https://HOST, or https://HOST:PORT",
         )
-    is_usual = origin.port == (443 if origin.scheme == "https" else 80)
-    return f"{origin.scheme}://{origin.host}{'' if is_usual else f':{origin.port}'}"
+    return f"{origin.scheme}://{origin.authority}"
 
 
 def make_pages() -> "list[Page]":
