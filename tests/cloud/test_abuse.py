@@ -134,6 +134,46 @@ def test_control_with_the_limits_off_nothing_stops_it(world: World, host: str, k
     assert "done.txt" in git("diff", "--name-only", "main", known["branch"], cwd=bare).split()
 
 
+PROBE = "for n in $(seq 30); do git ls-remote {url} && exit; done; echo done > done.txt"
+
+
+def test_asking_git_too_often(world: World) -> None:
+    """Who asks for another repository again and again is slowed down, then stopped with its machine."""
+    write_limits(world, "[abuse]\ndenials = { slow = 4, stop = 4, seconds = 60 }\n")
+    agent = PROBE.format(url=world.url.replace("app", "other"))
+    options = ("--upstream", "rehearsal")
+    with serving(world.home, world.folder / "service", *options, environment=world.environment) as service:
+        known, _ = world.start("x", "--agent", agent, status=1)
+        metrics = httpx2.get(f"{service.url}/metrics").text
+    assert (known["state"], known["has_unsaved"]) == ("stopped", True)
+    assert known["reason"].startswith("stopped for repeated denials: 4 refusals within 60 s")
+    audited = audit(world, known["id"], "--denied")
+    told = [(one["rule"], one["verdict"]) for one in audited if one["way"] == "abuse"]
+    assert told == [("denials", "slowed"), ("denials", "stopped")]
+    assert 'bailee_abuse_total{action="stopped",kind="denials"} 1.0' in metrics
+    assert list((world.home / "git").iterdir()) == []
+
+
+def test_more_than_may_be_sent_to_git(served: World) -> None:
+    """A push beyond `--traffic` ends there, Git says why in the log, and the audit has it with its rule."""
+    agent = (
+        "head -c 3000000 /dev/urandom > large.bin; git add -A; git commit -qm large; git push -q origin HEAD"
+    )
+    known, said = served.start("x", "--traffic", "1", "--agent", agent, status=1)
+    assert known["state"] == "failed"
+    assert "this session may send 1.0 MB to 127.0.0.1" in said
+    assert f"refs/heads/{known['branch']}" not in served.host.refs("app")
+    denied = audit(served, known["id"], "--denied")
+    assert {(one["way"], one["rule"], one["verdict"]) for one in denied} == {("git", "traffic", "refused")}
+
+
+def test_control_without_such_limits_git_is_asked_as_often(served: World) -> None:
+    """Control: the same session gets to its end."""
+    write_limits(served, '[abuse]\ndenials = "off"\nscan = "off"\n')
+    known, _ = served.start("x", "--agent", PROBE.format(url=served.url.replace("app", "other")))
+    assert known["state"] == "done"
+
+
 @pytest.mark.usefixtures("served")
 def test_told_and_not_stopped(world: World) -> None:
     """With `stop = false` the session is slowed down and goes on; the receipt tells what it did."""
@@ -273,7 +313,7 @@ def test_the_audit_over_http(world: World) -> None:
         world.bailee("accounts", "add", "bob", "--plan", "api")
         stranger = world.bailee("keys", "create", "--account", "bob", "--for-holder").split()[0]
         agents = world.bailee("keys", "create", "--account", "bob").split()[0]
-        assert [ask(key).status_code for key in (stranger, agents, "")] == [400, 403, 401]
+        assert [ask(key).status_code for key in (stranger, agents, "")] == [404, 403, 401]
         metrics = httpx2.get(f"{service.url}/metrics").text
         assert 'bailee_abuse_total{action="stopped",kind="denials"} 1.0' in metrics
 

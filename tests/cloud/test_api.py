@@ -1,6 +1,7 @@
 """Cloud sessions over HTTP: what an account holder can, what an agent cannot, and what comes as events."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from bailee.service.cloud_api import LONGEST_LINE, cut_lines
 from counterparts.clouds import World, drivers
 from counterparts.git_hosts import git
+from counterparts.processes import processor_seconds
 from counterparts.services import Service, serving
 from counterparts.waiting import wait_for
 
@@ -35,8 +37,12 @@ class Client:
 
     def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
         """Send a request."""
-        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx2.request(method, self.url + path, headers=headers, timeout=60, **more)
+        return httpx2.request(method, self.url + path, headers=self.headers, timeout=60, **more)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows its key."""
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
     def get(self, path: str) -> httpx2.Response:
         """Ask for something."""
@@ -49,8 +55,8 @@ class Client:
     def follow(self, id: str) -> list[tuple[str, str]]:
         """Return the events of a session, to its end."""
         events, name = [], ""
-        headers = {"authorization": f"Bearer {self.key}"}
-        with httpx2.stream("GET", f"{self.url}{PATH}/{id}/events", headers=headers, timeout=60) as stream:
+        url = f"{self.url}{PATH}/{id}/events"
+        with httpx2.stream("GET", url, headers=self.headers, timeout=60) as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             for line in stream.iter_lines():
                 if line.startswith("event: "):
@@ -120,10 +126,32 @@ def test_a_session_is_stopped_over_http(world: World, service: Service) -> None:
     client = make_client(world, service)
     order = make_order(world, "touch begun; sleep 303")
     id = client.post(PATH, order).json()["id"]
-    assert client.ask("DELETE", f"{PATH}/{id}").status_code == 400
+    assert client.ask("DELETE", f"{PATH}/{id}").status_code == 409
     wait_for("its work", lambda: client.get(f"{PATH}/{id}").json()["state"] == "working" or None)
     stopped = client.post(f"{PATH}/{id}/stop").json()
     assert (stopped["state"], stopped["reason"]) == ("stopped", "it was stopped")
+    assert client.post(f"{PATH}/{id}/stop").status_code == 409
+    assert client.get(f"{PATH}/0123456789ab").status_code == 404
+
+
+def test_events_end_with_the_key_that_asked_for_them(world: World, service: Service) -> None:
+    """A stream rests while nothing is said, and goes no further once its key is revoked; another one does."""
+    client, other = make_client(world, service, "me", "--label", "first"), make_client(world, service)
+    id = client.post(PATH, make_order(world, "echo begun; sleep 305")).json()["id"]
+    url = f"{service.url}{PATH}/{id}/events"
+    keys = {one["label"]: one["id"] for one in json.loads(world.bailee("keys", "list", "--json"))}
+    with httpx2.stream("GET", url, headers=client.headers, timeout=20) as events:
+        lines = events.iter_lines()
+        assert "data: begun" in lines
+        begun, used = time.monotonic(), processor_seconds(service.process.pid)
+        time.sleep(2)
+        assert processor_seconds(service.process.pid) - used < 0.5 * (time.monotonic() - begun)
+        world.bailee("keys", "revoke", keys["first"])
+        assert not any("done" in line or "stopped" in line for line in lines)
+    assert other.get(f"{PATH}/{id}").json()["state"] == "working"
+    with httpx2.stream("GET", url, headers=other.headers, timeout=20) as events:
+        world.bailee("cloud", "stop", id)
+        assert any("it was stopped" in line for line in events.iter_lines())  # Control
 
 
 def test_others_see_nothing(world: World, service: Service) -> None:
@@ -137,7 +165,7 @@ def test_others_see_nothing(world: World, service: Service) -> None:
     nobody = Client(service.url)
     assert stranger.get(PATH).json() == []
     order = make_order(world, "true")
-    for who, statuses in ((stranger, {400}), (agents, {403}), (nobody, {401})):
+    for who, statuses in ((stranger, {404}), (agents, {403}), (nobody, {401})):
         for method, path in (
             ("GET", f"/{id}"),
             ("GET", f"/{id}/events"),

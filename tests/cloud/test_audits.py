@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from bailee.flows.web.abuse import Action, Kind
 from bailee.flows.web.log import Abused, Closed, Opened, Refused, Requested, Row, Way
+from bailee.flows.web.sessions import TOO_MUCH
 from bailee.service.audits import tell_lines, tell_rows
 
 
@@ -65,9 +66,17 @@ def test_what_did_not_pass() -> None:
     (one,) = tell_rows([opened(1), refused(1, "not_tls"), closed(1, "refused: not_tls")])
     assert (one.verdict, one.rule, one.reason) == ("refused", "not_tls", "because")
     (one,) = tell_rows([opened(1), refused(1, "unreachable"), closed(1, "refused: unreachable")])
-    assert (one.verdict, one.is_denied) == ("failed", False)
+    assert (one.verdict, one.is_denied) == ("failed", True)
     told = tell_rows([refused(0, "undeclared", host="b"), refused(0, "undeclared", host="c")])
     assert [one.host for one in told] == ["b", "c"]
+
+
+def test_what_was_cut_off_by_its_limit_is_told() -> None:
+    """A connection that sent as much as its rule allows was refused by it; its bytes are told."""
+    (one,) = tell_rows([opened(1), closed(1, TOO_MUCH)])
+    assert (one.verdict, one.rule, one.reason, one.sent) == ("refused", "--allow: a", TOO_MUCH, 10)
+    (one,) = tell_rows([opened(1), closed(1, "reset by the agent")])
+    assert one.verdict == "passed"  # Control
 
 
 def test_abuse_is_a_line_of_its_own() -> None:

@@ -38,6 +38,8 @@ def test_a_whole_session(world: World, kind: str) -> None:
     world.isolation = kind
     known, said = world.start("x", "--agent", SCRIPTED)
     assert known["state"] == "done", said
+    assert "Power down" not in said
+    assert "\\r" not in said
     bare = world.host.folder / "app.git"
     assert set(world.host.refs("app")) == {"refs/heads/main", f"refs/heads/{known['branch']}"}
     changed = git("diff", "--name-only", "main", known["branch"], cwd=bare)

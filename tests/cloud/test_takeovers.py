@@ -309,8 +309,8 @@ def test_who_gets_a_conversation(world: World, service: Service) -> None:
     }
     assert {told[KeyOrigin.RUN], told[KeyOrigin.OTHER]} == {403}
     for origin in (KeyOrigin.LOGIN, KeyOrigin.HOLDER):
-        assert ask(service, id, make_token(world, "bob", origin)) == 400
-    assert ask(service, "f" * 12, mine[KeyOrigin.LOGIN]) == 400
+        assert ask(service, id, make_token(world, "bob", origin)) == 404
+    assert ask(service, "f" * 12, mine[KeyOrigin.LOGIN]) == 404
     assert ask(service, id, "") == 401
     login = mine[KeyOrigin.LOGIN]
     for method, path in (

@@ -182,7 +182,7 @@ def run_git_host(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Gi
                     status = int(value.split()[0])
                 else:
                     headers.append((name, value))
-            with contextlib.suppress(ConnectionError):  # whoever asked has gone
+            with contextlib.suppress(OSError):  # whoever asked has gone
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name, value)
@@ -198,7 +198,7 @@ def run_git_host(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Gi
             try:
                 for piece in read_pieces(self):
                     pipe.write(piece)
-            except ConnectionError:
+            except OSError:
                 pass
             finally:
                 with contextlib.suppress(BrokenPipeError):

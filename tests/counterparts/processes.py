@@ -23,6 +23,12 @@ def process_state(process: int) -> str:
         return ""
 
 
+def processor_seconds(process: int) -> float:
+    """Return how long a process has been at work; source: proc_pid_stat(5), fields 14 and 15."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def list_older(moment: float) -> list[int]:
     """Return the ids of processes that began before a moment, in seconds of CLOCK_BOOTTIME.
 

@@ -221,7 +221,7 @@ def list_(home: Path, as_json: bool) -> None:
     rows = [
         (
             one.id,
-            one.state,
+            _tell_state(one)[:60],
             one.account,
             one.repository,
             one.branch,
@@ -323,7 +323,10 @@ def say(home: Path, session: str, prompt: str) -> None:
 @with_home
 @click.argument("session")
 def attach(home: Path, session: str) -> None:
-    """Show what a session says, and give it each line that you type as a prompt. Ctrl-D leaves it running."""
+    """Show what a session says, and give it each line that you type as a prompt. Ctrl-D leaves it running.
+
+    How it stands is told on standard error, in brackets, as it changes.
+    """
     import threading
 
     from bailee.service import cloud_orders
@@ -331,7 +334,10 @@ def attach(home: Path, session: str) -> None:
     sessions = _open(home)
     found = sessions.get(session)
     watching = threading.Thread(
-        target=_follow, args=(sessions, found.id), kwargs={"is_followed": True}, daemon=True
+        target=_follow,
+        args=(sessions, found.id),
+        kwargs={"is_followed": True, "with_states": True},
+        daemon=True,
     )
     watching.start()
     for line in sys.stdin:
@@ -417,21 +423,23 @@ def _open(home: Path) -> "Sessions":
     return sessions
 
 
-def _follow(sessions: "Sessions", id: str, *, is_followed: bool) -> None:
-    from bailee.characters import make_visible
-    from bailee.service.cloud_logs import read_log
+def _follow(sessions: "Sessions", id: str, *, is_followed: bool, with_states: bool = False) -> None:
+    from bailee.service.cloud_logs import read_log, tell_line
 
-    at, rest = 0, b""
+    at, rest, told = 0, b"", ""
     while True:
+        if with_states and (state := _tell_state(sessions.look(id))) != told:
+            told = state
+            click.echo(f"[{state}]", err=True)
         is_last = not sessions.is_driven(id)
         while data := read_log(sessions, id, at):
             at += len(data)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                click.echo(make_visible(line.decode("utf-8", "replace")))
+                click.echo(tell_line(line))
         if is_last or not is_followed:
             if rest:
-                click.echo(make_visible(rest.decode("utf-8", "replace")))
+                click.echo(tell_line(rest))
             return
         time.sleep(_LOOK_SECONDS)
 
@@ -441,7 +449,13 @@ def _tell_end(session: "CloudSession") -> None:
     from bailee.cloud.records import ENDED
 
     if session.state in ENDED:
-        click.echo(f"{session.state}{f': {session.reason}' if session.reason else ''}", err=True)
+        click.echo(_tell_state(session), err=True)
+
+
+def _tell_state(session: "CloudSession") -> str:
+    from bailee.characters import make_visible
+
+    return f"{session.state}{f': {make_visible(session.reason)}' if session.reason else ''}"
 
 
 def _describe(session: "CloudSession") -> dict[str, Any]:

@@ -60,6 +60,7 @@ class CloudSession(msgspec.Struct, frozen=True, kw_only=True):
         branch: what it pushes to.
         allow: hosts besides those of its network level.
         turns: prompts, the first one included.
+        answered: how many of them nobody works on any more, those included that were stopped at work.
         exposed: names of secrets that it gets as variables.
         reason: why it ended, in words.
         receipt: of the flows of its last run, as JSON.
@@ -123,6 +124,14 @@ class Words(msgspec.Struct, frozen=True, array_like=True):
     turns: tuple[str, ...] = ()
     setup: str = ""
     agent: str = ""
+
+
+class NoSuchSession(Problem):
+    """There is none, or none that whoever asks may see."""
+
+
+class WrongState(Problem):
+    """A session is not in a state in which that can be done."""
 
 
 class Sessions:
@@ -239,7 +248,9 @@ class Sessions:
         found = [id for id in self.ids() if id.startswith(beginning)]
         if len(found) != 1 or not beginning:
             what = "several cloud sessions begin" if len(found) > 1 else "no cloud session begins"
-            raise Problem(f"{what} with {beginning[:40]!r}", where="SESSION", fix="see: bailee cloud list")
+            raise NoSuchSession(
+                f"{what} with {beginning[:40]!r}", where="SESSION", fix="see: bailee cloud list"
+            )
         return found[0]
 
     def all(self) -> list[CloudSession]:
@@ -331,7 +342,7 @@ class Sessions:
                 # `is_driven` holds it for a moment too.
                 is_at_rest = waited < _PROBE_SECONDS or self.read_facts(id).state in ENDED
                 if not is_patient or waited > _PATIENCE or not is_at_rest:
-                    raise Problem(
+                    raise WrongState(
                         "the session is running", where=id, fix="wait, or stop it: bailee cloud stop"
                     ) from None
                 time.sleep(_LOOK_SECONDS)

@@ -16,6 +16,7 @@ from bailee.flows.git.meters import ABUSE
 from bailee.flows.git.requests import GitRequest
 from bailee.flows.web.log import Abused, Closed, LogBroken, Opened, Refused, Requested, Row, Way
 from bailee.flows.web.receiver import read_held, read_live
+from bailee.flows.web.sessions import TOO_MUCH
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.reader import Exchange, list_exchanges, read_session
@@ -58,8 +59,8 @@ class Audited(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_denied(self) -> bool:
-        """Whether somebody who looks for what was not let through wants to see it."""
-        return self.verdict not in (PASSED, FAILED)
+        """Whether it did not get through, for whatever reason, or says that something was done about it."""
+        return self.verdict != PASSED
 
 
 def read_audit(home: Path, session: CloudSession) -> list[Audited]:
@@ -164,6 +165,8 @@ def _close(row: Closed, places: Iterable[int], told: list[Audited]) -> None:
         fields: dict[str, object] = {"sent": row.sent, "received": row.received} if at == 0 else {}
         if told[place].verdict == PASSED:
             fields["reason"] = "" if row.outcome == "done" else row.outcome
+            if row.outcome == TOO_MUCH:
+                fields["verdict"] = REFUSED
         told[place] = msgspec.structs.replace(told[place], **fields)
 
 

@@ -60,6 +60,7 @@ _FAULTS = {
     _PUSH: "the work could not be pushed",
 }
 _LEFT_OUT = 3  # what the script of a session ends with where branches of it are not pushed
+_ALLOW = "bailee cloud start --network custom --allow"
 _TOOLS = "Bash,Read,Edit,Write,Glob,Grep"
 AGENTS = ("bailee", "claude-code")
 
@@ -105,6 +106,7 @@ class Driver:
         self._inherited = inherited
         self._sessions = Sessions(home)
         self._cut = ""  # why the turn ended before its work had
+        self._has_worked = False  # whether its agent was at work since this process drives it
         self._is_pushed = False  # what the last turn did
         self._is_new = False  # whether nothing was on the disk before this turn
         self._maker: CloudSession | None = None  # whose snapshot is on it
@@ -258,8 +260,9 @@ class Driver:
         made = make_receipt(
             open_vault(self._home),
             key_id=key,
-            command=session.agent,
-            manifest=manifest,
+            # What a command says is for its machine alone: a receipt is shown to others.
+            command=session.agent if session.agent in AGENTS else "a command",
+            manifest=manifest if session.agent in AGENTS else None,
             context=context,
             account=holder.name,
             upstream=service.upstream,
@@ -309,6 +312,7 @@ class Driver:
         status = 0
         if command is not None:
             self._change(state=State.WORKING)
+            self._has_worked = True
             status = do(command, REPOSITORY)
         if watch.reason:
             return status, watch.reason
@@ -340,7 +344,7 @@ class Driver:
         """Keep what was said, sealed, so that somebody may go on with it elsewhere."""
         source = MachineDisk(machine) if session.isolation == Kind.VM else Disk(self._folder / WORK)
         why = keep_conversation(self._folder, source, seal=partial(self._sessions.seal_copy, self._id))
-        if why:
+        if why and self._has_worked:
             _say_line(f"nobody can go on with the conversation elsewhere: {why}")
 
     # --- What a session has ---
@@ -424,7 +428,7 @@ class Driver:
         limited = tuple(
             msgspec.structs.replace(rule, bytes=rule.bytes or session.traffic_bytes) for rule in rules.allowed
         )
-        return msgspec.structs.replace(rules, allowed=limited)
+        return msgspec.structs.replace(rules, allowed=limited, command=_ALLOW)
 
     # --- How it goes ---
 

@@ -27,14 +27,14 @@ from bailee.accounts.keys import KeyRing, Principal
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
 from bailee.cloud.conversations import Offer, make_offer
-from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.cloud.records import ENDED, CloudSession, NoSuchSession, Sessions, WrongState
 from bailee.codings import Undecodable
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
 from bailee.service.cloud_disks import remove_session
-from bailee.service.cloud_logs import read_log
+from bailee.service.cloud_logs import read_log, tell_line
 from bailee.service.cloud_orders import Order, Text
 from bailee.service.cloud_spares import Spares
 from bailee.vault.custody import open_custody
@@ -47,6 +47,7 @@ OFFERS = (1 / 60, 10)
 _LOOK_SECONDS = 0.2
 # Comments keep a connection open through proxies that end what is quiet.
 _QUIET_LOOKS = 75
+_STATUSES = ((NoSuchSession, 404), (WrongState, 409))
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -115,7 +116,8 @@ class CloudApi:
                     return _refuse(403, what, "bailee keys create --for-holder")
                 return await answer(request, principal)
             except Problem as problem:
-                return _refuse(400, problem.what, problem.fix, where=problem.where)
+                status = next((one for kind, one in _STATUSES if isinstance(problem, kind)), 400)
+                return _refuse(status, problem.what, problem.fix, where=problem.where)
 
         return guarded
 
@@ -187,12 +189,22 @@ class CloudApi:
     async def _follow(self, request: Request, principal: Principal) -> Response:
         session = await self._find(request, principal)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._events(session.id), 200, headers, media_type="text/event-stream")
+        token = read_key(request.headers.raw)
 
-    async def _events(self, id: str) -> AsyncIterator[bytes]:
-        """Give what a session says, and how it stands, from its beginning to its end."""
+        def is_open() -> bool:
+            return self._keys.authenticate(token) is not None
+
+        events = self._events(session.id, is_open)
+        return StreamingResponse(events, 200, headers, media_type="text/event-stream")
+
+    async def _events(self, id: str, is_open: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Give what a session says, and how it stands, from its beginning to its end.
+
+        Args:
+            is_open: whether the key that asked for it still opens anything.
+        """
         told, at, rest, quiet = "", 0, b"", 0
-        while True:
+        while is_open():
             session = await run_in_threadpool(self._sessions.look, id)
             is_over = session.state in ENDED and not self._sessions.is_driven(id)
             data = await run_in_threadpool(read_log, self._sessions, id, at)
@@ -201,7 +213,7 @@ class CloudApi:
             if is_over and not data and rest:
                 lines, rest = [rest], b""
             for line in lines:
-                yield _event("log", make_visible(line.decode("utf-8", "replace")))
+                yield _event("log", tell_line(line))
             state = msgspec.json.encode(
                 {"state": session.state, "reason": session.reason, "answered": session.answered}
             ).decode()
@@ -224,7 +236,7 @@ class CloudApi:
             session = await run_in_threadpool(self._sessions.look, id)
             if session.account == principal.account_name:
                 return session
-        raise Problem("there is no such session", where="ID", fix=f"see: GET {BASE}")
+        raise NoSuchSession("there is no such session", where="ID", fix=f"see: GET {BASE}")
 
 
 def cut_lines(data: bytes) -> tuple[list[bytes], bytes]:

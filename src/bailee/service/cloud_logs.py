@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bailee.characters import make_visible
 from bailee.cloud import disks
 from bailee.cloud.records import Sessions
 
@@ -12,6 +13,11 @@ PIECE = 65_536  # bytes
 _LEAST, _MOST = 10_000_000, 100_000_000  # bytes of a session's log
 _LEAST_TURN = 1_000_000  # bytes that a turn may say in any case
 _DISK_SHARE = 10
+
+
+def tell_line(line: bytes) -> str:
+    """Return a line of a log for people: without the end that terminals want, and with nothing they obey."""
+    return make_visible(line.removesuffix(b"\r").decode("utf-8", "replace").expandtabs())
 
 
 class Output:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from bailee.boundary.means import find_means
-from bailee.cloud.records import ENDED, CloudSession, Sessions, State
+from bailee.cloud.records import ENDED, CloudSession, Sessions, State, WrongState
 from bailee.flows.git.access import BRANCH_START, check_branch, check_url, is_ref
 from bailee.flows.web.rules import read_rule
 from bailee.policy.problems import Problem
@@ -20,6 +20,8 @@ from bailee.service.cloud_logs import open_log
 from bailee.service.cloud_rest import make_disk
 from bailee.service.cloud_spares import DRIVE, hand_over
 from bailee.service.isolations import choose_kind
+from bailee.service.launching import check_upstream
+from bailee.service.running import find_running
 
 STOP_SECONDS = 30.0
 MOST_RUNNING = 50  # at once on a home
@@ -105,13 +107,15 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
         upstream: with which a service is started where none runs.
 
     Raises:
-        Problem: see `check_order`.
+        Problem: see `check_order` and `check_upstream`.
     """
     kind = check_order(order)
+    if find_running(home) is None:
+        check_upstream(home, upstream or "anthropic")
     sessions = Sessions(home)
     if sum(sessions.is_driven(one) for one in sessions.ids()) >= MOST_RUNNING:
         what = f"{MOST_RUNNING} sessions are running already"
-        raise Problem(what, where="bailee cloud", fix="stop one, or wait: bailee cloud list")
+        raise WrongState(what, where="bailee cloud", fix="stop one, or wait: bailee cloud list")
     id = sessions.make()
     now = time.time_ns() // 1_000_000
     session = CloudSession(
@@ -170,7 +174,7 @@ def stop(home: Path, id: str) -> None:
     """
     sessions = Sessions(home)
     if sessions.driver(id) is None:
-        raise Problem("the session does not run", where=id, fix="see: bailee cloud list")
+        raise WrongState("the session does not run", where=id, fix="see: bailee cloud list")
     (sessions.folder(id) / "stop").touch(mode=0o600)
     deadline = time.monotonic() + STOP_SECONDS
     while sessions.is_driven(id) and sessions.read_facts(id).state not in ENDED:

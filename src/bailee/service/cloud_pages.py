@@ -9,14 +9,13 @@ from pathlib import Path
 import msgspec
 from starlette.concurrency import run_in_threadpool
 
-from bailee.characters import make_visible
 from bailee.cloud.records import ENDED, CloudSession, Sessions
 from bailee.flows.web.pages import allow
 from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, Stream, View, Visit, require
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
-from bailee.service.cloud_logs import read_log
+from bailee.service.cloud_logs import read_log, tell_line
 
 PATH = "/console/cloud"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -152,7 +151,7 @@ async def _events(home: Path, id: str) -> AsyncIterator[bytes]:
         at += len(data)
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            text = make_visible(line.decode("utf-8", "replace"))
+            text = tell_line(line)
             yield f"event: log\ndata: {text}\n\n".encode("utf-8", "replace")
         state = msgspec.json.encode({"state": session.state, "reason": session.reason})
         if state != told:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bailee.flows.messages.upstreams import parse_origin
 from bailee.policy.problems import Problem
+from bailee.service.configuration import Configuration, check, make_upstream
 from bailee.service.running import Running, find_running, is_held
 from bailee.service.runs import Run, deciding, sweep
 
@@ -48,6 +49,23 @@ def running_service(home: Path, upstream: str | None) -> Iterator[tuple[Running,
             present = find_running(home)
             if present is not None and present.is_private and sweep(home) == 0:
                 stop(home, present.pid)
+
+
+def check_upstream(home: Path, upstream: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Find out what can be found out at once of why no service would start with an upstream.
+
+    Raises:
+        Problem: there is none of that name, its address cannot be meant, or the key of the Claude API is
+            missing. Other clouds' credentials are looked for by the service.
+    """
+    kind, _, url = upstream.partition("=")
+    configuration = check(Configuration(home=home, upstream=kind, upstream_url=url))
+    if kind == "anthropic":
+        try:
+            make_upstream(configuration, environment, None)
+        except Problem as problem:
+            fix = f"{problem.fix}; to try it offline, without a key: --upstream rehearsal"
+            raise Problem(problem.what, where=problem.where, fix=fix) from None
 
 
 def _check_upstream(found: Running, upstream: str) -> None:

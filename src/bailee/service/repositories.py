@@ -1,6 +1,7 @@
 """The Git flow of a service, put together: sessions' grants, credentials of the secrets store, the record."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,10 @@ from bailee.accounts.secrets import GIT_CREDENTIAL, GITHUB_APP, open_secrets, ow
 from bailee.flows.git.access import Access, Attached
 from bailee.flows.git.github.apps import App, read_app
 from bailee.flows.git.grants import find_grant, note_stop
+from bailee.flows.git.meters import ABUSE
 from bailee.flows.git.receiver import GitReceiver
 from bailee.flows.git.recording import GitRecorder
+from bailee.flows.git.requests import GitRequest
 from bailee.flows.git.upstreams import Credential
 from bailee.flows.web.abuse import Limits, Watch
 from bailee.flows.web.files import NAME, read_rules_file
@@ -32,14 +35,25 @@ def make_git(
     directory: Directory,
     wrapper: KeyWrapper,
     find_context: Callable[[str], Context | None],
+    abuse: Counter[tuple[str, str]],
 ) -> tuple[GitReceiver, GitRecorder]:
-    """Return what answers sessions, and what records it; close the first before the second is finished."""
+    """Return what answers sessions, and what records it; close the first before the second is finished.
+
+    Args:
+        abuse: counts what is done about abuse, by kind and by what was done.
+    """
     recorder = GitRecorder(flow=flow, recording=recording, find_context=find_context)
+
+    def note(access: Access, request: GitRequest) -> None:
+        if request.what == ABUSE:
+            abuse[request.route, request.outcome] += 1
+        recorder.note(access, request)
+
     receiver = GitReceiver(
         keys=keys,
         find_access=partial(find_grant, home),
         find_credential=partial(find_credential, directory, wrapper),
-        note=recorder.note,
+        note=note,
         make_watch=partial(make_watch, home),
         stop=partial(note_stop, home),
     )

@@ -204,6 +204,7 @@ async def _serve(
             directory=directory,
             wrapper=keystore.wrapper,
             find_context=partial(_find_context, directory, upstream.provider),
+            abuse=connections.abuse,
         )
         stack.push_async_callback(git_recorder.finish)
         stack.push_async_callback(git.close)

@@ -19,7 +19,7 @@ from bailee.flows.web.log import LogFailed, Way
 from bailee.flows.web.placeholders import Secrets
 from bailee.flows.web.proxy import ESTABLISHED, HEAD_SECONDS, NO_LOG, AgentConnection
 from bailee.flows.web.rules import Led, Refusal, Rule, Wire
-from bailee.flows.web.sessions import CONNECT_SECONDS, Unreachable
+from bailee.flows.web.sessions import CONNECT_SECONDS, TOO_MUCH, Unreachable
 from bailee.flows.web.streams import PIECE, ClearStream, OpenedStream, Stream
 from bailee.flows.web.targets import Target, Unreadable, read_target
 
@@ -279,7 +279,7 @@ class _Exchanges:
             event = await self._next_of_agent()
             if isinstance(event, h11.Data):
                 if not self._session.may_send(rules, len(event.data), self._connection.way):
-                    reason = self._session.stopped_for or "more bytes than its rule allows"
+                    reason = self._session.stopped_for or TOO_MUCH
                     self._connection.stop(reason)
                     return
                 await self._send(h11.Data(data=bytes(event.data)))

@@ -22,7 +22,7 @@ from bailee.flows.web.hosts import HostConnection, close, dial
 from bailee.flows.web.kernel import count_kernel, find_destination
 from bailee.flows.web.log import LogFailed, Way
 from bailee.flows.web.rules import Refusal, Rule, Wire
-from bailee.flows.web.sessions import Session, Unreachable
+from bailee.flows.web.sessions import TOO_MUCH, Session, Unreachable
 from bailee.flows.web.targets import Target, Unreadable, read_target
 
 HEAD_SECONDS = 30.0
@@ -371,7 +371,7 @@ class AgentConnection(asyncio.Protocol):
     def _pass_on(self, data: bytes) -> None:
         self.sent += len(data)
         if not self.session.may_send(self.rules, len(data), self.way):
-            self.stop(self.session.stopped_for or "more bytes than its rule allows")
+            self.stop(self.session.stopped_for or TOO_MUCH)
             return
         assert self.host is not None
         self.host.transport.write(data)

@@ -158,6 +158,7 @@ class Rules(msgspec.Struct, frozen=True):
         stopped: hosts that a flow declares which is switched off, and what switched it off.
         is_observing: whether what no rule allows is let through and told apart (a stand-in internet only).
         led: what is led to the service; wins over what is allowed, unless it yields.
+        command: what a host and port is allowed with, written behind it.
     """
 
     allowed: tuple[Rule, ...] = ()
@@ -165,6 +166,7 @@ class Rules(msgspec.Struct, frozen=True):
     stopped: tuple[tuple[Rule, str], ...] = ()
     is_observing: bool = False
     led: tuple[Led, ...] = ()
+    command: str = "bailee run --allow"
 
     @property
     def is_opening(self) -> bool:
@@ -203,7 +205,7 @@ class Rules(msgspec.Struct, frozen=True):
             reason = f"{target} is an address and not a declared name"
         else:
             reason = f"{target} is not declared"
-        return Refusal("undeclared", reason, f"bailee run --allow {target}")
+        return Refusal("undeclared", reason, f"{self.command} {target}")
 
     def decide_name(self, name: str) -> bool:
         """Tell whether any port of a name is allowed, so that an answer for it makes sense."""

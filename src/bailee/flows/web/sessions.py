@@ -32,6 +32,10 @@ MOST_CONNECTIONS = 1000
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 50.0, 1000.0
 
 
+# How a connection ends whose host has got as much as its rule allows.
+TOO_MUCH = "more bytes than its rule allows"
+
+
 class Unreachable(Exception):
     """A host that may be reached is not: its name leads nowhere, nowhere allowed, or nobody answers."""
 
