@@ -1,10 +1,12 @@
 """Records of sessions: several change one at once, one is broken, what a machine wrote decides nothing."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +47,35 @@ def test_several_change_a_record_at_once(world: World) -> None:
     known, _ = world.start("x", "--agent", "true")
     assert append_at_once(world.home, known["id"], "with")
     assert not append_at_once(world.home, known["id"], "without")
+
+
+def test_who_looks_is_not_taken_for_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that ask at once whether a session is driven none is told that the other drives it."""
+    sessions = Sessions(tmp_path)
+    id = sessions.make()
+    answers, done, lock = [], threading.Event(), fcntl.flock
+
+    def lock_slowly(descriptor: int, how: int) -> None:
+        lock(descriptor, how)
+        time.sleep(0.001)
+
+    def look() -> None:
+        while not done.is_set():
+            sessions.is_driven(id)
+
+    with sessions.driving(id):
+        assert sessions.is_driven(id)  # Control
+    monkeypatch.setattr(fcntl, "flock", lock_slowly)
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        answers = [sessions.is_driven(id) for _ in range(200)]
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not any(answers)
 
 
 def test_several_replace_a_file_at_once(tmp_path: Path) -> None:

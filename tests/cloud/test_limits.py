@@ -16,6 +16,10 @@ EATER = (
     "python3 -c 'import time; held = bytearray(600_000_000); "
     'held[::4096] = b"x" * len(held[::4096]); time.sleep(60)\''
 )
+HOARDER = (
+    'python3 -c \'import os, time; file = os.memfd_create("x"); '
+    "[os.write(file, bytes(1_000_000)) for _ in range(600)]; time.sleep(60)'"
+)
 WRITER = "head -c 400000000 /dev/zero > large; sleep 60"
 FORKER = (
     "python3 -c 'import os, sys, time\nfor _ in range(600):\n"
@@ -28,6 +32,7 @@ FORKER = (
     ("options", "agent", "reason"),
     [
         (("--memory", "300"), EATER, "it took more than its 300 MB of memory"),
+        (("--memory", "300"), HOARDER, "it took more than its 300 MB of memory"),
         (("--disk", "200"), WRITER, "it wrote more than its 200 MB of disk"),
     ],
 )

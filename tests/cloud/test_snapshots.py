@@ -150,10 +150,17 @@ def test_what_is_never_kept(world: World, setup: Path) -> None:
     known, _ = start(world, setup, status=1)
     assert (known["reason"], known["snapshot"]) == ("the set-up script failed", "")
     assert not snapshot_of(world, known).exists()
-    setup.write_text(SETUP + "git commit -q --allow-empty -m x\n")
-    known, said = start(world, setup)
-    assert (known["state"], known["snapshot"]) == ("done", "")
-    assert "no snapshot: the set-up script makes commits" in said
+    hidden = "git update-ref refs/remotes/origin/main $(git commit-tree -p HEAD -m x HEAD^{tree})"
+    for made in ("git commit -q --allow-empty -m x", hidden):
+        setup.write_text(f"{SETUP}{made}\n")
+        known, said = start(world, setup)
+        assert (known["state"], known["snapshot"]) == ("done", "")
+        assert "no snapshot: the set-up script makes commits" in said
+    git("tag", "-am", "x", "v1", "main", cwd=world.host.folder / "app.git")
+    setup.write_text(SETUP)
+    assert (
+        start(world, setup)[0]["snapshot"] != ""
+    )  # control: tags and branches of the host's are no commits of it
     for left in ("sleep 60 > /dev/null 2>&1 &", "setsid -f sleep 60 > /dev/null 2>&1"):
         setup.write_text(f"{SETUP}{left}\n")
         known, said = start(world, setup, "--agent", "grep -l sleep /proc/[0-9]*/comm; echo looked")

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bailee.sandbox.usage import measure_disk, measure_usage
+import pytest
+
+from bailee.sandbox.usage import measure_disk, measure_segments, measure_usage
 from counterparts.waiting import wait_for
 
 HOLD = "held = bytearray(os.urandom(1)) * 80_000_000; print('ready', flush=True); sys.stdin.read()"
@@ -27,6 +29,52 @@ def test_memory_and_processes_below_a_process() -> None:
     assert 80_000_000 <= now.memory_bytes - before.memory_bytes < 120_000_000
     child.communicate("")
     wait_for("its end", lambda: measure_usage(os.getpid()).processes == before.processes or None)
+
+
+MAPPED = "file.truncate(60_000_000); held = mmap.mmap(file.fileno(), 60_000_000); held[:] = bytes(60_000_000)"
+WRITTEN = "file.write(bytes(60_000_000))"
+
+
+@pytest.mark.parametrize("how", [WRITTEN, f"{WRITTEN}; {MAPPED}"], ids=["written", "mapped"])
+def test_a_file_of_memory_counts_once(how: str) -> None:
+    """What is in a file of memory is counted, whether it is in an address space, in two, or in none."""
+    script = (
+        f"import mmap, os, sys; file = open(os.memfd_create('x'), 'wb+', buffering=0); {how}; "
+        "os.fork(); os.write(1, b'ready\\n'); sys.stdin.read()"
+    )
+    before = measure_usage(os.getpid()).memory_bytes
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert [child.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    assert 60_000_000 <= measure_usage(os.getpid()).memory_bytes - before < 100_000_000
+    child.communicate("")
+
+
+SEGMENT = """
+import ctypes, sys
+system = ctypes.CDLL(None)
+system.shmat.restype, system.shmdt.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+place = system.shmat(system.shmget(0, 50_000_000, 0o1600), None, 0)
+ctypes.memset(place, 1, 50_000_000)
+system.shmdt(place)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_segment_that_nobody_is_attached_to() -> None:
+    """System V memory of a machine's namespace is counted, and is no more once the machine has ended."""
+    words = ["unshare", "--user", "--map-root-user", "--ipc", sys.executable, "-c", SEGMENT]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    segments = measure_segments(os.getpid())
+    assert 50_000_000 <= segments < 51_000_000
+    assert measure_usage(os.getpid(), segments).memory_bytes >= segments
+    child.communicate("")
+    assert measure_segments(os.getpid()) == 0
 
 
 def test_a_process_that_is_gone() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from bailee.service.scratch import Scratch, sweep_scratch
@@ -41,6 +42,16 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert elsewhere.is_dir()
     living.communicate(timeout=30)
     assert sweep_scratch(tmp_path) == 1
+
+
+def test_one_that_is_being_made_is_no_ones_left(tmp_path: Path) -> None:
+    """A folder that is not locked yet stays, as whoever makes it is about to; after an hour nobody is."""
+    making = Path(tempfile.mkdtemp(prefix="bailee-run-", dir=tmp_path))
+    assert sweep_scratch(tmp_path) == 0
+    assert making.is_dir()
+    os.utime(making, (0, 0))
+    assert sweep_scratch(tmp_path) == 1  # Control
+    assert not making.exists()
 
 
 def test_it_goes_with_its_block() -> None:

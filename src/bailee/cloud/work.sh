@@ -9,11 +9,11 @@ begin_branch() {
     git checkout --quiet --no-track -B "$BAILEE_BRANCH" "$1" || fail "the session's branch cannot be made"
 }
 list_theirs() {
-    git ls-remote --quiet --heads origin | cut -f 1 | git cat-file --batch-check='%(objectname) %(objecttype)' |
+    git ls-remote --quiet "$@" origin | cut -f 1 | git cat-file --batch-check='%(objectname) %(objecttype)' |
         sed -n 's/^\([0-9a-f]*\) commit$/^\1/p'
 }
 list_new() {
-    printf '%s\n' "$theirs" | git rev-list --max-count=1 "$1" --stdin
+    printf '%s\n' "$theirs" | git rev-list --max-count=1 "$@" --stdin
 }
 
 case $1 in
@@ -36,7 +36,9 @@ prepare)
     ;;
 check) # whether another session can begin from what set-up left
     cd repository && git rev-parse --quiet --verify HEAD > /dev/null || fail "no snapshot: the repository is empty"
-    [ -z "$(git log --branches --not --remotes --format=%H -1)" ] || fail "no snapshot: the set-up script makes commits"
+    # Under whatever name, and by what the host says of itself: what is noted here of its branches may be forged.
+    theirs=$(list_theirs)
+    [ -z "$(list_new --all HEAD)" ] || fail "no snapshot: the set-up script makes commits"
     ;;
 resume) # on a disk of another session that was set up
     cd repository || exit 1
@@ -60,7 +62,7 @@ push)
         git add -A && git commit --quiet -m "Work that the session left uncommitted" || fail "the work cannot be committed"
     fi
     # By what the host says of itself: what is noted here of its branches may be forged.
-    theirs=$(list_theirs)
+    theirs=$(list_theirs --heads)
     if git rev-parse --quiet --verify HEAD > /dev/null && [ -n "$(list_new HEAD)" ]; then
         git push --quiet origin "HEAD:refs/heads/$BAILEE_BRANCH" || fail "the work cannot be pushed"
         theirs="$theirs

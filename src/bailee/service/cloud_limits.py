@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from bailee.sandbox.machines import Kind, Spec
-from bailee.sandbox.usage import measure_disk, measure_usage
+from bailee.sandbox.usage import measure_disk, measure_segments, measure_usage
 
-_USAGE_SECONDS, _DISK_SECONDS = 0.5, 2.0
+_USAGE_SECONDS, _SEGMENTS_SECONDS, _DISK_SECONDS = 0.5, 2.0, 2.0
 # Of its time a watch spends no more than a twentieth on looking at the files of a disk.
 _DISK_SHARE = 20
 
@@ -34,13 +34,15 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._process = process
+        self._kind = kind
         self._is_watched = kind is not Kind.VM
         self._spec = spec
         self._deadline = deadline
         self._find_reason = find_reason
         self._clock = clock
         self._begun = clock()
-        self._next_usage = self._next_disk = self._begun
+        self._next_usage = self._next_segments = self._next_disk = self._begun
+        self._segments = 0.0
         self.reason = ""
 
     def is_over(self) -> bool:
@@ -60,7 +62,11 @@ class Watch:
         limits = self._spec.limits
         if now >= self._next_usage:
             self._next_usage = now + _USAGE_SECONDS
-            usage = measure_usage(self._process)
+            has_own_kernel = self._kind is Kind.CONTAINER
+            if now >= self._next_segments and not has_own_kernel:
+                self._next_segments = now + _SEGMENTS_SECONDS
+                self._segments = measure_segments(self._process)
+            usage = measure_usage(self._process, self._segments, has_own_kernel=has_own_kernel)
             if usage.memory_bytes > limits.memory_mb * 1_000_000:
                 return f"it took more than its {limits.memory_mb} MB of memory"
             if usage.processes > limits.processes:

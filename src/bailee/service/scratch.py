@@ -5,18 +5,22 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 _PREFIX = "bailee-run-"
+_MODE = 0o755
+_MAKING_SECONDS = 3600.0
 
 
 class Scratch:
     """A folder below the system's temporary one that everybody may read, as a command in a boundary has to.
 
     The process holds a lock on it. One without its lock belongs to nobody: process numbers would not tell,
-    because containers that share the temporary folder count their own.
+    because containers that share the temporary folder count their own. It can be read by everybody from when
+    it is locked on, so that one which is only being made is told from one that is left.
     """
 
     def __init__(self) -> None:
@@ -24,7 +28,7 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        self.path.chmod(0o755)
+        self.path.chmod(_MODE)
 
     def cleanup(self) -> None:
         """Take it away with all that is in it; again does nothing."""
@@ -50,7 +54,9 @@ def sweep_scratch(below: Path | None = None) -> int:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if os.fstat(descriptor).st_uid == os.geteuid():
+                facts = os.fstat(descriptor)
+                is_made = facts.st_mode & 0o777 == _MODE or time.time() - facts.st_mtime > _MAKING_SECONDS
+                if facts.st_uid == os.geteuid() and is_made:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path, ignore_errors=True)
                     swept += 1

@@ -105,7 +105,8 @@ class Hub:
     def _ask(self, base: str, token: str, method: str, path: str, json: Any, **more: Any) -> httpx2.Response:
         headers = {"authorization": f"Bearer {token}", **more.pop("headers", {})}
         trusted = ssl.create_default_context()
-        with httpx2.Client(verify=trusted) as client:
+        # Of a large schema a question may take long to validate on a busy machine.
+        with httpx2.Client(verify=trusted, timeout=60) as client:
             # What a client library would write plainly goes out as it stands here.
             request = client.build_request(method, base, json=json, headers=headers, **more)
             raw = request.url.copy_with(raw_path=request.url.raw_path + path.encode())
