@@ -100,6 +100,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
         hops: kinds and addresses of what metrics and errors go on to, without credentials.
         tracker: the repository that issues are opened in; empty if none is.
         started_ms: milliseconds since 1970 UTC.
+        console_url: the origin that browsers reach the console at; empty for this machine's own name.
     """
 
     home: Path
@@ -111,6 +112,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     hops: tuple[str, ...]
     tracker: str
     started_ms: int
+    console_url: str = ""
 
 
 class Kept:
@@ -168,7 +170,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: what the parts in braces of the page's path are.
         query, form: what was sent; of several values the last.
-        base: the URL that the service was reached at.
+        base: the URL that the service was reached at, as the request has it.
+        origin: what browsers call the service, as it knows itself; empty where it does not.
     """
 
     visitor: Visitor
@@ -179,6 +182,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     query: Mapping[str, str]
     form: Mapping[str, str] = {}
     base: str = ""
+    origin: str = ""
     address: str = ""
     agent: str = ""
 

@@ -44,10 +44,11 @@ class Visitor:
                     {
                         "name": "bailee_console",
                         "value": cast.tokens[person],
-                        "url": cast.service.url,
+                        "url": url,
                         "httpOnly": True,
                         "sameSite": "Lax",
                     }
+                    for url in (cast.service.url, cast.own_url)
                 ]
             )
         self.page: Page = self.context.new_page()
@@ -65,8 +66,7 @@ class Visitor:
 
     def foreign(self) -> list[str]:
         """Return the requests that went to another host than the service."""
-        port = self.cast.service.address[1]
-        ours = (f"{self.cast.service.url}/", f"http://bailee.localhost:{port}/")
+        ours = (f"{self.cast.service.url}/", f"{self.cast.own_url}/")
         return [url for url in self.requests if not url.startswith(ours)]
 
     def check_with_axe(self, *rules: str) -> list[str]:

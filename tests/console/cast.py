@@ -55,6 +55,11 @@ class Cast:
     report: str = ""
     cloud: str = ""
 
+    @property
+    def own_url(self) -> str:
+        """The console's own name on this machine, which passkeys are for."""
+        return f"http://bailee.localhost:{self.service.address[1]}"
+
     def ask(
         self,
         method: str,

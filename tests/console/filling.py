@@ -6,6 +6,10 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from bailee.accounts.directory import Directory, open_directory
+from bailee.accounts.holders import Operator
+from bailee.accounts.passkeys import add_passkey, begin_adding
+from bailee.accounts.people import Account
 from bailee.cloud import disks
 from bailee.cloud.records import CloudSession, Sessions, State
 from bailee.flows.web.log import Closed, Opened, Refused, Way
@@ -13,6 +17,7 @@ from bailee.flows.web.receiver import begin_log, end_log, is_taken
 from bailee.vault import tables
 from bailee.vault.store import open_keys, open_vault
 from console.cast import HOSTILE, Cast
+from counterparts.authenticators import Authenticator
 from counterparts.holdings import read_exchanges
 from counterparts.waiting import wait_for
 
@@ -39,6 +44,9 @@ def fill(cast: Cast) -> None:
     for place in range(30):
         cast.say("alice", f"alice-{place:02}", f"turn {place}: what does the parser do with an empty file?")
     _leave_log(cast)
+    directory = open_directory(cast.home)
+    keep_passkey(directory, directory.get("alice"), cast.own_url)
+    directory.close()
     make_cloud_session(cast)
     wanted = {"metrics": 14, "errors": 5, "survey": 5, "messages": 34}
 
@@ -49,6 +57,20 @@ def fill(cast: Cast) -> None:
     wait_for("what agents sent", is_there)
     wait_for("the log to be taken", lambda: is_taken(cast.home, RUN) or None)
     _spread(cast)
+
+
+def keep_passkey(directory: Directory, holder: Account, origin: str) -> None:
+    """Give a holder a passkey, as they add one."""
+    asked = begin_adding(directory, holder, origin=origin, browser="a test's")
+    add_passkey(
+        directory,
+        holder.name,
+        Operator(holder.name, -1, signed_in=holder.id),
+        name="phone",
+        answer=Authenticator().create(asked, origin),
+        origin=origin,
+        browser="a test's",
+    )
 
 
 def _headers(cast: Cast, person: str) -> dict[str, str]:

@@ -15,9 +15,11 @@ TALLEST = 1800
 # What each is called, who looks, and where.
 SCREENS: dict[str, tuple[str, str]] = {
     "sign-in": ("nobody", "/console/sign-in"),
+    "sign-in-passkey": ("nobody", "{here}/console/sign-in"),
     "data-usage": ("nobody", "/data-usage"),
     "device": ("alice", "/oauth/device"),
     "account": ("alice", "/console/account"),
+    "account-passkeys": ("alice", "{here}/console/account"),
     "privacy": ("charlie", "/console/privacy"),
     "training": ("charlie", "/console/privacy/training?to=on"),
     "retention-limit": ("alice", "/console/privacy/retention?period=7d"),
@@ -60,7 +62,9 @@ def place(path: str, cast: Cast) -> str:
     if "{error}" in path:
         listed = cast.ask("GET", "/console/flows/errors", "operator")[1]
         path = path.replace("{error}", listed.partition("/console/flows/errors/")[2][:12])
-    return path.replace("{report}", cast.report).replace("{cloud}", cast.cloud)
+    return (
+        path.replace("{here}", cast.own_url).replace("{report}", cast.report).replace("{cloud}", cast.cloud)
+    )
 
 
 def take(browser: Browser, cast: Cast, folder: Path) -> None:

@@ -80,6 +80,8 @@ def test_an_upgraded_home_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
 
 # What revision 6 of the accounts added.
 CONSOLE = ("passwords", "operators", "sign_ins", "managed_settings")
+# And revision 7.
+PASSKEYS = ("passkeys", "passkey_challenges")
 
 
 def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: str) -> None:
@@ -94,7 +96,7 @@ def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: s
         "postgresql": "UPDATE alembic_version SET version_num = '0002'",
     }
     with directory.engine.begin() as connection:
-        for table in ("logins", "login_guesses", "secrets", *CONSOLE):
+        for table in ("logins", "login_guesses", "secrets", *CONSOLE, *PASSKEYS):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         for column in ("origin", "made_by"):
             connection.exec_driver_sql(f"ALTER TABLE keys DROP COLUMN {column}")

@@ -1,5 +1,5 @@
-"""Who an account holder is, and what proves it: being the user of this machine, a key or a password of their
-own.
+"""Who an account holder is, and what proves it: being the user of this machine, a key, a password or a
+passkey of their own.
 
 Whoever runs the program can make a key for any account, as agents need them. So a key proves the account
 holder only if the account holder made it, or if it was made for them and handed over, which is ledgered.
@@ -75,12 +75,15 @@ def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:
 
 
 def has_proof(engine: sa.Engine, account: str) -> bool:
-    """Tell whether a key in force, or a password, proves the holder of an account, by its id."""
-    passwords = tables.passwords
-    password = sa.select(passwords.c.account).where(passwords.c.account == account)
+    """Tell whether a key in force, a password or a passkey proves the holder of an account, by its id."""
+    passwords, passkeys = tables.passwords, tables.passkeys
+    proofs = (
+        sa.select(tables.keys.c.id).where(_proving(account)),
+        sa.select(passwords.c.account).where(passwords.c.account == account),
+        sa.select(passkeys.c.id).where(passkeys.c.account == account),
+    )
     with engine.connect() as connection:
-        found = connection.execute(sa.select(tables.keys.c.id).where(_proving(account))).first()
-        return found is not None or connection.execute(password).first() is not None
+        return any(connection.execute(proof.limit(1)).first() is not None for proof in proofs)
 
 
 def digest_secret(secret: bytes) -> bytes:

@@ -21,7 +21,15 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
         sa.select(accounts.c.organization).where(accounts.c.id == account)
     ).scalar_one_or_none()
     connection.execute(sa.delete(keys).where(keys.c.account == account))
-    for table in (tables.logins, tables.login_guesses, tables.passwords, tables.operators, tables.sign_ins):
+    for table in (
+        tables.logins,
+        tables.login_guesses,
+        tables.passwords,
+        tables.passkeys,
+        tables.passkey_challenges,
+        tables.operators,
+        tables.sign_ins,
+    ):
         connection.execute(sa.delete(table).where(table.c.account == account))
     connection.execute(sa.delete(accesses).where(accesses.c.account == account))
     connection.execute(sa.delete(tables.secrets).where(tables.secrets.c.owner == account))

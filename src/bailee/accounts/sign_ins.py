@@ -36,6 +36,7 @@ class Way(StrEnum):
 
     WAITING = "waiting"
     LINK = "link"
+    PASSKEY = "passkey"
     PASSWORD = "password"  # noqa: S105 - the word, and none itself
 
 
@@ -142,7 +143,7 @@ def end_sign_ins(directory: Directory, account: str, *, but: str = "") -> int:
 
 
 def refuse_sign_in(directory: Directory, account: Account) -> None:
-    """Ledger that somebody gave an account's name and a wrong password."""
+    """Ledger that somebody gave an account's name and a wrong password, or what its passkey did not sign."""
     entry = SignInRefused(
         id=secrets.token_hex(16), at_ms=directory.now_ms(), subject=directory.name(account.id)
     )

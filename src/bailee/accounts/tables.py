@@ -13,7 +13,7 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0006",
+    "0007",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
@@ -28,6 +28,8 @@ ACCOUNTS = Store(
         "managed_settings",
         "operators",
         "organizations",
+        "passkey_challenges",
+        "passkeys",
         "passwords",
         "secrets",
         "sign_ins",
@@ -170,6 +172,36 @@ passwords = sa.Table(
     sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), primary_key=True),
     sa.Column("hash", sa.Text, nullable=False),
     sa.Column("changed_ms", sa.BigInteger, nullable=False),
+)
+
+# What proves an account holder to the console: the public half of a key that their authenticator keeps.
+passkeys = sa.Table(
+    "passkeys",
+    metadata,
+    # As the authenticator calls it, in base64url.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    # Of the service when it was added: the authenticator made the key for it.
+    sa.Column("host", sa.Text, nullable=False),
+    # COSE (RFC 9052).
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    # As the authenticator counts them; some always say 0.
+    sa.Column("signatures", sa.BigInteger, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("used_ms", sa.BigInteger, nullable=True),
+)
+
+# What passkeys are to sign, each once and within minutes.
+passkey_challenges = sa.Table(
+    "passkey_challenges",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    # Digest of what the forms of the browser that asked for it are bound to.
+    sa.Column("browser", sa.Text, nullable=False),
+    # Whose passkey is to be added; NULL where somebody signs in.
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=True),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
 )
 
 # Accounts whose holders see to the service itself.

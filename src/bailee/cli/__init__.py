@@ -23,7 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "code": ("bailee.cli.code:code", "Work on a project with a coding agent that keeps these promises."),
     "config": ("bailee.cli.config:config", "The agent's settings, and where each comes from."),
-    "console": ("bailee.cli.console:console", "Who signs in to the console: links, passwords, operators."),
+    "console": (
+        "bailee.cli.console:console",
+        "Who signs in to the console: links, passwords, passkeys, operators.",
+    ),
     "copies": ("bailee.cli.copies:copies", "Exports and datasets, and what is still to go from them."),
     "dataset": ("bailee.cli.dataset:dataset", "Write out what may train models, and check it again later."),
     "doctor": ("bailee.cli.doctor:doctor", "Say what is wrong with a home, and what to do about it."),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from bailee.characters import make_visible
 from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, with_home, with_json
 from bailee.policy.problems import Problem
@@ -12,7 +13,7 @@ from bailee.policy.problems import Problem
 
 @click.group()
 def console() -> None:
-    """Links that sign in once, passwords of account holders, and who else is an operator.
+    """Links that sign in once, passwords and passkeys of account holders, and who else is an operator.
 
     Whoever runs the service is its operator. An account holder signs in with a password of their own: it
     proves them as a key does (`bailee keys create`), and it is ledgered who set it.
@@ -80,6 +81,35 @@ def password(account: str, for_holder: bool, remove: bool, home: Path) -> None:
         custody.settle()
         custody.close()
     click.echo(f"The password of {account} is {'gone' if remove else 'set'}.", err=True)
+
+
+@console.command()
+@click.argument("account")
+@click.option("--remove", is_flag=True, help="Take all of them away; whoever is signed in is signed out.")
+@with_home
+@with_json
+def passkeys(account: str, remove: bool, home: Path, as_json: bool) -> None:
+    """List the passkeys of ACCOUNT, or take them away, as where a device is lost. It is ledgered.
+
+    Only the account holder adds one, in the console.
+    """
+    from bailee.accounts.passkeys import list_passkeys, take_passkeys
+    from bailee.vault.custody import open_custody
+
+    custody = open_custody(home)
+    try:
+        if remove:
+            take_passkeys(custody.directory, account, this_operator())
+        found = list_passkeys(custody.directory, custody.directory.get(account).id)
+    finally:
+        custody.settle()
+        custody.close()
+    if as_json:
+        echo_json([{"name": one.name, "host": one.host, "used_ms": one.used_ms} for one in found])
+    for one in [] if as_json else found:
+        click.echo(f"{make_visible(one.name)}  {one.host}")
+    if remove:
+        click.echo(f"The passkeys of {account} are gone.", err=True)
 
 
 @console.command()

@@ -26,6 +26,7 @@ from bailee.accounts.sign_ins import find_sign_in
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
 from bailee.codings import Undecodable
+from bailee.console.paths import OWN_NAME
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import STATIC, TEMPLATES, Renderer
 from bailee.pages import (
@@ -158,6 +159,7 @@ class Console:
             query=dict(request.query_params),
             form=form,
             base=str(request.base_url).rstrip("/"),
+            origin=self._find_origin(request),
             address=request.client.host if request.client else "",
             agent=make_visible(request.headers.get("user-agent", "")[:200]),
         )
@@ -184,6 +186,17 @@ class Console:
             return Visitor(), request.cookies.get(FORM, "")
         sees_to_it = found.user is not None or (account is not None and is_operator(directory, account.id))
         return Visitor(account, found.user, found.id, sees_to_it), token
+
+    def _find_origin(self, request: Request) -> str:
+        """Return the service's origin: as it is configured, or by the port that was really reached.
+
+        What the request is sent to, by its own word, does not count.
+        """
+        known = self._installation.console_url
+        server = request.scope.get("server")
+        if known or request.url.scheme != "http" or not server:
+            return known
+        return f"http://{OWN_NAME}:{server[1]}"
 
     # --- Answers ---
 

@@ -203,6 +203,7 @@ _KINDS = (
     "limit",
     "managed_settings",
     "operator",
+    "passkey",
     "password",
     "role",
     "rule",

@@ -2,3 +2,7 @@
 
 SIGN_IN = "/console/sign-in"
 LINK = f"{SIGN_IN}/link"
+PASSKEY = f"{SIGN_IN}/passkey"
+ACCOUNT = "/console/account"
+# What browsers take for this machine, by themselves (RFC 6761, 6.3).
+OWN_NAME = "bailee.localhost"

@@ -2,6 +2,7 @@
 
 import threading
 
+from bailee.accounts.passkeys import list_passkeys
 from bailee.accounts.passwords import check_password, has_password, set_password
 from bailee.accounts.sign_ins import (
     SIGN_IN_MS,
@@ -13,6 +14,8 @@ from bailee.accounts.sign_ins import (
     sign_in,
 )
 from bailee.console.application import FORM, SIGN_IN
+from bailee.console.passkeys import Passkeys
+from bailee.console.paths import ACCOUNT as ACCOUNT_PATH
 from bailee.console.paths import LINK as LINK_PATH
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import TEMPLATES
@@ -20,7 +23,6 @@ from bailee.pages import HOME, Answer, Moved, Page, Part, View, Visit
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 
-ACCOUNT_PATH = "/console/account"
 # A second and at once: of one address, and for one name wherever it is tried from.
 OF_ADDRESS, OF_NAME = (1 / 6, 10), (1 / 60, 10)
 # Each takes 64 MiB and both cores for a moment.
@@ -77,6 +79,7 @@ class SigningIn:
                 templates=TEMPLATES,
                 act=_set_password,
             ),
+            *Passkeys(limit=self._limit_tries, check=_check_present, let_in=_let_in).make_pages(),
             Page(path=HOME, title="Bailee", parts=signed_in, templates=TEMPLATES, show=_go_home),
         ]
 
@@ -90,10 +93,14 @@ class SigningIn:
                 fix=f"try again in {int(wait) + 1} seconds",
             )
 
+    def _limit_tries(self, visit: Visit, name: str) -> None:
+        self._limit(self._of_address, visit.address)
+        if name:
+            self._limit(self._of_name, name)
+
     def _sign_in(self, visit: Visit) -> Answer:
         name, password = visit.form.get("name", "").strip()[:64], visit.form.get("password", "")
-        self._limit(self._of_address, visit.address)
-        self._limit(self._of_name, name)
+        self._limit_tries(visit, name)
         directory = visit.custody.directory
         with _HASHING:
             account, is_it = check_password(directory, name, password)
@@ -101,9 +108,10 @@ class SigningIn:
             if account is not None:
                 refuse_sign_in(directory, account)
             facts = {"next": _inside(visit.form.get("next", "")), "is_wrong": True, "name": name}
+            facts["elsewhere"] = _elsewhere(visit)
             return View("sign_in.html", facts, 403)
         token = sign_in(directory, account.id, None, Way.PASSWORD, address=visit.address, agent=visit.agent)
-        return _let_in(token, _inside(visit.form.get("next", "")))
+        return _let_in(token, visit.form.get("next", ""))
 
     def _use_link(self, visit: Visit) -> Answer:
         # Not limited: 256 random bits are not guessed, and who guesses passwords keeps nobody out who has a
@@ -121,7 +129,7 @@ class SigningIn:
 
 
 def _let_in(token: str, place: str) -> Moved:
-    return Moved(place, cookies={SIGN_IN: (token, _SECONDS), FORM: ("", 0)})
+    return Moved(_inside(place), cookies={SIGN_IN: (token, _SECONDS), FORM: ("", 0)})
 
 
 def _inside(place: str) -> str:
@@ -133,7 +141,12 @@ def _inside(place: str) -> str:
 def _show(visit: Visit) -> Answer:
     if visit.visitor.sign_in:
         return Moved(_inside(visit.query.get("next", "")))
-    facts = {"next": _inside(visit.query.get("next", "")), "is_wrong": False, "name": ""}
+    facts = {
+        "next": _inside(visit.query.get("next", "")),
+        "is_wrong": False,
+        "name": "",
+        "elsewhere": _elsewhere(visit),
+    }
     return View("sign_in.html", facts)
 
 
@@ -154,7 +167,9 @@ def _show_account(visit: Visit) -> Answer:
     account = visitor.account.id if visitor.account else None
     found = list_sign_ins(directory, account, visitor.user)
     known = bool(account) and has_password(directory, account or "")
-    return View("account.html", {"sign_ins": found, "has_password": known})
+    passkeys = list_passkeys(directory, account) if account else []
+    facts = {"sign_ins": found, "has_password": known, "passkeys": passkeys, "elsewhere": _elsewhere(visit)}
+    return View("account.html", facts)
 
 
 def _end(visit: Visit) -> Answer:
@@ -171,14 +186,24 @@ def _set_password(visit: Visit) -> Answer:
     password = visit.form.get("password", "")
     if password != visit.form.get("again", ""):
         raise Problem("the two passwords differ", where="Your password", fix="write the same one twice")
-    if has_password(directory, account.id):
-        with _HASHING:
-            _, is_it = check_password(directory, account.name, visit.form.get("present", ""))
-        if not is_it:
-            raise Problem("this is not your present password", where="Your password", fix="try again")
+    _check_present(visit)
     with _HASHING:
         set_password(directory, account.name, visit.visitor.operator, password, but=visit.visitor.sign_in)
     return Moved(ACCOUNT_PATH, "Your password is set. Other browsers are signed out.")
+
+
+def _check_present(visit: Visit, field: str = "present") -> None:
+    directory, account = visit.custody.directory, visit.account
+    if has_password(directory, account.id):
+        with _HASHING:
+            _, is_it = check_password(directory, account.name, visit.form.get(field, ""))
+        if not is_it:
+            raise Problem("this is not your present password", where="Your password", fix="try again")
+
+
+def _elsewhere(visit: Visit) -> str:
+    """Return where passkeys are for, if that is not here; "unknown" where it does not know itself."""
+    return "" if visit.base == visit.origin else visit.origin or "unknown"
 
 
 def _go_home(visit: Visit) -> Answer:

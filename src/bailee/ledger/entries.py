@@ -307,7 +307,7 @@ class SignedIn(Entry, frozen=True, kw_only=True, tag="signed_in"):
 
     Attributes:
         subject: the account, or the operator who has none.
-        way: "link" or "password".
+        way: "link", "password" or "passkey".
     """
 
     subject: str
@@ -315,7 +315,7 @@ class SignedIn(Entry, frozen=True, kw_only=True, tag="signed_in"):
 
 
 class SignInRefused(Entry, frozen=True, kw_only=True, tag="sign_in_refused"):
-    """Somebody gave the name of an account and a wrong password."""
+    """Somebody gave an account's name and a wrong password, or what its passkey did not sign."""
 
     subject: str
 
@@ -330,6 +330,18 @@ class PasswordChanged(Entry, frozen=True, kw_only=True, tag="password"):
 
     subject: str
     origin: str
+    by: str
+
+
+class PasskeyChanged(Entry, frozen=True, kw_only=True, tag="passkey"):
+    """A passkey that proves an account holder was added, or is none any more.
+
+    Attributes:
+        change: "added" or "removed" where the account holder did it; "taken" where another took it away.
+    """
+
+    subject: str
+    change: str
     by: str
 
 
@@ -390,6 +402,7 @@ AnyEntry = (
     | SignedIn
     | SignInRefused
     | PasswordChanged
+    | PasskeyChanged
     | OperatorAppointed
     | RoleChanged
     | SettingsManaged

@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from bailee.console.paths import LINK
-from bailee.flows.messages.upstreams import Upstream
+from bailee.console.paths import LINK, OWN_NAME
+from bailee.flows.messages.upstreams import Upstream, parse_origin
 from bailee.pages import Installation
+from bailee.policy.problems import Problem
 from bailee.service.configuration import Configuration
 from bailee.vault.custody import open_custody
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from bailee.console.application import Console
     from bailee.pages import Page
 
-OWN_NAME = "bailee.localhost"
 PATHS = ("/console", "/console/{rest:path}", "/data-usage", "/oauth/device")
 
 
@@ -67,7 +67,7 @@ class ConsoleRoutes:
 
 
 def describe_installation(
-    configuration: Configuration, upstream: Upstream, *, hops: Sequence[str], tracker: str
+    configuration: Configuration, upstream: Upstream, *, hops: Sequence[str], tracker: str, console_url: str
 ) -> Installation:
     """Return what pages may tell of the running service."""
     return Installation(
@@ -79,8 +79,27 @@ def describe_installation(
         retains_nothing=upstream.zero_data_retention,
         hops=tuple(hops),
         tracker=tracker,
+        console_url=read_console_url(console_url),
         started_ms=int(time.time() * 1000),
     )
+
+
+def read_console_url(url: str) -> str:
+    """Return the origin that browsers reach the console at; empty for none.
+
+    Raises:
+        Problem: it is none, or not one that browsers use passkeys at.
+    """
+    if not url:
+        return ""
+    origin = parse_origin(url, where="BAILEE_CONSOLE_URL")
+    if origin.base or (origin.scheme == "http" and origin.host not in (OWN_NAME, "localhost")):
+        raise Problem(
+            "this is not an address that browsers use passkeys at",
+            where=f"BAILEE_CONSOLE_URL {url}",
+            fix="write https://HOST, or https://HOST:PORT",
+        )
+    return f"{origin.scheme}://{origin.authority}"
 
 
 def make_pages() -> "list[Page]":

@@ -216,6 +216,7 @@ async def _serve(
                 upstream,
                 hops=[f"{hop.name} to {hop.target}" for hop in hops],
                 tracker=environment.get("BAILEE_GITHUB_REPOSITORY", ""),
+                console_url=environment.get("BAILEE_CONSOLE_URL", ""),
             )
         )
         stack.callback(console.close)

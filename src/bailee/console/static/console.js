@@ -1,4 +1,4 @@
-// Improves what works without it: a log that goes on by itself, and buttons that copy.
+// Improves what works without it: a log that goes on by itself, and buttons that copy. Passkeys alone need it.
 "use strict";
 for (const log of document.querySelectorAll("[data-follow]")) {
   const source = new EventSource(log.dataset.follow);
@@ -26,4 +26,38 @@ for (const snippet of document.querySelectorAll("[data-copy]")) {
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
   snippet.after(button);
+}
+for (const form of document.querySelectorAll("[data-passkey]")) {
+  const words = form.querySelector("[data-words]");
+  const button = form.querySelector("button");
+  const isAdded = form.dataset.passkey === "create";
+  if (!window.PublicKeyCredential?.parseRequestOptionsFromJSON) {
+    words.textContent = "This browser knows no passkeys: use the password, or a link.";
+    continue;
+  }
+  words.textContent = "";
+  form.querySelector("[data-scripted]").hidden = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    words.textContent = "";
+    button.disabled = true;
+    try {
+      const body = new URLSearchParams({ form_token: form.elements.form_token.value });
+      const answer = await fetch(`${form.getAttribute("action")}/challenge`, { method: "POST", body });
+      if (!answer.headers.get("content-type")?.startsWith("application/json")) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        throw new Error(page.querySelector(".problem")?.textContent.trim() || "Load the page anew, and try again.");
+      }
+      const options = await answer.json();
+      const made = isAdded
+        ? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options) })
+        : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options) });
+      form.elements.answer.value = JSON.stringify(made);
+      form.submit();
+    } catch (error) {
+      const told = { NotAllowedError: "No passkey was given.", InvalidStateError: "This device has one already." };
+      words.textContent = told[error.name] || error.message;
+      button.disabled = false;
+    }
+  });
 }
