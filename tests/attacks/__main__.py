@@ -16,6 +16,12 @@ from attacks.test_attacks import USERS, Network
 # What needs a rule that sandbox-runtime does not have, or is another's promise: not counted for it.
 OURS = ("requests.", "secrets.", "lifetime.without_a_log", "kernel.keys", "tunnels.too_much", "addresses.own")
 
+WRITES = """\
+What a session tries to write to Git (other refs, REST, GraphQL, large files, submodules, redirects, disguised pushes)
+is attacked where it is decided: `test_write_attacks.py` and `test_disguised_pushes.py` of `src/bailee/flows/git/tests`.
+Each is refused with nothing done at the host, and done by the host when it is asked straight (control).
+"""
+
 
 def run_all(network: Network) -> dict[str, dict[tuple[str, str], str]]:
     """Run every attack on both boundaries by both users, and return what came of it."""
@@ -61,7 +67,7 @@ def write_table(results: dict[str, dict[tuple[str, str], str]], version: str) ->
         ran = [one for result in results.values() for (which, _), one in result.items() if which == boundary]
         held, out = ran.count("held"), ran.count("**got out**")
         sums.append(f"{name}: {held} held, {out} got out")
-    return "\n".join([*lines, "", "; ".join(sums) + ".", ""])
+    return "\n".join([*lines, "", "; ".join(sums) + ".", "", WRITES])
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -221,3 +222,6 @@ def test_the_published_table_is_of_these_attacks() -> None:
         by_user = "-" if attack.needs_root else "held"
         assert f"| {probe.replace('_', ' ')} | {tell(probe)} | {by_user} | held |" in page
     assert page.count("\n| ") == len(ATTACKS) + 1
+    named = re.findall(r"`(test_\w+\.py)`", page)
+    assert len(named) == 2
+    assert all((HERE.parents[1] / "src/bailee/flows/git/tests" / name).exists() for name in named)
