@@ -17,9 +17,10 @@ from attacks.test_attacks import USERS, Network
 OURS = ("requests.", "secrets.", "lifetime.without_a_log", "kernel.keys", "tunnels.too_much", "addresses.own")
 
 WRITES = """\
-What a session tries to write to Git (other refs, REST, GraphQL, large files, submodules, redirects, disguised pushes)
-is attacked where it is decided: `test_write_attacks.py` and `test_disguised_pushes.py` of `src/bailee/flows/git/tests`.
-Each is refused with nothing done at the host, and done by the host when it is asked straight (control).
+What a session tries to write to Git (other refs, REST, GraphQL, large files, submodules, redirects,
+disguised pushes) is attacked where it is decided: `test_write_attacks.py` and `test_disguised_pushes.py` of
+`src/bailee/flows/git/tests`. Each is refused with nothing done at the host, and done by the host when it is
+asked straight (control).
 """
 
 
