@@ -172,6 +172,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         query, form: what was sent; of several values the last.
         base: the URL that the service was reached at, as the request has it.
         origin: what browsers call the service, as it knows itself; empty where it does not.
+        browser: what forms of this browser are bound to; empty of one that had no page yet.
     """
 
     visitor: Visitor
@@ -183,6 +184,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     form: Mapping[str, str] = {}
     base: str = ""
     origin: str = ""
+    browser: str = ""
     address: str = ""
     agent: str = ""
 

@@ -68,7 +68,7 @@ class Cast:
         body: str | bytes | None = None,
         **headers: str,
     ) -> tuple[int, str, dict[str, str]]:
-        """Ask as somebody and return status, text and headers."""
+        """Ask as somebody and return status, text and headers; of cookies each is a line."""
         connection = http.client.HTTPConnection(*self.service.address, timeout=30)
         sent = dict(headers)
         if person in self.tokens:
@@ -77,6 +77,8 @@ class Cast:
         answer = connection.getresponse()
         told = answer.read().decode("utf-8", "replace")
         found = {name.lower(): value for name, value in answer.getheaders()}
+        if cookies := answer.headers.get_all("set-cookie"):
+            found["set-cookie"] = "\n".join(cookies)
         connection.close()
         return answer.status, told, found
 

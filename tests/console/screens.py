@@ -40,6 +40,7 @@ SCREENS: dict[str, tuple[str, str]] = {
     "holds": ("admin", "/console/organization/holds"),
     "secrets": ("admin", "/console/organization/secrets"),
     "repositories": ("admin", "/console/organization/repositories"),
+    "identity-provider": ("admin", "{here}/console/organization/sign-in"),
     "managed-settings": ("admin", "/console/organization/settings"),
     "flows": ("operator", "/console/flows"),
     "model-traffic": ("operator", "/console/flows/messages"),

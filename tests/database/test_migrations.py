@@ -82,6 +82,8 @@ def test_an_upgraded_home_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
 CONSOLE = ("passwords", "operators", "sign_ins", "managed_settings")
 # And revision 7.
 PASSKEYS = ("passkeys", "passkey_challenges")
+# And revision 8.
+IDENTITIES = ("identities", "identity_requests", "identity_providers")
 
 
 def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: str) -> None:
@@ -96,7 +98,7 @@ def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: s
         "postgresql": "UPDATE alembic_version SET version_num = '0002'",
     }
     with directory.engine.begin() as connection:
-        for table in ("logins", "login_guesses", "secrets", *CONSOLE, *PASSKEYS):
+        for table in ("logins", "login_guesses", "secrets", *CONSOLE, *PASSKEYS, *IDENTITIES):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         for column in ("origin", "made_by"):
             connection.exec_driver_sql(f"ALTER TABLE keys DROP COLUMN {column}")

@@ -75,12 +75,14 @@ def is_holder(engine: sa.Engine, account: str, operator: Operator) -> bool:
 
 
 def has_proof(engine: sa.Engine, account: str) -> bool:
-    """Tell whether a key in force, a password or a passkey proves the holder of an account, by its id."""
-    passwords, passkeys = tables.passwords, tables.passkeys
+    """Tell whether something proves the holder of an account, by its id: a key in force, a password, a
+    passkey, or the word of their organization's identity provider."""
+    passwords, passkeys, identities = tables.passwords, tables.passkeys, tables.identities
     proofs = (
         sa.select(tables.keys.c.id).where(_proving(account)),
         sa.select(passwords.c.account).where(passwords.c.account == account),
         sa.select(passkeys.c.id).where(passkeys.c.account == account),
+        sa.select(identities.c.account).where(identities.c.account == account),
     )
     with engine.connect() as connection:
         return any(connection.execute(proof.limit(1)).first() is not None for proof in proofs)

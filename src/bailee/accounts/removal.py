@@ -27,6 +27,8 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
         tables.passwords,
         tables.passkeys,
         tables.passkey_challenges,
+        tables.identities,
+        tables.identity_requests,
         tables.operators,
         tables.sign_ins,
     ):
@@ -44,7 +46,7 @@ def remove_account(connection: sa.Connection, account: str) -> str | None:
     connection.execute(sa.delete(consents).where(consents.c.subject == organization, ~is_accounts))
     of_organization = tables.secrets.c.owner == f"organization:{organization}"
     connection.execute(sa.delete(tables.secrets).where(of_organization))
-    managed = tables.managed_settings
-    connection.execute(sa.delete(managed).where(managed.c.organization == organization))
+    for table in (tables.managed_settings, tables.identity_providers):
+        connection.execute(sa.delete(table).where(table.c.organization == organization))
     connection.execute(sa.delete(organizations).where(organizations.c.name == organization))
     return organization

@@ -36,6 +36,7 @@ class Way(StrEnum):
 
     WAITING = "waiting"
     LINK = "link"
+    ORGANIZATION = "organization"
     PASSKEY = "passkey"
     PASSWORD = "password"  # noqa: S105 - the word, and none itself
 

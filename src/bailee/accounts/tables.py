@@ -204,6 +204,50 @@ passkey_challenges = sa.Table(
     sa.Column("expires_ms", sa.BigInteger, nullable=False),
 )
 
+# Who says who an organization's members are (OpenID Connect), and what the service is called there.
+identity_providers = sa.Table(
+    "identity_providers",
+    metadata,
+    sa.Column("organization", sa.Text, sa.ForeignKey("organizations.name"), primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("client", sa.Text, nullable=False),
+    # The client's secret, under the home's key; NULL where it has none.
+    sa.Column("sealed", sa.LargeBinary, nullable=True),
+    # An `identities.Claim`; of `email` the domain that counts.
+    sa.Column("claim", sa.Text, nullable=False),
+    sa.Column("domain", sa.Text, nullable=False),
+    sa.Column("makes_accounts", sa.Boolean, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+)
+
+# Whom a provider's word proves.
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("organization", sa.Text, sa.ForeignKey("organizations.name"), primary_key=True),
+    sa.Column("issuer", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=False, unique=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+)
+
+# Browsers that were sent to a provider, each good once and within minutes.
+identity_requests = sa.Table(
+    "identity_requests",
+    metadata,
+    # Of what comes back with the browser.
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("browser", sa.Text, nullable=False),
+    sa.Column("organization", sa.Text, nullable=False),
+    # Whose holder is to be known there from now on; NULL where somebody signs in.
+    sa.Column("account", sa.Text, sa.ForeignKey("accounts.id"), nullable=True),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("verifier", sa.Text, nullable=False),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
+)
+
 # Accounts whose holders see to the service itself.
 operators = sa.Table(
     "operators",

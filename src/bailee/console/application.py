@@ -134,7 +134,7 @@ class Console:
             )
             return self._tell_problem(request, strange, 403, visitor)
         try:
-            answer = self._handle(handler, request, visitor, form)
+            answer = self._handle(handler, request, visitor, token, form)
         except NotThere:
             return self._tell_nothing(request, visitor)
         except Problem as problem:
@@ -146,7 +146,7 @@ class Console:
         return self._respond(request, page, visitor, token, answer)
 
     def _handle(
-        self, handler: Handler, request: Request, visitor: Visitor, form: Mapping[str, str]
+        self, handler: Handler, request: Request, visitor: Visitor, token: str, form: Mapping[str, str]
     ) -> Answer:
         is_change = request.method == "POST"
         custody = self._open_custody() if is_change else self._custody
@@ -160,6 +160,7 @@ class Console:
             form=form,
             base=str(request.base_url).rstrip("/"),
             origin=self._find_origin(request),
+            browser=make_form_token(token) if token else "",
             address=request.client.host if request.client else "",
             agent=make_visible(request.headers.get("user-agent", "")[:200]),
         )

@@ -197,6 +197,8 @@ _KINDS = (
     "flows",
     "hold_placed",
     "hold_released",
+    "identity",
+    "identity_provider",
     "key_created",
     "key_revoked",
     "keys_destroyed",

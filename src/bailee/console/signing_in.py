@@ -2,6 +2,7 @@
 
 import threading
 
+from bailee.accounts.identities import find_provider, has_providers, is_bound
 from bailee.accounts.passkeys import list_passkeys
 from bailee.accounts.passwords import check_password, has_password, set_password
 from bailee.accounts.sign_ins import (
@@ -14,6 +15,7 @@ from bailee.accounts.sign_ins import (
     sign_in,
 )
 from bailee.console.application import FORM, SIGN_IN
+from bailee.console.organization_sign_in import OrganizationSignIn
 from bailee.console.passkeys import Passkeys
 from bailee.console.paths import ACCOUNT as ACCOUNT_PATH
 from bailee.console.paths import LINK as LINK_PATH
@@ -79,6 +81,7 @@ class SigningIn:
                 templates=TEMPLATES,
                 act=_set_password,
             ),
+            *OrganizationSignIn(limit=self._limit_tries, let_in=_let_in).make_pages(),
             *Passkeys(limit=self._limit_tries, check=_check_present, let_in=_let_in).make_pages(),
             Page(path=HOME, title="Bailee", parts=signed_in, templates=TEMPLATES, show=_go_home),
         ]
@@ -108,7 +111,7 @@ class SigningIn:
             if account is not None:
                 refuse_sign_in(directory, account)
             facts = {"next": _inside(visit.form.get("next", "")), "is_wrong": True, "name": name}
-            facts["elsewhere"] = _elsewhere(visit)
+            facts |= _ways(visit)
             return View("sign_in.html", facts, 403)
         token = sign_in(directory, account.id, None, Way.PASSWORD, address=visit.address, agent=visit.agent)
         return _let_in(token, visit.form.get("next", ""))
@@ -145,7 +148,7 @@ def _show(visit: Visit) -> Answer:
         "next": _inside(visit.query.get("next", "")),
         "is_wrong": False,
         "name": "",
-        "elsewhere": _elsewhere(visit),
+        **_ways(visit),
     }
     return View("sign_in.html", facts)
 
@@ -169,6 +172,9 @@ def _show_account(visit: Visit) -> Answer:
     known = bool(account) and has_password(directory, account or "")
     passkeys = list_passkeys(directory, account) if account else []
     facts = {"sign_ins": found, "has_password": known, "passkeys": passkeys, "elsewhere": _elsewhere(visit)}
+    organization = visitor.account.organization if visitor.account else None
+    facts["provider"] = find_provider(directory, organization) if organization else None
+    facts["is_bound"] = bool(account) and is_bound(directory, account or "")
     return View("account.html", facts)
 
 
@@ -199,6 +205,14 @@ def _check_present(visit: Visit, field: str = "present") -> None:
             _, is_it = check_password(directory, account.name, visit.form.get(field, ""))
         if not is_it:
             raise Problem("this is not your present password", where="Your password", fix="try again")
+
+
+def _ways(visit: Visit) -> dict[str, object]:
+    """Return what the page tells of the ways besides a password."""
+    return {
+        "elsewhere": _elsewhere(visit),
+        "has_organizations": has_providers(visit.custody.directory),
+    }
 
 
 def _elsewhere(visit: Visit) -> str:

@@ -345,6 +345,32 @@ class PasskeyChanged(Entry, frozen=True, kw_only=True, tag="passkey"):
     by: str
 
 
+class IdentityChanged(Entry, frozen=True, kw_only=True, tag="identity"):
+    """What an organization's identity provider says proves an account holder from now on, or no more.
+
+    Attributes:
+        change: "bound" or "removed".
+        by: who did it; the account holder's own where they signed in by it first.
+    """
+
+    subject: str
+    change: str
+    by: str
+
+
+class IdentityProviderChanged(Entry, frozen=True, kw_only=True, tag="identity_provider"):
+    """An admin named who says who their organization's members are, or named nobody any more.
+
+    Attributes:
+        subject: the organization.
+        digest: SHA-256 of the provider's issuer; empty where there is none any more.
+    """
+
+    subject: str
+    digest: str
+    by: str
+
+
 class OperatorAppointed(Entry, frozen=True, kw_only=True, tag="operator"):
     """An account holder was made an operator of the service, or is none any more."""
 
@@ -402,6 +428,8 @@ AnyEntry = (
     | SignedIn
     | SignInRefused
     | PasswordChanged
+    | IdentityChanged
+    | IdentityProviderChanged
     | PasskeyChanged
     | OperatorAppointed
     | RoleChanged

@@ -27,6 +27,7 @@ for (const snippet of document.querySelectorAll("[data-copy]")) {
   });
   snippet.after(button);
 }
+for (const form of document.querySelectorAll("form[data-goes-on]")) form.submit();
 for (const form of document.querySelectorAll("[data-passkey]")) {
   const words = form.querySelector("[data-words]");
   const button = form.querySelector("button");
