@@ -7,7 +7,7 @@ is the console's to see to. Handlers run in threads: they may read databases.
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -240,13 +240,26 @@ class File(msgspec.Struct, frozen=True):
     media_type: str = "application/json"
 
 
+class Download(msgspec.Struct, frozen=True):
+    """A file to be saved that is sent while it is made.
+
+    Attributes:
+        pieces: makes it, in threads, from the custody that is open for looking: that of a form's request is
+            closed by then. A problem breaks the download, so that no browser takes a part for all of it.
+    """
+
+    pieces: Callable[[Custody], Iterator[bytes]]
+    name: str
+    media_type: str
+
+
 class Stream(msgspec.Struct, frozen=True):
     """Server-Sent Events, as they come."""
 
     events: Callable[[], AsyncIterator[bytes]]
 
 
-Answer = View | Moved | File | Stream
+Answer = View | Moved | File | Download | Stream
 Handler = Callable[[Visit], Answer]
 
 

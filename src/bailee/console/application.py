@@ -6,6 +6,7 @@ loads nothing from elsewhere and runs no script but the console's own file; ever
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import STATIC, TEMPLATES, Renderer
 from bailee.pages import (
     Answer,
+    Download,
     File,
     Handler,
     Installation,
@@ -50,6 +52,7 @@ from bailee.vault.custody import Custody
 # A receipt that is pasted to be verified is the longest.
 LARGEST_FORM = 4_000_000
 SIGN_IN, FORM, SAID = "bailee_console", "bailee_form", "bailee_said"
+_LOG = logging.getLogger(__name__)
 _FORM_TYPE = "application/x-www-form-urlencoded"
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -210,9 +213,10 @@ class Console:
             case Moved():
                 return self._move(request, answer)
             case File():
-                name = "".join(one for one in answer.name if one.isalnum() or one in "-_.")
-                headers = {**HEADERS, "content-disposition": f'attachment; filename="{name}"'}
-                return Response(answer.data, 200, headers, media_type=answer.media_type)
+                return Response(answer.data, 200, _name(answer.name), answer.media_type)
+            case Download():
+                pieces = answer.pieces(self._custody)
+                return _Sending(pieces, 200, _name(answer.name), answer.media_type)
             case Stream():
                 return StreamingResponse(
                     _follow(answer.events), 200, {**HEADERS, "x-accel-buffering": "no"}, "text/event-stream"
@@ -310,6 +314,24 @@ class Console:
         body = await run_in_threadpool(Path(STATIC / name).read_bytes)
         headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
         return Response(body, 200, headers, kinds[name])
+
+
+class _Sending(StreamingResponse):
+    """A download whose pieces are made in threads, each once the one before is sent."""
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except (Problem, sqlalchemy.exc.SQLAlchemyError) as fault:
+            # Left without its end, so that the server breaks the connection: what was sent is not all of it.
+            what = fault.what if isinstance(fault, Problem) else "the database cannot be reached"
+            _LOG.error("A download from the console broke off: %s", make_visible(what))
+
+
+def _name(name: str) -> dict[str, str]:
+    """Return the headers of a file that is saved under a name."""
+    plain = "".join(one for one in name if one.isalnum() or one in "-_.")
+    return {**HEADERS, "content-disposition": f'attachment; filename="{plain}"'}
 
 
 def make_form_token(bound_to: str) -> str:

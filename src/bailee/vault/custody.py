@@ -49,6 +49,7 @@ from bailee.vault.copies.cascade import Cascade, Reached
 from bailee.vault.erasure import Erasure, count_session, erase, mark_remnants, refuse_held
 from bailee.vault.holds import Hold, PlacedHold, check_reason, count_gone, place_hold, release_hold
 from bailee.vault.keystore import Keystore
+from bailee.vault.proofs import forget_receipts
 from bailee.vault.store import KEYSTORE, open_keys, open_vault
 from bailee.vault.terms import terms_of
 
@@ -304,6 +305,7 @@ class Custody:
     def _remove(self, account: str) -> None:
         """Remove an account whose erasure is decided: nothing of it is admitted from now on."""
         organization = self.directory.remove(account)
+        forget_receipts(self.home, account)
         self.pseudonyms.forget(account)
         if organization is not None:
             self.pseudonyms.forget(organization)

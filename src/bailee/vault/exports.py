@@ -114,14 +114,16 @@ def _write(
     if not was_resumed:
         for kind in KINDS:
             _open_cut(_partial(out, kind), 0).close()
-        _append(out, state, _tell_account(custody, account))
+        _append(out, state, tell_account(custody, account))
         _save(custody, out, state)
-    ids = _list_ids(custody, account)
+    ids = list_ids(custody, account)
     for done, session in enumerate(ids):
         report(done, len(ids))
         if state.after is None or session > state.after:
-            segments = _enter(custody, id, account.id, session)
-            _append(out, state, _tell_session(custody, account, session, segments, read_text))
+            segments = read_segments(custody, account.id, session)
+            # Noted before it is written.
+            registry.enter(custody.vault, id, [*segments.values(), name_session(account.id, session)])
+            _append(out, state, tell_session(custody, account, session, segments, read_text))
             state.after = session
             _save(custody, out, state)
     report(len(ids), len(ids))
@@ -192,14 +194,16 @@ def _count_held(custody: Custody, state: _State) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def _list_ids(custody: Custody, account: Account) -> list[str]:
+def list_ids(custody: Custody, account: Account) -> list[str]:
+    """Return the sessions that something of the account is held of, reports and all."""
     table = tables.exchanges
     query = sa.select(table.c.session).where(table.c.account == account.id).distinct()
     with custody.vault.connect() as connection:
         return sorted(connection.execute(query).scalars())
 
 
-def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dict[str, object]]]:
+def tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dict[str, object]]]:
+    """Tell what is held about an account apart from its sessions: kinds, and the facts of a line each."""
     facts = {name: getattr(account, name) for name in account.__struct_fields__}
     for name in ("retention", "organization_retention"):
         facts[name] = str(facts[name]) if facts[name] else None
@@ -237,21 +241,27 @@ def _tell_account(custody: Custody, account: Account) -> Iterator[tuple[str, dic
         yield "accesses", {"at": tell_moment(facts.pop("at_ms")), **facts}
 
 
-def _enter(custody: Custody, copy: str, account: str, session: str) -> dict[int, bytes]:
-    """Note what of a session is about to be written; return its segments' ids by number."""
+def read_segments(custody: Custody, account: str, session: str) -> dict[int, bytes]:
+    """Return the ids of a session's segments that can be opened, by number."""
     table = tables.segments
     query = sa.select(table.c.number, table.c.id).where(
         table.c.account == account, table.c.session == session, table.c.is_destroyed.is_(False)
     )
     with custody.vault.connect() as connection:
-        segments = {row.number: row.id for row in connection.execute(query.order_by(table.c.day))}
-    registry.enter(custody.vault, copy, [*segments.values(), name_session(account, session)])
-    return segments
+        return {row.number: row.id for row in connection.execute(query.order_by(table.c.day))}
 
 
-def _tell_session(
+def tell_session(
     custody: Custody, account: Account, id: str, segments: dict[int, bytes], read_text: ReadText
 ) -> Iterator[tuple[str, dict[str, object]]]:
+    """Tell what is held of a session: kinds, and the facts of a line each; content comes last.
+
+    Args:
+        segments: as `read_segments` gives them.
+
+    Raises:
+        Problem: a record was altered.
+    """
     for session in list_sessions(custody.vault, account=account.id, session=id, flow=None):
         if session.id == id:
             facts = msgspec.to_builtins(session)

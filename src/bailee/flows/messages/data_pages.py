@@ -1,24 +1,34 @@
 """What an account holder sees of their conversations: each with its terms, to read, export and erase."""
 
-import io
-import shutil
-import tarfile
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from bailee.flows.messages.conversations import read_said, read_text
-from bailee.pages import Answer, File, Moved, NotThere, Page, Part, Section, View, Visit, read_number
+from bailee.pages import (
+    Answer,
+    Download,
+    File,
+    Moved,
+    NotThere,
+    Page,
+    Part,
+    Section,
+    View,
+    Visit,
+    read_number,
+)
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
-from bailee.vault.copies import registry
-from bailee.vault.copies.registry import Maker
-from bailee.vault.erasure import count_session, refuse_held
-from bailee.vault.exports import export_account
+from bailee.vault.custody import Custody
+from bailee.vault.downloads import stream_account
+from bailee.vault.erasure import Erasure, count_session, refuse_held
+from bailee.vault.exports import list_ids
 from bailee.vault.holds import covering, list_holds
 from bailee.vault.kinds import has_many, sum_up
+from bailee.vault.proofs import count_receipts, keep_receipt, read_receipts
 from bailee.vault.reader import Session, list_exchanges, read_session
 from bailee.vault.recent import describe_sessions, list_recent
 
@@ -48,6 +58,13 @@ def make_pages() -> list[Page]:
             templates=TEMPLATES,
             show=_ask_all,
             act=_erase_all,
+        ),
+        Page(
+            path=f"{PATH}/receipts",
+            title="Receipts of what you erased",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            show=_give_receipts,
         ),
         Page(path=of_session, title="Session", parts=_HOLDER, templates=TEMPLATES, show=_read),
         Page(
@@ -90,8 +107,13 @@ def _show(visit: Visit) -> Answer:
         "held": held.get(FlowId.MESSAGES.value),
         "others": [one for flow, one in held.items() if flow != FlowId.MESSAGES],
         "link_to": link_to,
+        "kept": _count_kept(visit),
     }
     return View("data.html", facts)
+
+
+def _count_kept(visit: Visit) -> int:
+    return count_receipts(visit.custody.home, visit.account.id)
 
 
 def _find(visit: Visit, id: str) -> Session:
@@ -165,23 +187,21 @@ def _export(visit: Visit) -> Answer:
 
 
 def _export_all(visit: Visit) -> Answer:
-    folder = Path(tempfile.mkdtemp(prefix="bailee-export-"))
-    try:
-        out = folder / f"bailee-{visit.account.name}"
-        maker = Maker(visit.visitor.name, is_holder=True)
-        export_account(visit.custody, visit.account, out, read_text=read_text, maker=maker)
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            archive.add(out, out.name)
-        # It goes with this answer, and lies in no folder that anybody could follow it to.
-        copies = registry.list_copies(visit.custody.vault)
-        with visit.custody.vault.begin() as connection:
-            for copy in copies:
-                if Path(copy.folder) == out.resolve():
-                    registry.remove(connection, copy.id)
-        return File(packed.getvalue(), f"bailee-{visit.account.name}.tar.gz", "application/gzip")
-    finally:
-        shutil.rmtree(folder)
+    account = visit.account
+
+    def pieces(custody: Custody) -> Iterator[bytes]:
+        return stream_account(custody, account, read_text=read_text)
+
+    return Download(pieces, f"bailee-{account.name}.tar.gz", "application/gzip")
+
+
+def _give_receipts(visit: Visit) -> Answer:
+    account = visit.account
+
+    def pieces(custody: Custody) -> Iterator[bytes]:
+        return read_receipts(custody.home, account.id)
+
+    return Download(pieces, "receipts.json", "application/json")
 
 
 def _ask(visit: Visit) -> Answer:
@@ -193,29 +213,28 @@ def _ask(visit: Visit) -> Answer:
 
 def _erase(visit: Visit) -> Answer:
     session = _session_of(visit)
-    erased, proof = visit.custody.erase_session(session.account, session.id, by=visit.visitor.name)
-    facts = {"what": f"session {session.id}", "erased": erased, "receipt": proof.decode()}
+    erased, receipt = _erase_one(visit, session.id)
+    facts = {"what": f"session {session.id}", "erased": erased, "receipt": receipt}
     return View("erased.html", facts, heading="Erased")
 
 
-def _list_all(visit: Visit) -> list[str]:
-    """Return the sessions that something of the account is held of, reports and all."""
-    import sqlalchemy as sa
-
-    from bailee.vault.tables import exchanges
-
-    query = sa.select(exchanges.c.session).where(exchanges.c.account == visit.account.id).distinct()
-    with visit.custody.vault.connect() as connection:
-        return sorted(connection.execute(query).scalars())
+def _erase_one(visit: Visit, session: str) -> tuple[Erasure, str]:
+    """Erase a session and keep its receipt: the browser may not wait for the answer."""
+    custody, account = visit.custody, visit.account.id
+    erased, proof = custody.erase_session(account, session, by=visit.visitor.name)
+    keep_receipt(custody.home, account, proof, at_ms=custody.now_ms())
+    return erased, proof.decode()
 
 
 def _ask_all(visit: Visit) -> Answer:
     refuse_held(visit.custody.vault, visit.account.id, None)
     if has_many(visit.custody.vault, visit.account.id):
-        count = visit.kept.get(f"sessions {visit.account.id}", lambda: len(_list_all(visit)))
+        count = visit.kept.get(
+            f"sessions {visit.account.id}", lambda: len(list_ids(visit.custody, visit.account))
+        )
     else:
-        count = len(_list_all(visit))
-    return View("erase_all.html", {"count": count, "account": visit.account})
+        count = len(list_ids(visit.custody, visit.account))
+    return View("erase_all.html", {"count": count, "account": visit.account, "kept": _count_kept(visit)})
 
 
 def _erase_all(visit: Visit) -> Answer:
@@ -226,11 +245,11 @@ def _erase_all(visit: Visit) -> Answer:
     refuse_held(visit.custody.vault, visit.account.id, None)
     receipts = []
     segments = exchanges = stored = 0
-    for id in _list_all(visit):
-        erased, proof = visit.custody.erase_session(visit.account.id, id, by=visit.visitor.name)
+    for id in list_ids(visit.custody, visit.account):
+        erased, receipt = _erase_one(visit, id)
         segments, exchanges = segments + erased.segments, exchanges + erased.exchanges
         stored += erased.stored_bytes
-        receipts.append(proof.decode())
+        receipts.append(receipt)
     facts = {
         "what": f"{len(receipts)} sessions",
         "segments": segments,

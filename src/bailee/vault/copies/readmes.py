@@ -16,7 +16,8 @@ def tell_readme(name: str, begun_at: str, lines: Mapping[str, int], *, is_holder
     counts = "\n".join(f"  {kind + '.jsonl':16} {_MEANING[kind]} ({lines[kind]})" for kind in KINDS)
     return f"""What is held about {name}
 
-Exported on {begun_at}. Each file holds one JSON object a line; times are UTC.
+Exported on {begun_at}. Each file holds one JSON object a line; times are UTC. Of a download from the console
+what is long goes on in files with a number: `content-0002.jsonl` after `content.jsonl`.
 
 {counts}
 
