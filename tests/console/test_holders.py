@@ -103,9 +103,10 @@ def test_reading_hostile_content(visit: Visit) -> None:
     assert page.query_selector("main img, main script") is None
 
 
-def test_export_of_one_and_of_all(visit: Visit) -> None:
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_export_of_one_and_of_all(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """A session comes as JSON with its content and terms; everything as an archive of JSON Lines."""
-    window = visit("alice")
+    window = visit("alice", java_script_enabled=has_scripts)
     page = window.go("/console/data/session/alice-first")
     with page.expect_download() as download:
         page.click("text=Export as JSON")
@@ -117,7 +118,11 @@ def test_export_of_one_and_of_all(visit: Visit) -> None:
         page.click("text=Export everything")
     with tarfile.open(download.value.path()) as archive:
         names = {Path(name).name for name in archive.getnames()}
-    assert {"README.txt", "sessions.jsonl", "exchanges.jsonl"} <= names
+        held = archive.extractfile("bailee-alice/sessions.jsonl")
+        assert held is not None
+        told_of = {json.loads(line)["id"] for line in held}
+    assert {"README.txt", "export.json", "exchanges.jsonl", "content.jsonl"} <= names
+    assert told_of >= set(sessions_of(cast, "alice"))
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])

@@ -65,9 +65,7 @@ def find(folder: Path, text: bytes) -> list[Path]:
 
 
 @pytest.mark.parametrize("part_bytes", [1 << 20, 100])
-def test_it_holds_what_an_export_in_a_folder_holds(
-    keeping: Keeping, tmp_path: Path, part_bytes: int
-) -> None:
+def test_it_holds_what_an_export_in_a_folder_holds(keeping: Keeping, tmp_path: Path, part_bytes: int) -> None:
     """Line by line, however small its files are cut; `export.json` tells of each of them."""
     export(keeping, tmp_path / "out")
     files = unpack(b"".join(stream(keeping, part_bytes)))
@@ -127,9 +125,8 @@ def test_an_altered_record_ends_it_with_a_problem(keeping: Keeping) -> None:
     with keeping.custody.vault.begin() as connection:
         last = connection.execute(sa.select(sa.func.max(table.c.segment))).scalar_one()
         connection.execute(sa.update(table).where(table.c.segment == last).values(exchange=1))
-    given = []
+    given: list[bytes] = []
     with pytest.raises(Problem):
-        for piece in stream(keeping, 100):
-            given.append(piece)
+        given.extend(stream(keeping, 100))
     with pytest.raises(EOFError):
         unpack(b"".join(given))
