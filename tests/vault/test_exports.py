@@ -224,8 +224,8 @@ def test_control_a_session_left_out(
     keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: an export that leaves a session out does not pass for everything."""
-    whole = exports._list_ids
-    monkeypatch.setattr(exports, "_list_ids", lambda *some: whole(*some)[1:])
+    whole = exports.list_ids
+    monkeypatch.setattr(exports, "list_ids", lambda *some: whole(*some)[1:])
     export(keeping, tmp_path / "out")
     with pytest.raises(ValueError, match="longer than argument 1"):
         list(zip(lines(tmp_path / "out", "content"), SAID, strict=True))
