@@ -103,6 +103,15 @@ class Cast:
         )
         assert status == 200, told
 
+    def send_report(self, name: str, session: str, text: str) -> str:
+        """Send a report from a session, as an agent of somebody does, and return its id."""
+        report = Report(version="1.2", description=text, conversation=(Said("user", (Text(text),)),))
+        bearer = {"authorization": f"Bearer {self.keys[name]}", "content-type": "application/json"}
+        path, body = f"/api/sessions/{session}/feedback", msgspec.json.encode(report)
+        _, told, _ = self.ask("POST", path, body=body, **bearer)
+        id: str = json.loads(told)["id"]
+        return id
+
     def sign_in(self, name: str) -> str:
         """Sign somebody in anew, and return the token."""
         directory = open_directory(self.home)
@@ -140,12 +149,7 @@ def make_cast(home: Path, service: Service) -> Cast:
     for person, session in SESSIONS.items():
         cast.say(person, session, f"{person} said: {HOSTILE}")
     cast.say("alice", HOSTILE_ID, LONG)
-    report = Report(version="1.2", description=HOSTILE, conversation=(Said("user", (Text(HOSTILE),)),))
-    bearer = {"authorization": f"Bearer {cast.keys['alice']}", "content-type": "application/json"}
-    _, told, _ = cast.ask(
-        "POST", "/api/sessions/alice-first/feedback", body=msgspec.json.encode(report), **bearer
-    )
-    cast.report = json.loads(told)["id"]
+    cast.report = cast.send_report("alice", "alice-first", HOSTILE)
 
     def is_written() -> Any:
         found = read_exchanges(home)
