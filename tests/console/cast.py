@@ -135,6 +135,21 @@ def make_people(home: Path) -> None:
     directory.close()
 
 
+def found_organization(home: Path, service: Service, name: str) -> Cast:
+    """Make an organization of an admin and a member, signed in, on a service that others may be on."""
+    found = Cast(home, service)
+    directory = open_directory(home)
+    for person, role in (("admin", Role.ADMIN), ("member", Role.MEMBER)):
+        account = directory.add(f"{name}-{person}", Plan.TEAM, organization=name, role=role)
+        found.ids[person] = account.id
+        key = create_key(directory, account.name, origin=KeyOrigin.OTHER, made_by="runner")
+        found.keys[person] = key[1]
+    directory.close()
+    for person in found.ids:
+        found.tokens[person] = found.sign_in(person)
+    return found
+
+
 def make_cast(home: Path, service: Service) -> Cast:
     """Give everybody keys, passwords and sign-ins, and have their agents say something."""
     cast = Cast(home, service)

@@ -208,7 +208,7 @@ def test_retention_and_forwarding(visit: Visit) -> None:
 
 def test_the_ledger_is_verified_at_a_click(visit: Visit, cast: Cast) -> None:
     """All entries hold; who is neither admin nor operator has no such button."""
-    page = visit("operator").go("/console/ledger")
+    page = visit("operator", java_script_enabled=False).go("/console/ledger")
     page.click("text=Verify all of it now")
     assert "verified" in page.inner_text("main")
     assert int(page.inner_text(".big strong").replace(",", "")) == open_log(cast.home / FOLDER).size
