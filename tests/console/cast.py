@@ -103,6 +103,15 @@ class Cast:
         )
         assert status == 200, told
 
+    def send_report(self, name: str, session: str, text: str) -> str:
+        """Send a report from a session, as an agent of somebody does, and return its id."""
+        report = Report(version="1.2", description=text, conversation=(Said("user", (Text(text),)),))
+        bearer = {"authorization": f"Bearer {self.keys[name]}", "content-type": "application/json"}
+        path, body = f"/api/sessions/{session}/feedback", msgspec.json.encode(report)
+        _, told, _ = self.ask("POST", path, body=body, **bearer)
+        id: str = json.loads(told)["id"]
+        return id
+
     def sign_in(self, name: str) -> str:
         """Sign somebody in anew, and return the token."""
         directory = open_directory(self.home)
@@ -126,6 +135,21 @@ def make_people(home: Path) -> None:
     directory.close()
 
 
+def found_organization(home: Path, service: Service, name: str) -> Cast:
+    """Make an organization of an admin and a member, signed in, on a service that others may be on."""
+    found = Cast(home, service)
+    directory = open_directory(home)
+    for person, role in (("admin", Role.ADMIN), ("member", Role.MEMBER)):
+        account = directory.add(f"{name}-{person}", Plan.TEAM, organization=name, role=role)
+        found.ids[person] = account.id
+        key = create_key(directory, account.name, origin=KeyOrigin.OTHER, made_by="runner")
+        found.keys[person] = key[1]
+    directory.close()
+    for person in found.ids:
+        found.tokens[person] = found.sign_in(person)
+    return found
+
+
 def make_cast(home: Path, service: Service) -> Cast:
     """Give everybody keys, passwords and sign-ins, and have their agents say something."""
     cast = Cast(home, service)
@@ -140,12 +164,7 @@ def make_cast(home: Path, service: Service) -> Cast:
     for person, session in SESSIONS.items():
         cast.say(person, session, f"{person} said: {HOSTILE}")
     cast.say("alice", HOSTILE_ID, LONG)
-    report = Report(version="1.2", description=HOSTILE, conversation=(Said("user", (Text(HOSTILE),)),))
-    bearer = {"authorization": f"Bearer {cast.keys['alice']}", "content-type": "application/json"}
-    _, told, _ = cast.ask(
-        "POST", "/api/sessions/alice-first/feedback", body=msgspec.json.encode(report), **bearer
-    )
-    cast.report = json.loads(told)["id"]
+    cast.report = cast.send_report("alice", "alice-first", HOSTILE)
 
     def is_written() -> Any:
         found = read_exchanges(home)

@@ -31,13 +31,21 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
+@pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
+def has_scripts(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the browser has JavaScript: a test that takes this runs with it and without."""
+    return bool(request.param)
+
+
 @pytest.fixture
 def visit(browser: Browser, cast: Cast) -> Iterator[Callable[..., Visitor]]:
-    """Open a window for one of the cast; afterwards nothing foreign was asked for, and no script failed."""
+    """Open a window for one of the cast, or of another; afterwards nothing foreign was asked for, and no
+    script failed.
+    """
     opened: list[Visitor] = []
 
-    def open_for(person: str, **options: Any) -> Visitor:
-        opened.append(Visitor(browser, cast, person, **options))
+    def open_for(person: str, of: Cast = cast, **options: Any) -> Visitor:
+        opened.append(Visitor(browser, of, person, **options))
         return opened[-1]
 
     yield open_for

@@ -6,8 +6,9 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
+from bailee.accounts.directory import open_directory
+from bailee.accounts.keys import create_key
+from bailee.accounts.tables import KeyOrigin
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.receipts import verify_receipt
 from bailee.vault.reader import list_sessions
@@ -29,7 +30,6 @@ def sessions_of(cast: Cast, person: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("has_scripts", [True, False])
 def test_training_is_switched_with_its_effect_told_first(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """Switched on nothing held changes; switched off what trains stops at once, counted before."""
     session = f"charlie-trains-{has_scripts}"
@@ -58,29 +58,65 @@ def test_a_plan_without_the_switch_says_why(visit: Visit) -> None:
     assert page.query_selector("text=Switch training on…") is None
 
 
-def test_a_shorter_time_is_told_and_applied(visit: Visit) -> None:
+def test_a_shorter_time_is_told_and_applied(visit: Visit, has_scripts: bool) -> None:
     """The page says what goes before it goes; what cannot be meant is refused with its reason."""
-    window = visit("bob")
+    period = "7d" if has_scripts else "6d"
+    window = visit("bob", java_script_enabled=has_scripts)
     page = window.go("/console/privacy")
     page.fill("#f-period", "fortnight")
     page.click("text=See what it changes…")
     assert "fortnight" in page.inner_text(".problem")
     page = window.go("/console/privacy")
-    page.fill("#f-period", "7d")
+    page.fill("#f-period", period)
     page.click("text=See what it changes…")
     assert "Held for less long" in page.inner_text("main")
-    page.click("main button:has-text('Hold at most 7d')")
-    assert re.search(r"Records are held at most 7d\. \d+ segments?", page.inner_text("main"))
-    assert "At most 7d, as you wished" in page.inner_text("main")
+    page.click(f"main button:has-text('Hold at most {period}')")
+    assert re.search(rf"Records are held at most {period}\. \d+ segments?", page.inner_text("main"))
+    assert f"At most {period}, as you wished" in page.inner_text("main")
 
 
-def test_a_flow_is_refused_and_taken_again(visit: Visit) -> None:
+def test_a_flow_is_refused_and_taken_again(visit: Visit, has_scripts: bool) -> None:
     """Refusing errors shows at once, and so does taking it back."""
-    page = visit("bob").go("/console/privacy")
+    page = visit("bob", java_script_enabled=has_scripts).go("/console/privacy")
     page.click("text=Refuse errors")
     assert "errors is refused from now on" in page.inner_text("main")
     page.click("text=Take errors again")
     assert "errors is taken from now on" in page.inner_text("main")
+
+
+def test_a_key_is_revoked(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """The next request that presents it is refused, and it is not listed any more; other keys stay."""
+    directory = open_directory(cast.home)
+    key, secret = create_key(directory, "bob", label="old", origin=KeyOrigin.OTHER, made_by="runner")
+    directory.close()
+    bearer = {"authorization": f"Bearer {secret}"}
+    assert cast.ask("GET", "/api/account", **bearer)[0] == 200
+    page = visit("bob", java_script_enabled=has_scripts).go("/console/privacy")
+    page.click(f"tr:has-text('{key.id}') button:has-text('Revoke')")
+    assert f"Key {key.id} is revoked" in page.inner_text("main")
+    assert key.id not in page.inner_text("div[aria-label=Keys]")
+    assert cast.ask("GET", "/api/account", **bearer)[0] == 401
+    assert cast.ask("GET", "/api/account", authorization=f"Bearer {cast.keys['bob']}")[0] == 200
+
+
+def test_a_report_is_withdrawn(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """Nothing goes before it is confirmed; then that report alone is erased, with a receipt."""
+    report = cast.send_report("bob", "bob-first", "the parser fails")
+    window = visit("bob", java_script_enabled=has_scripts)
+    page = window.go("/console/feedback")
+    page.click(f"text={report}")
+    assert "the parser fails" in page.inner_text("pre")
+    page.click("text=Withdraw…")
+    assert "its keys are destroyed first" in page.inner_text("main")
+    page.click("text=Keep it")
+    page.click(f"tr:has-text('{report}') >> text=Withdraw…")
+    page.click("text=Withdraw it")
+    assert f"Report {report} is erased" in page.inner_text("main")
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("1 of 1")
+    assert report not in window.go("/console/feedback").inner_text("main")
+    assert cast.ask("GET", f"/console/feedback/{report}", "bob")[0] == 404
+    assert cast.ask("GET", f"/console/feedback/{cast.report}", "alice")[0] == 200
 
 
 def test_reading_hostile_content(visit: Visit) -> None:
@@ -125,7 +161,6 @@ def test_export_of_one_and_of_all(visit: Visit, cast: Cast, has_scripts: bool) -
     assert told_of >= set(sessions_of(cast, "alice"))
 
 
-@pytest.mark.parametrize("has_scripts", [True, False])
 def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """It is gone, the receipt is downloaded as it was made, and holds in the page; a changed one does not."""
     session = f"alice-goes-{has_scripts}"
@@ -161,7 +196,7 @@ def test_erasing_everything(visit: Visit, cast: Cast) -> None:
     page.fill("#f-name", "somebody")
     page.click("main button")
     assert "not that" in page.inner_text(".problem")
-    page = visit("operator").go("/console/data/erase")
+    page = visit("operator", java_script_enabled=False).go("/console/data/erase")
     page.fill("#f-name", "olga")
     page.click("main button")
     assert "Erased 2 sessions" in page.inner_text("main")
@@ -170,9 +205,9 @@ def test_erasing_everything(visit: Visit, cast: Cast) -> None:
     assert sessions_of(cast, "operator") == []
 
 
-def test_the_ledger_is_searched(visit: Visit) -> None:
+def test_the_ledger_is_searched(visit: Visit, has_scripts: bool) -> None:
     """A holder sees what is told of them, by name; entries of others are not there."""
-    page = visit("charlie").go("/console/ledger?kind=signed_in")
+    page = visit("charlie", java_script_enabled=has_scripts).go("/console/ledger?kind=signed_in")
     assert "charlie" in page.inner_text("table")
     assert {row.inner_text() for row in page.query_selector_all("tbody td:nth-child(4)")} == {"charlie"}
     page.fill("#f-q", "no such thing")
