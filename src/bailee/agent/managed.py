@@ -1,7 +1,7 @@
 """What the organization of the agent's account manages: a settings file, as its service last told it.
 
-It is kept with its ETag, so that the last known settings stay in force where the service cannot be reached, and
-so that `bailee explain`, which asks nobody, says the same as the agent.
+It is kept with its ETag, so that the last known settings stay in force where the service cannot be reached,
+and so that `bailee explain`, which asks nobody, says the same as the agent.
 """
 
 import hashlib
