@@ -9,12 +9,14 @@ import pytest
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.managed import save_managed
+from bailee.agent.fetches import fetch_managed
 from bailee.agent.managed import FOLDER, LOGIN_SETTINGS, Managed
 from bailee.agent.settings import Effective, Mode, Telemetry, read_settings
 from bailee.policy.problems import Problem
 from counterparts.logins import Place
 from counterparts.services import Service
 
+NOW = 1_790_000_000_000
 STRICT = {
     "telemetry": "off",
     "cleanupPeriodDays": "none",
@@ -80,41 +82,57 @@ def test_what_an_admin_saves_is_obeyed_at_the_next_start(place: Place) -> None:
     assert in_force(place)["telemetry"] is Telemetry.ON
 
 
+def start(place: Place, service: Service, *, is_kept: bool = True) -> str:
+    """Do what a start does with the key of bob's in the environment, and return what the user is told."""
+    environment = place.environment(**named(place, service))
+    settings = read_settings(directory=place.project, environment=environment)
+    return fetch_managed(settings, environment, now=NOW, is_kept=is_kept)[1]
+
+
+def kept_for_key(place: Place) -> Path:
+    (path,) = (place.state / FOLDER).iterdir()
+    return path
+
+
+def read_kept(place: Place) -> Managed:
+    return msgspec.json.decode(kept_for_key(place).read_bytes(), type=Managed)
+
+
 def test_what_is_known_is_not_sent_again(place: Place) -> None:
     """304 keeps what is kept, to the letter; control: with another tag it is sent anew."""
     with place.serve() as service:
-        place.log_in(service, "bob")
         save(place, json.dumps(STRICT))
-        place.code()
-        known = msgspec.json.decode(kept(place).read_bytes(), type=Managed)
+        assert start(place, service) == ""
+        known = read_kept(place)
         marked = msgspec.structs.replace(known, body='{"telemetry": "local"}', as_of=0)
-        kept(place).write_bytes(msgspec.json.encode(marked))
-        place.code()
-        after = msgspec.json.decode(kept(place).read_bytes(), type=Managed)
-        assert after.as_of > 0
-        assert (after.tag, after.body) == (known.tag, marked.body)
-        kept(place).write_bytes(msgspec.json.encode(msgspec.structs.replace(marked, tag='"other"')))
-        place.code()
-        assert msgspec.json.decode(kept(place).read_bytes(), type=Managed).body == known.body
+        kept_for_key(place).write_bytes(msgspec.json.encode(marked))
+        start(place, service)
+        assert read_kept(place) == msgspec.structs.replace(marked, as_of=NOW)
+        other = msgspec.structs.replace(marked, tag='"other"')
+        kept_for_key(place).write_bytes(msgspec.json.encode(other))
+        start(place, service)
+        assert read_kept(place) == known
 
 
-@pytest.mark.parametrize(
-    "body", ["{broken", '{"telemetri": "on"}', '{"permissions": {"deny": ["fly(*)"]}}', "[]"]
-)
-def test_an_answer_that_cannot_be_understood_loosens_nothing(place: Place, body: str) -> None:
-    """The last known settings stay, and the user is told; control: one that can be understood replaces them."""
+BROKEN = ("{broken", '{"telemetri": "on"}', '{"permissions": {"deny": ["fly(*)"]}}', "[]")
+
+
+def test_an_answer_that_cannot_be_understood_loosens_nothing(place: Place) -> None:
+    """The last known settings stay, and the user is told; control: `{}` is understood and replaces them."""
     with place.serve() as service:
-        place.log_in(service, "bob")
+        key = named(place, service)
         save(place, json.dumps(STRICT))
-        place.code()
-        save(place, body)
-        told = place.code().stderr
-        assert "the organization's settings could not be fetched" in told
-        assert "stay in force" in told
-        assert in_force(place)["telemetry"] is Telemetry.OFF
+        start(place, service)
+        for body in BROKEN:
+            save(place, body)
+            told = start(place, service)
+            assert "the organization's settings could not be fetched" in told
+            assert "stay in force" in told
+            assert in_force(place, **key)["telemetry"] is Telemetry.OFF
+        assert "stay in force" in place.code(**key).stderr
         save(place, "{}")
-        assert "could not be fetched" not in place.code().stderr
-        assert in_force(place)["telemetry"] is Telemetry.ON
+        assert start(place, service) == ""
+        assert in_force(place, **key)["telemetry"] is Telemetry.ON
 
 
 def test_another_login_has_other_settings(place: Place) -> None:
@@ -139,12 +157,15 @@ def test_another_login_has_other_settings(place: Place) -> None:
 def test_incognito_obeys_and_writes_nothing(place: Place) -> None:
     """What is told counts for the run; control: without the option it is written."""
     with place.serve() as service:
-        save(place, json.dumps(STRICT | {"model": "claude-of-the-admin"}))
-        place.log_in(service, "bob")
-        place.code("--incognito")
-        assert not kept(place).exists()
-        place.code()
-        assert kept(place).exists()
+        save(place, json.dumps({"model": "claude-of-the-admin"}))
+        environment = place.environment(**named(place, service))
+        settings = read_settings(directory=place.project, environment=environment)
+        managed, _ = fetch_managed(settings, environment, now=NOW, is_kept=False)
+        assert not (place.state / FOLDER).exists()
+        told = read_settings(directory=place.project, environment=environment, managed=managed)
+        assert told["model"] == "claude-of-the-admin"
+        start(place, service)
+        assert stat.S_IMODE(kept_for_key(place).stat().st_mode) == 0o600
 
 
 def test_it_only_tightens(place: Place) -> None:
@@ -161,34 +182,34 @@ def test_it_only_tightens(place: Place) -> None:
         },
     }
     with place.serve() as service:
-        place.log_in(service, "bob")
-        before = in_force(place)
+        key = named(place, service)
+        before = in_force(place, **key)
         save(place, json.dumps(loose))
-        assert place.code().returncode == 0
-        settings = in_force(place)
+        assert start(place, service) == ""
+        settings = in_force(place, **key)
         assert settings["permissions.mode"] is Mode.ASK
         assert settings["permissions.allow"] == ()
         assert settings["feedbackSurveyRate"] == before["feedbackSurveyRate"]
         assert settings.environment == before.environment
         assert settings.context().provider is before.context().provider
-        (layer,) = settings.layers
+        (layer,) = (one for one in settings.layers if one not in before.layers)
         assert layer.variables == {"DISABLE_TELEMETRY": "1"}
         assert layer.leading == ()
         told = "\n".join(settings.notices)
         assert "permissions.allow bash(*) is ignored: they only tighten" in told
         assert "env.PATH is ignored: they set switches only" in told
-        with place.open_work() as work:
+        with place.open_work(**key) as work:
             assert str(work.limits.everywhere.period) == "30d"
 
 
 def test_what_is_kept_and_cannot_be_read_stops_the_agent(place: Place) -> None:
-    """Nobody can know what it forbade; control: without the file it starts."""
+    """Nobody can know what it forbade; control: without the file nothing is managed."""
     with place.serve() as service:
-        place.log_in(service, "bob")
-        place.code()
-        kept(place).write_text("{")
+        key = named(place, service)
+        start(place, service)
+        kept_for_key(place).write_text("{")
         with pytest.raises(Problem, match="cannot be read"):
-            in_force(place)
-        assert place.code().returncode == 2
-        kept(place).unlink()
-        assert place.code().returncode == 0
+            in_force(place, **key)
+        assert place.code(**key).returncode == 2
+        kept_for_key(place).unlink()
+        assert in_force(place, **key)["telemetry"] is Telemetry.ON
