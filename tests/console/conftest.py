@@ -24,9 +24,9 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Give the browser."""
+    """Give the browser: as long as it is open an event loop runs in this thread, which other tests start."""
     with open_browser() as found:
         yield found
 
