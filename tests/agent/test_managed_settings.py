@@ -9,9 +9,11 @@ import pytest
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.managed import save_managed
+from bailee.agent import settings as agent_settings
 from bailee.agent.fetches import fetch_managed
 from bailee.agent.managed import FOLDER, LOGIN_SETTINGS, Managed
-from bailee.agent.settings import Effective, Mode, Telemetry, read_settings
+from bailee.agent.settings import Effective, Mode, Settings, Telemetry, read_settings
+from bailee.policy.layers import REPOSITORY
 from bailee.policy.problems import Problem
 from counterparts.logins import Place
 from counterparts.services import Service
@@ -114,6 +116,23 @@ def test_what_is_known_is_not_sent_again(place: Place) -> None:
         assert read_kept(place) == known
 
 
+def test_the_rehearsal_model_asks_nobody(place: Place) -> None:
+    """Unless the organization itself chose it: it could never say anything else."""
+    with place.serve() as service:
+        save(place, json.dumps({"model": "rehearsal"}))
+        assert fetch_for(place, service, Settings(model="rehearsal")) is None
+        start(place, service)
+        assert in_force(place, **named(place, service))["model"] == "rehearsal"
+        save(place, "{}")
+        assert fetch_for(place, service, None) is not None
+
+
+def fetch_for(place: Place, service: Service, given: Settings | None) -> Managed | None:
+    environment = place.environment(**named(place, service))
+    settings = read_settings(directory=place.project, environment=environment, given=given)
+    return fetch_managed(settings, environment, now=NOW, is_kept=False)[0]
+
+
 BROKEN = ("{broken", '{"telemetri": "on"}', '{"permissions": {"deny": ["fly(*)"]}}', "[]")
 
 
@@ -168,8 +187,11 @@ def test_incognito_obeys_and_writes_nothing(place: Place) -> None:
         assert stat.S_IMODE(kept_for_key(place).stat().st_mode) == 0o600
 
 
-def test_it_only_tightens(place: Place) -> None:
-    """It allows no call, leads nowhere, lengthens nothing and sets switches only; what is ignored is told."""
+def test_it_only_tightens(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It allows no call, leads nowhere, lengthens nothing and sets switches only; what is ignored is told.
+
+    Control: bound as the machine's owner is, it would do all that.
+    """
     loose = {
         "permissions": {"mode": "all", "allow": ["bash(*)"]},
         "cleanupPeriodDays": 365,
@@ -200,6 +222,11 @@ def test_it_only_tightens(place: Place) -> None:
         assert "env.PATH is ignored: they set switches only" in told
         with place.open_work(**key) as work:
             assert str(work.limits.everywhere.period) == "30d"
+        monkeypatch.setattr(agent_settings, "_TIGHTENING", REPOSITORY)
+        loosened = in_force(place, **key)
+        assert loosened["permissions.allow"] == ("bash(*)",)
+        assert loosened["feedbackSurveyRate"] == 1
+        assert loosened.environment["PATH"] == "/elsewhere"
 
 
 def test_what_is_kept_and_cannot_be_read_stops_the_agent(place: Place) -> None:

@@ -24,6 +24,7 @@ from bailee.agent.state import state_folder
 from bailee.agent.tools import TOOLS
 from bailee.manifests import load_manifest
 from bailee.moments import tell_minute
+from bailee.policy.layers import LayerName
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 
@@ -54,7 +55,10 @@ def fetch_managed(
         Problem: what is kept cannot be understood.
     """
     provider = settings.context().provider
-    if settings["model"] == REHEARSAL or provider is not Provider.ANTHROPIC:
+    model = settings.values["model"]
+    # An organization that once chose that model could never say anything else.
+    is_offline = model.value == REHEARSAL and model.origin.layer != LayerName.ORGANIZATION
+    if is_offline or provider is not Provider.ANTHROPIC:
         return None, ""
     state, whole = state_folder(environment), {**settings.environment, **environment}
     try:
