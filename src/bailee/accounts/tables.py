@@ -13,7 +13,7 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0007",
+    "0008",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
