@@ -22,6 +22,14 @@ SECONDS = 10.0
 LARGEST = 1_000_000  # bytes of an answer
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What a service answered; `tag` is the answer's ETag (RFC 9110, 8.8.3), empty for none."""
+
+    status: int
+    body: bytes
+    tag: str = ""
+
+
 class Service(msgspec.Struct, frozen=True):
     """A service, and the key that it knows the user by; empty for none.
 
@@ -86,6 +94,29 @@ class Service(msgspec.Struct, frozen=True):
         Raises:
             OSError: the service cannot be reached.
         """
+        answer = self.fetch(method, path, environment, body=body, kind=kind, seconds=seconds, most=most)
+        return answer.status, answer.body
+
+    def fetch(
+        self,
+        method: str,
+        path: str,
+        environment: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        seconds: float = SECONDS,
+        most: int = LARGEST,
+        known: str = "",
+    ) -> Answer:
+        """Send a request and return the answer with its ETag; see `ask`.
+
+        Args:
+            known: the ETag of what is known: the answer is 304 where nothing else is in force.
+
+        Raises:
+            OSError: the service cannot be reached.
+        """
         # 60 ms that are needed only where something is sent.
         import urllib.error
         import urllib.request
@@ -102,6 +133,8 @@ class Service(msgspec.Struct, frozen=True):
         headers = {"Content-Type": kind, "User-Agent": "bailee"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        if known:
+            headers["If-None-Match"] = known
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self.url.rstrip("/") + path, data=body, method=method, headers=headers
         )
@@ -113,10 +146,10 @@ class Service(msgspec.Struct, frozen=True):
         opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=seconds) as response:
-                return response.status, response.read(most)
+                return Answer(response.status, response.read(most), response.headers.get("ETag", ""))
         except urllib.error.HTTPError as fault:
             with fault:
-                return fault.code, fault.read(LARGEST)
+                return Answer(fault.code, fault.read(LARGEST), fault.headers.get("ETag", ""))
         except HTTPException as fault:  # what answers speaks no HTTP, or stops in the middle of it
             raise OSError(f"no answer in HTTP: {type(fault).__name__}") from None
 

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bailee.agent.managed import Managed, find_managed, read_managed_source
 from bailee.agent.repositories import list_above
+from bailee.agent.state import state_folder
 from bailee.flows.metrics.sender import Wire
 from bailee.manifests import Manifest, load_manifest
 from bailee.manifests.settings import Source, read_sources
@@ -156,6 +158,7 @@ def read_settings(
     environment: Mapping[str, str] = os.environ,
     arguments: Sequence[str] = (),
     given: Settings | None = None,
+    managed: Managed | None = None,
     root: Path = Path("/"),
 ) -> Effective:
     """Read every layer and compose what is in force.
@@ -165,6 +168,7 @@ def read_settings(
         environment: the environment variables of the process.
         arguments: the command line's `--settings`, as the manifest knows them.
         given: what options of the command line say.
+        managed: what the service just told that the organization manages; else what was last kept counts.
         root: what absolute paths are below; `/` but in tests.
 
     Raises:
@@ -183,7 +187,16 @@ def read_settings(
     if given is not None:
         stated.append((LayerName.COMMAND_LINE, "the command line", given))
     layers = tuple(source.decided for source in sources) + _given_layer(given)
-    return compose(manifest, stated, layers, environment)
+    effective = compose(manifest, stated, layers, environment)
+    if managed is None:
+        # Whose traffic it is, and so whose settings count, is said by the layers of this machine alone.
+        whole = {**effective.environment, **environment}
+        managed = find_managed(state_folder(environment), whole, effective.context().provider)
+    source = read_managed_source(managed, manifest) if managed else None
+    if source is None:
+        return effective
+    stated.append((source.layer, source.origin, understand(source)))
+    return compose(manifest, stated, (*layers, source.decided), environment)
 
 
 def understand(source: Source) -> Settings:
@@ -223,9 +236,12 @@ def _given_layer(given: Settings | None) -> tuple[Layer, ...]:
 
 
 Stated = Sequence[tuple[LayerName, str, Settings]]
+# They allow nothing, lengthen nothing and lead nowhere: whoever writes them does not own the machine.
+_TIGHTENING = REPOSITORY | {LayerName.ORGANIZATION}
 # Taste goes by the layer that is hardest to change; a repository's files come last.
 _PRECEDENCE = (
     LayerName.MANAGED,
+    LayerName.ORGANIZATION,
     LayerName.COMMAND_LINE,
     LayerName.USER,
     LayerName.LOCAL,
@@ -280,7 +296,7 @@ def _least(ordered: Stated, name: str, default: float) -> Value:
         for layer, place, settings in ordered
         if (value := getattr(settings, name)) is not None
     ]
-    if not any(value.origin.layer not in REPOSITORY for value in asked):
+    if not any(value.origin.layer not in _TIGHTENING for value in asked):
         asked.append(Value(default, DEFAULT))
     return min(asked, key=lambda value: float(value.value))
 
@@ -336,10 +352,9 @@ def _rules(ordered: Stated, notices: list[str]) -> tuple[Value, Value]:
         for rule in settings.permissions.deny:
             deny.setdefault(rule, Origin(layer, place))
         for rule in settings.permissions.allow:
-            if layer in REPOSITORY:
-                notices.append(
-                    f"{place}: permissions.allow {rule} is ignored: a repository cannot allow itself"
-                )
+            if layer in _TIGHTENING:
+                reason = "a repository cannot allow itself" if layer in REPOSITORY else "they only tighten"
+                notices.append(f"{place}: permissions.allow {rule} is ignored: {reason}")
             else:
                 allow.setdefault(rule, Origin(layer, place))
     return _merged(allow), _merged(deny)
@@ -358,9 +373,10 @@ def _variables(manifest: Manifest, ordered: Stated, notices: list[str]) -> dict[
     for layer, place, settings in ordered:
         for name, value in settings.env.items():
             notices.extend(_doubt(manifest, name, f"{place}: env.{name}"))
-            if layer in REPOSITORY:
+            if layer in _TIGHTENING:
+                whose = "a repository's file sets" if layer in REPOSITORY else "they set"
                 if name not in manifest.variables:
-                    notices.append(f"{place}: env.{name} is ignored: a repository's file sets switches only")
+                    notices.append(f"{place}: env.{name} is ignored: {whose} switches only")
                 continue
             text = ("true" if value else "false") if isinstance(value, bool) else str(value)
             found.setdefault(name, text)

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bailee.characters import make_visible
 from bailee.cli.options import working_folder
 from bailee.policy.problems import Problem
 
@@ -124,6 +126,7 @@ def code(
       bailee code --model rehearsal "rehearse greet"
     """
     from bailee.agent.clients import require_libraries
+    from bailee.agent.fetches import fetch_managed
     from bailee.agent.settings import Mode, Permissions, Settings, read_settings
     from bailee.dumps import forbid_dumps
 
@@ -150,6 +153,13 @@ def code(
         # Before the settings are read: those of the branch that is checked out are in force then.
         found = fetch_session(from_cloud, folder, yes=yes)
     settings = read_settings(directory=folder, arguments=arguments, given=options)
+    managed, doubt = fetch_managed(
+        settings, os.environ, now=time.time_ns() // 1_000_000, is_kept=not incognito
+    )
+    if managed is not None:
+        settings = read_settings(directory=folder, arguments=arguments, given=options, managed=managed)
+    if doubt:
+        click.echo(f"bailee: {make_visible(doubt)}", err=True)
     if printed is None:
         interact(
             settings, folder, added, prompt, resume, is_continued, found, incognito=incognito, plain=plain

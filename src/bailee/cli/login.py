@@ -43,6 +43,7 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
     from bailee.agent.clients import require_libraries
     from bailee.agent.device_codes import ask_for_codes, make_post, poll
     from bailee.agent.login import Login, keep_login, read_login
+    from bailee.agent.managed import forget_login_settings
     from bailee.agent.service import check_address
     from bailee.agent.state import state_folder
     from bailee.characters import make_visible
@@ -79,6 +80,7 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
         account = ask_account(new.to_service(), os.environ, now=time.time_ns() // 1_000_000)
         # In this order, whatever ends the process in between: an account is never told of another login.
         (state / LOGIN_FILE).unlink(missing_ok=True)
+        forget_login_settings(state)
         place = keep_login(state, new)
     except BaseException as fault:
         _revoke(new)  # a token that nobody knows of would stay in force
@@ -110,6 +112,7 @@ def logout(as_json: bool) -> None:
     from bailee.agent.account import LOGIN_FILE, read_account
     from bailee.agent.clients import require_libraries
     from bailee.agent.login import drop_login, read_login
+    from bailee.agent.managed import forget_login_settings
     from bailee.agent.service import key_id
     from bailee.agent.state import state_folder
 
@@ -138,6 +141,7 @@ def logout(as_json: bool) -> None:
         id, fault = key_id(login.token), _revoke(login)
     drop_login(state)
     (state / LOGIN_FILE).unlink(missing_ok=True)
+    forget_login_settings(state)
     if as_json:
         echo_json({"service": login.service if login else None, "revoked": login is not None and not fault})
     elif login is None and not fault:
