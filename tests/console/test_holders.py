@@ -139,7 +139,6 @@ def test_reading_hostile_content(visit: Visit) -> None:
     assert page.query_selector("main img, main script") is None
 
 
-@pytest.mark.parametrize("has_scripts", [True, False])
 def test_export_of_one_and_of_all(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """A session comes as JSON with its content and terms; everything as an archive of JSON Lines."""
     window = visit("alice", java_script_enabled=has_scripts)
