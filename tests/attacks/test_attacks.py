@@ -164,7 +164,11 @@ def test_it_is_held_in_a_machine(network: Network, probe: str, user: str) -> Non
 APART = (WITHOUT_A_LOG, AFTER_THE_END)
 # Of what a machine answers itself, or its own kernel does, these get nothing out: what they make is its own.
 ITS_OWN = {"sockets.ring", "sockets.machine", "sockets.typing"}
-MACHINES = ((Kind.CONTAINER, "user"), (Kind.CONTAINER, "root"), (Kind.VM, "root"))
+MACHINES = (
+    pytest.param(Kind.CONTAINER, "user", marks=pytest.mark.soak),
+    (Kind.CONTAINER, "root"),
+    (Kind.VM, "root"),
+)
 
 
 @pytest.mark.parametrize(("kind", "user"), MACHINES)

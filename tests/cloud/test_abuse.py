@@ -123,7 +123,10 @@ def test_slowed_stopped_and_told(world: World, host: str, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.soak if kind in ("rate", "volume") else ()) for kind in AGENTS],
+)
 def test_control_with_the_limits_off_nothing_stops_it(world: World, host: str, kind: str) -> None:
     """Control: the same agent, with what it does not counted, gets to its end and pushes."""
     write_limits(world, "[abuse]\n" + "".join(f'{one} = "off"\n' for one in AGENTS))

@@ -18,6 +18,8 @@ from counterparts.waiting import wait_for
 
 KINDS = ("namespace", "vm")
 STATES = ("starting", "cloning", "working", "pushing")
+# Emulated, each takes 10 s of both cores.
+SELDOM = (("vm", "starting"), ("vm", "cloning"), ("vm", "pushing"))
 SPACES = ("net", "mnt", "pid", "user")
 # At work until it is stopped; it never comes to its push.
 WORKING = "echo half > half.txt; sync; echo begun; sleep 302"
@@ -106,8 +108,14 @@ def check_removed(world: World, id: str) -> None:
     assert not (world.home / "cloud" / id).exists()
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        pytest.param(kind, state, marks=pytest.mark.soak if (kind, state) in SELDOM else ())
+        for kind in KINDS
+        for state in STATES
+    ],
+)
 def test_a_driver_that_is_killed(world: World, kind: str, state: str) -> None:
     """Nothing of the machine runs on, its token opens nothing, the session is lost and its work is not."""
     world.isolation = kind

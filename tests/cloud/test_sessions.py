@@ -54,7 +54,7 @@ def test_a_whole_session(world: World, kind: str) -> None:
     assert flows["git"]["exchanges"] >= 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["namespace", pytest.param("vm", marks=pytest.mark.soak)])
 def test_a_turn_after_the_other(world: World, kind: str) -> None:
     """The second finds the disk as the first left it, which was sealed in between."""
     world.isolation = kind
