@@ -16,7 +16,7 @@ demo: .venv/ready ## Run a real agent under custody, from start to receipt
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/ready ## Run all tests
-	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready ## Kill processes at random, 200 times on each database (about 35 minutes); SEED=... repeats one
 	$(BIN)/pytest -m soak -n 2
