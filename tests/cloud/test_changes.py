@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from bailee.cloud.records import Sessions
+from bailee.cloud.records import Sessions, State
 from bailee.files import replace_file
-from counterparts.clouds import World
+from bailee.service.cloud_rest import settle
+from counterparts.clouds import World, has_ended
 from counterparts.git_hosts import git
+from counterparts.waiting import wait_for
 
 APPEND = """
 import fcntl, sys
 from pathlib import Path
-from bailee.cloud.records import Sessions
+from bailee.cloud.records import Sessions, State
 if sys.argv[3] == "without":
     fcntl.flock = lambda descriptor, operation: None
 sessions = Sessions(Path(sys.argv[1]))
@@ -76,6 +78,54 @@ def test_who_looks_is_not_taken_for_a_driver(tmp_path: Path, monkeypatch: pytest
         for thread in threads:
             thread.join()
     assert not any(answers)
+
+
+def watch_a_beginning(world: World) -> tuple[set[State], list[str]]:
+    """Begin a session while others look and settle; return the states they saw, and what they settled."""
+    sessions, states, settled = Sessions(world.home), set(), []
+    with ThreadPoolExecutor(1) as pool:
+        beginning = pool.submit(world.start, "x", "--agent", "true", wait=False)
+        while not beginning.done():
+            settled += settle(world.home, sessions)
+            states |= {sessions.look(id).state for id in sessions.ids()}
+        beginning.result()
+    return states, settled
+
+
+# Whoever begins a session holds it no longer than it takes to begin the one who drives it.
+LETS_GO = """
+import contextlib, fcntl
+from bailee.cloud.records import Sessions, State
+holding = Sessions.holding
+@contextlib.contextmanager
+def let_go(sessions, id):
+    with holding(sessions, id) as lock:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        yield lock
+Sessions.holding = let_go
+"""
+
+
+def test_one_that_begins_is_never_lost(world: World) -> None:
+    """Whoever looks before its driver is there sees that it starts; control: not where nobody holds it."""
+    states, settled = watch_a_beginning(world)
+    assert State.STARTING in states
+    assert State.LOST not in states
+    assert settled == []
+    with world.changed(LETS_GO):
+        states, _ = watch_a_beginning(world)
+    assert State.LOST in states
+
+
+def test_prompts_said_at_once_are_all_worked_off(world: World) -> None:
+    """Of several who say something to a session at rest, or at its end, none is left without an answer."""
+    known, _ = world.start("first", "--agent", 'echo "$BAILEE_PROMPT" >> said.txt')
+    words = [f"word-{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda word: world.bailee("cloud", "say", known["id"], word), words))
+    wait_for("the end", lambda: has_ended(world))
+    known = world.show(known["id"])
+    assert (known["state"], known["answered"]) == ("done", 5)
 
 
 def test_several_replace_a_file_at_once(tmp_path: Path) -> None:
@@ -145,6 +195,21 @@ def test_a_commit_under_a_forged_name_is_pushed(world: World) -> None:
     known, _ = world.start("x", "--agent", agent)
     assert (known["state"], known["has_unsaved"]) == ("done", False)
     assert known["branch"] in git("branch", "--list", "bailee/*", cwd=world.host.folder / "app.git")
+
+
+# A repository of the machine's own, which has all that the session did.
+ELSEWHERE = "git commit -q --allow-empty -m x; git clone -q --bare . ../other.git; "
+
+
+def test_work_goes_to_the_repository_wherever_the_clone_leads(world: World) -> None:
+    """Another `origin` changes nothing; where its address is led elsewhere that is told as not pushed."""
+    known, _ = world.start("x", "--agent", f"{ELSEWHERE} git config remote.origin.url $PWD/../other.git")
+    assert (known["state"], known["has_unsaved"]) == ("done", False)
+    assert known["branch"] in git("branch", "--list", "bailee/*", cwd=world.host.folder / "app.git")
+    led = f"{ELSEWHERE} git config url.$PWD/../other.git.insteadOf $BAILEE_REPOSITORY"
+    known, said = world.start("x", "--agent", led, status=1)
+    assert (known["state"], known["has_unsaved"]) == ("failed", True)
+    assert f"the work is not at {world.url}" in said
 
 
 def test_a_stop_that_was_meant_for_another_driver(world: World) -> None:

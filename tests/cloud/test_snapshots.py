@@ -3,8 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +61,6 @@ def commit(world: World, name: str, text: str, branch: str = "main") -> None:
 def snapshot_of(world: World, known: dict[str, Any]) -> Path:
     """Return where the snapshot of a session lies."""
     return world.home / "cloud" / str(known["id"]) / "snapshot.sealed"
-
-
-@contextmanager
-def changed(world: World, code: str) -> Iterator[None]:
-    """Run Python first in every process of the world."""
-    folder = world.folder / "changes"
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(code)
-    world.environment["PYTHONPATH"] = str(folder)
-    try:
-        yield
-    finally:
-        del world.environment["PYTHONPATH"]
 
 
 # --- One session begins where the set-up of another ended ---
@@ -240,7 +225,7 @@ def test_control_without_the_look_the_token_is_in_it(world: World, setup: Path) 
         f"{SETUP}\n{LEAKS['its token']}\n{LEAKS['a placeholder'].replace('NPM', 'ANTHROPIC_AUTH')}\n"
     )
     off = "import bailee.cloud.snapshots as snapshots\nsnapshots.SHORTEST_VALUE = 10**9\n"
-    with changed(world, off):
+    with world.changed(off):
         first, said = start(world, setup, "--agent", TELL)
     (token,) = [line[6:] for line in said.splitlines() if line.startswith("token=")]
     opened = open_whole(world, first)
@@ -380,7 +365,7 @@ def test_a_kill_while_it_is_kept(world: World, setup: Path) -> None:
         "import os, signal\nimport bailee.cloud.snapshots as snapshots\n"
         "snapshots.SealedDisk = lambda *told: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with changed(world, kill):
+    with world.changed(kill):
         known = world.start("x", "--setup", str(setup), "--agent", LOOK, wait=False)[0]
         wait_for("its end", lambda: world.show(known["id"])["state"] == "lost" or None)
     folder = world.home / "cloud" / str(known["id"])

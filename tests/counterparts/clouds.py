@@ -1,6 +1,8 @@
 """A Git host, a home that has the credential of it, and cloud sessions by the command."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,18 @@ class World:
         said = self.bailee(*words, *options, prompt, status=status)
         id = said.split()[0]
         return self.show(id), said
+
+    @contextmanager
+    def changed(self, code: str) -> Iterator[None]:
+        """Run Python first in every process of the world that begins meanwhile."""
+        folder = self.folder / "changes"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(code)
+        self.environment["PYTHONPATH"] = str(folder)
+        try:
+            yield
+        finally:
+            del self.environment["PYTHONPATH"]
 
     def show(self, id: str) -> dict[str, Any]:
         """Return what is known of a session."""

@@ -1,8 +1,8 @@
 """`bailee cloud`: sessions in machines of their own."""
 
+import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,20 +184,21 @@ def start(
 
 @cloud.command(hidden=True)
 @click.option("--save", is_flag=True, help="Commit and push what is there; no turn.")
+@click.option("--lock", type=int, help="The descriptor of a lock by which the session is held.")
 @with_home
 @click.argument("session")
-def drive(save: bool, home: Path, session: str) -> None:
+def drive(save: bool, lock: int | None, home: Path, session: str) -> None:
     """Drive a session to its end. For `-` wait until one is handed over, or standard input ends."""
     from bailee.service.cloud import Driver
-    from bailee.service.cloud_logs import write_to_log
 
     if session == "-":
         from bailee.service.cloud_spares import drive_next
 
         drive_next(home, sys.stdin.fileno(), sys.stdout.fileno())
         return
-    # Once nobody else is at it: the log that this process was started with may have been sealed since.
-    Driver(home, session, begin=partial(write_to_log, home, session)).run(only_saves=save)
+    if lock is not None:
+        os.set_inheritable(lock, False)  # what this process starts does not hold the session
+    Driver(home, session).run(only_saves=save, held=lock)
 
 
 @cloud.command(name="list")

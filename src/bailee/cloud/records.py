@@ -314,24 +314,49 @@ class Sessions:
         return (folder / LOCK).exists() and disks.has_clear(folder) and not self.is_driven(id)
 
     @contextmanager
-    def driving(self, id: str, *, is_patient: bool = True) -> Iterator[int]:
+    def driving(self, id: str, *, is_patient: bool = True, held: int | None = None) -> Iterator[int]:
         """Hold a session while driving it, and give the lock's descriptor.
 
         Args:
             is_patient: wait for somebody who is only sealing it, or opening it.
+            held: what `holding` gave to whoever had this process drive it; it is closed at the end.
 
         Raises:
             Problem: another process drives it.
         """
+        descriptor = self._hold(id, is_patient=is_patient) if held is None else held
+        try:
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def holding(self, id: str) -> Iterator[int]:
+        """Hold a session for a process that will drive it, and give the lock's descriptor.
+
+        Whoever has the descriptor holds the session too (flock(2)), so that from here to the driver's end
+        there is no moment in which it looks as if nobody drove it.
+
+        Raises:
+            Problem: another process drives it.
+        """
+        descriptor = self._hold(id, is_patient=True)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _hold(self, id: str, *, is_patient: bool) -> int:
         path = self.folder(id) / LOCK
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock(id, descriptor, is_patient=is_patient)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            yield descriptor
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        return descriptor
 
     def _lock(self, id: str, descriptor: int, *, is_patient: bool) -> None:
         began = time.monotonic()
@@ -351,7 +376,7 @@ class Sessions:
                 return
 
     def driver(self, id: str) -> int | None:
-        """Return the process that drives a session; None for none."""
+        """Return the process that drives a session; None for none, or one that is only about to."""
         try:
             written = (self.folder(id) / LOCK).read_text()
         except FileNotFoundError:

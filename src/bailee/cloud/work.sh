@@ -9,7 +9,9 @@ begin_branch() {
     git checkout --quiet --no-track -B "$BAILEE_BRANCH" "$1" || fail "the session's branch cannot be made"
 }
 list_theirs() {
-    git ls-remote --quiet "$@" origin | cut -f 1 | git cat-file --batch-check='%(objectname) %(objecttype)' |
+    # By its address, outside the clone: `origin` and the clone's settings may lead elsewhere.
+    GIT_CONFIG_GLOBAL=/dev/null git -C / ls-remote --quiet "$@" "$BAILEE_REPOSITORY" | cut -f 1 |
+        git cat-file --batch-check='%(objectname) %(objecttype)' |
         sed -n 's/^\([0-9a-f]*\) commit$/^\1/p'
 }
 list_new() {
@@ -64,9 +66,9 @@ push)
     # By what the host says of itself: what is noted here of its branches may be forged.
     theirs=$(list_theirs --heads)
     if git rev-parse --quiet --verify HEAD > /dev/null && [ -n "$(list_new HEAD)" ]; then
-        git push --quiet origin "HEAD:refs/heads/$BAILEE_BRANCH" || fail "the work cannot be pushed"
-        theirs="$theirs
-^HEAD"
+        git push --quiet "$BAILEE_REPOSITORY" "HEAD:refs/heads/$BAILEE_BRANCH" || fail "the work cannot be pushed"
+        theirs=$(list_theirs --heads)
+        [ -z "$(list_new HEAD)" ] || fail "the work is not at $BAILEE_REPOSITORY, where it was pushed to"
     fi
     if [ -n "$(list_new --branches)" ]; then
         printf 'bailee: commits of other branches than %s are not pushed\n' "$BAILEE_BRANCH" >&2

@@ -114,17 +114,17 @@ class Driver:
         self._folder = self._sessions.folder(id)
         self._output = Output(_say, 0)  # of the machine of this turn
 
-    def run(self, *, only_saves: bool = False) -> CloudSession:
+    def run(self, *, only_saves: bool = False, held: int | None = None) -> CloudSession:
         """Work off the turns that are not answered yet, and return how the session ended.
 
         Args:
             only_saves: no turn: what is there is committed and pushed.
+            held: see `Sessions.driving`.
 
         Raises:
             Problem: another process drives it.
         """
-        with self._sessions.driving(self._id), _heeding(self._stop):
-            (self._folder / "stop").unlink(missing_ok=True)  # meant for one that was killed
+        with self._sessions.driving(self._id, held=held), _heeding(self._stop):
             self._begin()
             try:
                 with at_work(self._home, self._sessions, self._id):
@@ -144,7 +144,9 @@ class Driver:
                 fault = self._turn(session, None)
                 return self._end(State.STOPPED, fault or "its work was saved")
             if not waiting:
-                return self._end(State.DONE, "")
+                if (ended := self._end_unless_asked()).state in ENDED:
+                    return ended
+                continue
             fault = self._turn(session, waiting[0])
             self._change(answered=session.answered + 1)
             if self._cut:
@@ -440,6 +442,16 @@ class Driver:
 
     def _change(self, **fields: object) -> CloudSession:
         return self._sessions.change(self._id, changed_ms=time.time_ns() // 1_000_000, **fields)
+
+    def _end_unless_asked(self) -> CloudSession:
+        """End the session, unless there was another prompt just now: who said it counts on this driver."""
+
+        def end(session: CloudSession) -> dict[str, object]:
+            if session.turns[session.answered :]:
+                return {}
+            return {"state": State.DONE, "reason": "", "changed_ms": time.time_ns() // 1_000_000}
+
+        return self._sessions.change_by(self._id, end)
 
     def _end(self, state: State, reason: str) -> CloudSession:
         assert state in ENDED

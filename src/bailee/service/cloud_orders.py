@@ -1,5 +1,6 @@
 """What is asked of cloud sessions, from the command line and over HTTP."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -147,8 +148,9 @@ def begin(home: Path, account: str, order: Order, *, upstream: str = "") -> Clou
         changed_ms=now,
         disk=make_disk(home, account, id),
     )
-    sessions.write(session)
-    drive(home, id)
+    with sessions.holding(id) as lock:  # before anybody can look at it
+        sessions.write(session)
+        _have_driven(home, id, lock)
     return session
 
 
@@ -162,7 +164,8 @@ def say(home: Path, id: str, prompt: str) -> CloudSession:
     while (is_driven := sessions.is_driven(id)) and sessions.read_facts(id).state in ENDED:
         time.sleep(_LOOK_SECONDS)
     if not is_driven:
-        drive(home, id)
+        with contextlib.suppress(WrongState):  # whoever drives it by now works off this prompt too
+            drive(home, id)
     return changed
 
 
@@ -173,7 +176,7 @@ def stop(home: Path, id: str) -> None:
         Problem: it does not run.
     """
     sessions = Sessions(home)
-    if sessions.driver(id) is None:
+    if not sessions.is_driven(id):
         raise WrongState("the session does not run", where=id, fix="see: bailee cloud list")
     (sessions.folder(id) / "stop").touch(mode=0o600)
     deadline = time.monotonic() + STOP_SECONDS
@@ -190,22 +193,31 @@ def drive(home: Path, id: str, *, only_saves: bool = False) -> None:
 
     Args:
         only_saves: see `Driver.run`.
+
+    Raises:
+        Problem: another process drives it.
     """
     sessions = Sessions(home)
-    while sessions.is_driven(id) and sessions.read_facts(id).state in ENDED:
-        time.sleep(_LOOK_SECONDS)  # it is being sealed
-    if hand_over(home, id, os.environ, only_saves=only_saves):
+    with sessions.holding(id) as lock:
+        (sessions.folder(id) / "stop").unlink(missing_ok=True)  # meant for one that was killed
+        _have_driven(home, id, lock, only_saves=only_saves)
+
+
+def _have_driven(home: Path, id: str, lock: int, *, only_saves: bool = False) -> None:
+    if hand_over(home, id, lock, os.environ, only_saves=only_saves):
         return
-    descriptor = open_log(home, id)
+    sessions = Sessions(home)
+    log = open_log(home, id)
     try:
         process = subprocess.Popen(
-            [*DRIVE, "--home", str(home), *(["--save"] if only_saves else []), id],
+            [*DRIVE, "--home", str(home), "--lock", str(lock), *(["--save"] if only_saves else []), id],
             stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
             start_new_session=True,
         )
     finally:
-        os.close(descriptor)
-    while not sessions.is_driven(id) and process.poll() is None:
+        os.close(log)
+    while sessions.driver(id) != process.pid and process.poll() is None:
         time.sleep(0.02)

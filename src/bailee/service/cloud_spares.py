@@ -47,8 +47,14 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     only_saves: bool
 
 
-def hand_over(home: Path, session: str, environment: Mapping[str, str], *, only_saves: bool = False) -> bool:
-    """Hand a session over to a driver that waits, and return once it drives it; False where none waits."""
+def hand_over(
+    home: Path, session: str, lock: int, environment: Mapping[str, str], *, only_saves: bool = False
+) -> bool:
+    """Hand a session over to a driver that waits, and return once it drives it; False where none waits.
+
+    Args:
+        lock: what `Sessions.holding` gave; the driver holds the session by it.
+    """
     order = Handover(
         version=__version__, session=session, environment=dict(environment), only_saves=only_saves
     )
@@ -63,10 +69,15 @@ def hand_over(home: Path, session: str, environment: Mapping[str, str], *, only_
             # Anybody on this machine may take the name; what we send is for ourselves.
             if not _is_ours(channel):
                 return False
-            channel.send(written)
-            return channel.recv(1) == b"1"
+            socket.send_fds(channel, [written], [lock])
         except OSError:
             return False
+        try:
+            return channel.recv(1) == b"1"
+        except TimeoutError:
+            return True  # it has the lock, wherever it stands: a second driver would hold the session too
+        except OSError:
+            return False  # it has ended, and with it its hold
 
 
 class Waiting:
@@ -82,6 +93,7 @@ class Waiting:
         self._indexes: dict[str, str] = {}
         self._path = ""
         self._channel: socket.socket | None = None
+        self.lock: int | None = None  # by which the session that was handed over is held
 
     def wait(self, prepare: Callable[[], object]) -> Handover | None:
         """Wait for a session, and return it; None when it is wanted no longer, or another waits.
@@ -130,14 +142,17 @@ class Waiting:
     def _take(self, listener: socket.socket) -> Handover | None:
         channel, _ = listener.accept()
         channel.settimeout(_ANSWER_SECONDS)
-        try:
-            order = msgspec.json.decode(channel.recv(_LARGEST), type=Handover) if _is_ours(channel) else None
-        except (OSError, msgspec.MsgspecError):
-            order = None
-        if order is None or order.version != __version__:
+        order, locks = None, list[int]()
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            if _is_ours(channel):
+                data, locks, _, _ = socket.recv_fds(channel, _LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
+                order = msgspec.json.decode(data, type=Handover)
+        if order is None or order.version != __version__ or not locks:
+            for lock in locks:
+                os.close(lock)
             channel.close()
             return None
-        self._channel = channel
+        self._channel, self.lock = channel, locks[0]
         return order
 
 
@@ -166,7 +181,8 @@ def drive_next(home: Path, stop: int, told: int) -> None:
         write_to_log(home, order.session)
         waiting.tell_driven()
 
-    Driver(home, order.session, begin=begin, find=waiting.find_index).run(only_saves=order.only_saves)
+    driver = Driver(home, order.session, begin=begin, find=waiting.find_index)
+    driver.run(only_saves=order.only_saves, held=waiting.lock)
 
 
 def _load() -> None:
