@@ -145,13 +145,14 @@ class Waiting:
         order, locks = None, list[int]()
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             if _is_ours(channel):
-                data, locks, _, _ = socket.recv_fds(channel, _LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
+                data, locks, _, _ = socket.recv_fds(channel, _LARGEST, 1)
                 order = msgspec.json.decode(data, type=Handover)
         if order is None or order.version != __version__ or not locks:
             for lock in locks:
                 os.close(lock)
             channel.close()
             return None
+        os.set_inheritable(locks[0], False)  # what this process starts does not hold the session
         self._channel, self.lock = channel, locks[0]
         return order
 
