@@ -1,5 +1,7 @@
 """Whether sweeping is done is to be seen: the last success, what waits, why it does not go on."""
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,9 @@ import sqlalchemy as sa
 
 from bailee.database.leases import node_name
 from bailee.policy.plans import Plan
+from bailee.service.sweeping import Sweeping
 from bailee.vault import sweeper, tables
-from bailee.vault.health import check_retention, watch_work
+from bailee.vault.health import check_retention, has_due_work, watch_work
 from bailee.vault.sweeper import sweep_once
 from bailee.vault.sweepers import (
     CLOCK_TOLERANCE_MS,
@@ -164,6 +167,24 @@ def test_what_was_erased_waits_since_today_began(keeping: Keeping) -> None:
     assert 12 * 3600 <= lag < 12 * 3600 + 1
 
 
+@pytest.mark.parametrize("is_due", [True, False])
+def test_a_service_that_begins_sweeps_what_is_due_alone(tmp_path: Path, is_due: bool) -> None:
+    """What is due goes at once; whatever else waits for a sweep does not keep the first seconds busy."""
+    swept = []
+
+    class Noted(Sweeping):
+        async def _sweep(self) -> None:
+            swept.append(1)
+
+    async def begin() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await Noted(tmp_path, lambda: is_due, lambda: True).run()
+
+    asyncio.run(begin())
+    assert len(swept) == is_due
+
+
 def test_work_is_noticed(keeping: Keeping) -> None:
     """What is due, what waits for the ledger and what changed about accounts is work; nothing else is."""
     custody = keeping.custody
@@ -172,6 +193,7 @@ def test_work_is_noticed(keeping: Keeping) -> None:
     has_work()
     assert not has_work()
     custody.directory.consent("ada", given=True)
+    assert not has_due_work(custody.vault)
     assert has_work()
     custody.settle()
     assert has_work()  # the account changed
@@ -183,4 +205,5 @@ def test_work_is_noticed(keeping: Keeping) -> None:
     assert not has_work()
     with custody.vault.begin() as connection:
         connection.execute(sa.text("UPDATE segments SET expires_on = '2026-01-01'"))
+    assert has_due_work(custody.vault)
     assert has_work()

@@ -55,7 +55,7 @@ from bailee.service.running import FILE_NAME, Running, lock_home
 from bailee.service.runs import list_running, sweep, withdraw
 from bailee.service.sweeping import Sweeping
 from bailee.service.sweeping import make_routes as make_monitoring_routes
-from bailee.vault.health import check_retention, watch_work
+from bailee.vault.health import check_retention, has_due_work, watch_work
 from bailee.vault.intake import Intake
 from bailee.vault.reader import read_session
 from bailee.vault.recording import Recording
@@ -168,8 +168,8 @@ async def _serve(
             stack.push_async_callback(_cancel, issues)
         directory = open_directory(configuration.home)
         stack.callback(directory.close)
-        has_work = watch_work(vault, keystore, directory.engine)
-        sweeping = asyncio.create_task(Sweeping(configuration.home, has_work).run())
+        has_due, has_work = partial(has_due_work, vault), watch_work(vault, keystore, directory.engine)
+        sweeping = asyncio.create_task(Sweeping(configuration.home, has_due, has_work).run())
         stack.push_async_callback(_cancel, sweeping)
         if hops := read_hops(configuration.forward, environment):
 

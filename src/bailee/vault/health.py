@@ -75,32 +75,36 @@ def check_retention(engine: sa.Engine, keystore: Keystore, now_ms: int) -> Reten
     return RetentionHealth(states, lag, silence, len(pending), copies_lag, alarms)
 
 
+def has_due_work(vault: sa.Engine) -> bool:
+    """Tell whether something is to go: keys that are due, rows whose keys are gone, copies that hold them."""
+    segments, copies = tables.segments, tables.copies
+    with vault.connect() as connection:
+        if oldest_due(connection, datetime.now(UTC).date()) is not None:
+            return True
+        destroyed = sa.select(segments.c.number).where(segments.c.is_destroyed.is_(True)).limit(1)
+        # One that could not be reached is tried again with the sweeps that come anyway.
+        due = sa.select(copies.c.id).where(copies.c.due_ms.isnot(None), copies.c.fault == "").limit(1)
+        return any(connection.execute(query).first() for query in (destroyed, due))
+
+
 def watch_work(vault: sa.Engine, keystore: Keystore, accounts: sa.Engine) -> Callable[[], bool]:
     """Return a function that tells whether a sweep has anything to do; it takes 0.3 ms.
 
-    That is: keys that are due, rows whose keys are gone, copies that hold what is to go, entries that wait
-    for the ledger, or accounts that changed since it was asked last: what they allow may have.
+    That is: what is to go (`has_due_work`), entries that wait for the ledger, or accounts that changed since
+    it was asked last: what they allow may have.
     """
     version = watch_changes(accounts)
     seen: int | None = None
-    segments, outbox, copies = tables.segments, tables.vault_outbox, tables.copies
 
     def has_work() -> bool:
         nonlocal seen
         before, seen = seen, version()
-        today = datetime.now(UTC).date()
-        with vault.connect() as connection:
-            if oldest_due(connection, today) is not None:
-                return True
-            destroyed = sa.select(segments.c.number).where(segments.c.is_destroyed.is_(True)).limit(1)
-            waiting = sa.select(outbox.c.number).limit(1)
-            # One that could not be reached is tried again with the sweeps that come anyway.
-            due = sa.select(copies.c.id).where(copies.c.due_ms.isnot(None), copies.c.fault == "").limit(1)
-            if any(connection.execute(query).first() for query in (destroyed, waiting, due)):
-                return True
-        with accounts.connect() as connection:
-            if connection.execute(sa.select(accounts_outbox.c.number).limit(1)).first():
-                return True
+        if has_due_work(vault):
+            return True
+        for engine, outbox in ((vault, tables.vault_outbox), (accounts, accounts_outbox)):
+            with engine.connect() as connection:
+                if connection.execute(sa.select(outbox.c.number).limit(1)).first():
+                    return True
         return before != seen or keystore.has_waiting()
 
     return has_work
