@@ -27,6 +27,8 @@ TAKEN = b"taken\n"
 _ANSWER_SECONDS = 20.0  # to where the session is held by the one that drives it
 _FRESH_SECONDS = 600.0  # so old an answer of a package manager may be
 _LARGEST = 1 << 17  # bytes of an order
+# The session for which the first is wanted begins at that moment: what one costs, 1 s of a core, waits.
+_LATER_SECONDS = 2.0
 _REST_SECONDS = 5.0  # between two spares of which the first did not come to wait
 _ACCEPTS = "00010000"  # among the flags of a socket (proc_pid_net(5), "unix")
 _CREDENTIALS = struct.Struct("3i")  # of a peer: process, user, group (unix(7), SO_PEERCRED)
@@ -222,6 +224,7 @@ class Spares:
 
     def _keep(self) -> None:
         taken: list[subprocess.Popen[bytes]] = []
+        self._closed.wait(_LATER_SECONDS)
         while not self._closed.is_set():
             with self._lock:
                 if self._closed.is_set():
