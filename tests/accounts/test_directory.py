@@ -1,5 +1,6 @@
 """Who there is, and who may allow what."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bailee.accounts.directory import Directory, open_directory
+from bailee.accounts.holders import user_name
 from bailee.accounts.names import check_name
 from bailee.accounts.people import Kind
+from bailee.accounts.sign_ins import Way, find_sign_in, sign_in
 from bailee.accounts.tables import Role
 from bailee.policy.periods import Period
 from bailee.policy.plans import Plan, Provider, is_consumer
@@ -46,6 +49,23 @@ def test_the_first_of_an_organization_is_its_admin(directory: Directory, plan: P
     assert directory.add("bob", plan, organization="acme").role is Role.ADMIN
     assert directory.add("cyd", plan, organization="acme").role is Role.MEMBER
     assert [account.name for account in directory.members("acme")] == ["bob", "cyd"]
+
+
+def test_a_browser_that_was_there_first_is_its_holders(directory: Directory) -> None:
+    """Signed in as the user who runs it, it is in the account that they make; control: no other is."""
+    mine, others = (
+        sign_in(directory, None, user, Way.LINK, address="127.0.0.1", agent="")
+        for user in (user_name(), "somebody else")
+    )
+    directory.add("bob", Plan.API)
+    found = find_sign_in(directory, mine)
+    assert found is not None
+    assert found.account is None
+    account = directory.add("me", Plan.API, user_id=os.getuid())
+    for token, expected in ((mine, account.id), (others, None)):
+        found = find_sign_in(directory, token)
+        assert found is not None
+        assert found.account == expected
 
 
 def test_a_name_is_taken_once(directory: Directory) -> None:

@@ -122,6 +122,9 @@ def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, 
     bob = visit("bob").go("/console/data/session/bob-first")
     assert "Legal hold" in bob.inner_text("main")
     assert bob.query_selector("text=Erase…") is None
+    told = visit("bob").go("/console/data")
+    assert "held by a legal hold" in told.inner_text("tr:has-text('bob-first')")
+    assert told.query_selector("text=Erase everything…") is None
     status, told, _ = cast.ask("GET", "/console/data/session/bob-first/erase", "bob")
     assert status == 400
     assert "hold" in told
@@ -130,6 +133,7 @@ def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, 
     page.click("tr:has-text('in force') button")
     assert "is released" in page.inner_text("main")
     assert cast.ask("GET", "/console/data/session/bob-first/erase", "bob")[0] == 200
+    assert "legal hold" not in visit("bob").go("/console/data").inner_text("main")  # Control
 
 
 def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast) -> None:

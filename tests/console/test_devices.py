@@ -30,13 +30,14 @@ def exchange(cast: Cast, codes: dict[str, str]) -> dict[str, str]:
 def test_a_login_is_approved(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """The page shows who asks before it is approved; the agent's token is for Alice's account."""
     codes = begin(cast)
-    assert codes["verification_uri"] == f"{cast.service.url}/oauth/device"
+    assert codes["verification_uri"] == f"{cast.own_url}/oauth/device"
     page = visit("alice", java_script_enabled=has_scripts).go("/oauth/device")
     page.fill("#f-code", codes["user_code"].lower())
     page.click("text=Look")
     told = page.inner_text("main")
     assert "<b>laptop</b>" in told
     assert "127.0.0.1" in told
+    assert codes["user_code"].lower() in told.lower()
     page.click("text=Let it in")
     assert "the agent logs in to alice" in page.inner_text("main")
     token = exchange(cast, codes)["access_token"]

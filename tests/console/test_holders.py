@@ -168,7 +168,7 @@ def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scr
     window = visit("alice", java_script_enabled=has_scripts)
     page = window.go(f"/console/data/session/{session}")
     page.click("text=Erase…")
-    assert "1 segment with their keys" in page.inner_text("main")
+    assert "1 segment with its key" in page.inner_text("main")
     page.click("text=Erase this session")
     assert page.inner_text(".big strong") == "1"
     assert session not in sessions_of(cast, "alice")
@@ -180,6 +180,14 @@ def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scr
     page.click("text=Verify it here")
     assert page.inner_text(".big").startswith("1 of 1")
     assert "erased" in page.inner_text("main")
+    assert f"Session {session} is named in it" in page.inner_text("main")
+    page.fill("#f-session", "another")
+    page.click("main button:has-text('Verify')")
+    assert "Session another is named in none of it" in page.inner_text("main")
+    told = window.go(f"/console/ledger?q={session}").inner_text("main")
+    assert f"session {session}" in told  # what it was called is for its holder alone to know
+    assert "Nothing here says that" in visit("bob").go(f"/console/ledger?q={session}").inner_text("main")
+    page = window.go("/console/receipts")
     page.fill("#f-receipt", receipt.decode().replace('"index": ', '"index": 1', 1))
     page.click("main button:has-text('Verify')")
     assert page.inner_text(".big").startswith("0 of 1")

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bailee.console.ledgers import KINDS
+from bailee.ledger.entries import AnyEntry
 from bailee.service.console import make_pages
 from console.browsers import DESKTOP, PHONE, Visitor
 from console.cast import Cast
@@ -42,6 +45,11 @@ def test_every_page_is_looked_at(cast: Cast) -> None:
     assert len(SCREENS) >= len(shown)
     names = {path.name for path in PICTURES.glob("*.png")} - {"flows-dark.png"}
     assert names == {f"{name}-{kind}.png" for name in SCREENS for kind in ("desktop", "phone")}
+
+
+def test_the_ledger_has_words_for_every_kind_of_entry() -> None:
+    """Each kind that the ledger knows can be searched for by its words, and there are no others."""
+    assert set(KINDS) == {one.__struct_config__.tag for one in get_args(AnyEntry)}
 
 
 def test_control_axe_finds_a_fault(visit: Visit) -> None:

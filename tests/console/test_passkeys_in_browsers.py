@@ -99,7 +99,9 @@ def test_without_scripts_the_page_says_what_else_there_is(visit: Visit, cast: Ca
 def test_elsewhere_the_page_leads_to_where_passkeys_are(visit: Visit, cast: Cast) -> None:
     """At 127.0.0.1, where no browser keeps passkeys, it names the address that is for them."""
     page = visit("nobody").go("/console/sign-in")
-    page.click("main a:has-text('bailee.localhost')")
+    assert "sign in there" in page.inner_text(".note.warn")
+    assert not visit("nobody").go(f"{cast.own_url}/console/sign-in").query_selector(".note.warn")  # Control
+    page.click("section a:has-text('bailee.localhost')")
     assert page.url == f"{cast.own_url}/console/sign-in"
 
 

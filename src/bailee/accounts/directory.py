@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from bailee.accounts import tables
+from bailee.accounts.holders import user_name
 from bailee.accounts.names import check_name
 from bailee.accounts.people import Access, Account, Change, Kind
 from bailee.accounts.removal import remove_account
@@ -109,6 +110,10 @@ class Directory:
                     user_id=user_id,
                 )
             )
+            if user_id == os.getuid():
+                # Whoever signed in to the console before their account was there need not sign in anew.
+                waiting = tables.sign_ins.c.account.is_(None) & (tables.sign_ins.c.user == user_name())
+                connection.execute(sa.update(tables.sign_ins).where(waiting).values(account=id))
         return self.get(name)
 
     def get(self, name: str) -> Account:

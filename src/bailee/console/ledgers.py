@@ -10,19 +10,57 @@ from typing import Any
 
 import msgspec
 
+from bailee.accounts.keys import list_keys
 from bailee.console.rendering import TEMPLATES
 from bailee.ledger.log import FOLDER
 from bailee.ledger.pseudonyms import OPERATOR, name_with
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
 from bailee.pages import Answer, Page, Part, Section, View, Visit, read_number
+from bailee.sizes import tell_count, tell_size
 from bailee.vault.anchors import tell_rollback
+from bailee.vault.recent import list_recent
 
 PATH = "/console/ledger"
 PAGE, WINDOW = 50, 3000
+RECENT = 200
 # What of an entry names a person, or something of theirs.
 _PEOPLE = ("subject", "by", "reader")
 _HIDDEN = ("id", "kind", "at_ms", "segments", *_PEOPLE)
+KINDS = {
+    "access": "content read by another",
+    "backup": "backup made",
+    "consent": "training, program or zero retention",
+    "consent_refused": "change refused",
+    "copies": "copies reached",
+    "copy_forgotten": "copy forgotten",
+    "copy_withdrawn": "taken out of a copy",
+    "dataset": "dataset built",
+    "decision": "decision in force",
+    "disk_destroyed": "disk destroyed",
+    "erased": "erased",
+    "flows": "run of an agent",
+    "hold_placed": "hold placed",
+    "hold_released": "hold released",
+    "identity": "identity connected or not",
+    "identity_provider": "identity provider",
+    "key_copy_deleted": "copy of keys deleted",
+    "key_created": "key made",
+    "key_revoked": "key revoked",
+    "keys_destroyed": "keys destroyed",
+    "limit": "limit of retention",
+    "managed_settings": "managed settings",
+    "operator": "operator",
+    "passkey": "passkey",
+    "password": "password",
+    "restored": "restored",
+    "role": "role",
+    "rule": "rule of the egress proxy",
+    "sign_in_refused": "sign-in refused",
+    "signed_in": "signed in",
+    "sweep": "sweep",
+    "tightened": "terms tightened",
+}
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -75,10 +113,14 @@ def tell_entry(index: int, data: bytes, names: Mapping[str, str] = {}) -> Told:
         value = str(entry.get(field, ""))
         return names.get(value, f"{value[:8]}…" if len(value) == 64 else value)
 
-    facts = [f"{len(entry['segments'])} segments"] if isinstance(entry.get("segments"), list) else []
-    if isinstance(entry.get("segments"), int):
-        facts.append(f"{entry['segments']} segments")
-    facts += [f"{key} {_tell(value)}" for key, value in entry.items() if key not in _HIDDEN]
+    facts = []
+    if isinstance(segments := entry.get("segments"), list | int):
+        facts.append(tell_count(segments if isinstance(segments, int) else len(segments), "segment"))
+    facts += [
+        _tell(key, value, names)
+        for key, value in entry.items()
+        if key not in _HIDDEN and value not in (None, "")
+    ]
     at_ms = entry.get("at_ms")
     return Told(
         index,
@@ -90,20 +132,33 @@ def tell_entry(index: int, data: bytes, names: Mapping[str, str] = {}) -> Told:
     )
 
 
-def _tell(value: object) -> str:
-    if isinstance(value, str) and len(value) in (32, 64):
-        return f"{value[:8]}…"
+def _tell(field: str, value: object, names: Mapping[str, str]) -> str:
+    what = field.removesuffix("_bytes").replace("_", " ")
+    if isinstance(value, str):
+        return f"{what} {names.get(value, f'{value[:8]}…' if len(value) in (32, 64) else value)}"
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str | int | float):
-        return str(value)
-    return msgspec.json.encode(value).decode()
+        return f"{what} {'yes' if value else 'no'}"
+    if isinstance(value, int) and field.endswith("_bytes"):
+        return f"{what} {tell_size(value)}"
+    if isinstance(value, int | float):
+        return f"{what} {value}"
+    return f"{what} {msgspec.json.encode(value).decode()}"
 
 
 def read_names(visit: Visit) -> tuple[dict[str, str], set[str] | None]:
     """Return what the visitor may call people, by pseudonym, and whose entries they see; None for all."""
-    directory, salts = visit.custody.directory, visit.custody.pseudonyms.all()
-    parts, own = visit.visitor.parts, visit.visitor.account
+    salts = visit.custody.pseudonyms.all()
+    names = {name_with(salts[id]): name for id, name in _list_people(visit).items() if id in salts}
+    seen = None if Part.OPERATOR in visit.visitor.parts else set(names)
+    for person, salt in salts.items():
+        if person.startswith(OPERATOR):
+            names[name_with(salt)] = person.removeprefix(OPERATOR)
+    return names, seen
+
+
+def _list_people(visit: Visit) -> dict[str, str]:
+    """Return whom the visitor may ask about: names of accounts by their id, and of organizations."""
+    directory, parts, own = visit.custody.directory, visit.visitor.parts, visit.visitor.account
     people: dict[str, str] = {}
     if Part.OPERATOR in parts:
         for one in directory.all():
@@ -115,12 +170,31 @@ def read_names(visit: Visit) -> tuple[dict[str, str], set[str] | None]:
         people[own.organization] = own.organization
     elif own is not None:
         people = {own.id: own.name}
-    names = {name_with(salts[id]): name for id, name in people.items() if id in salts}
-    seen = None if Part.OPERATOR in parts else set(names)
-    for person, salt in salts.items():
-        if person.startswith(OPERATOR):
-            names[name_with(salt)] = person.removeprefix(OPERATOR)
-    return names, seen
+    return people
+
+
+def read_things(visit: Visit, *ids: str) -> dict[str, str]:
+    """Return what the visitor's own keys and sessions are called, by pseudonym.
+
+    Of sessions those used last, and those that the visitor names: of what is erased only its holder knows
+    what it was called.
+
+    Args:
+        ids: what the visitor takes for the id of a session or a key, of anybody whose entries they see.
+    """
+    custody, own = visit.custody, visit.visitor.account
+    salts = custody.pseudonyms.all()
+    things: dict[str, str] = {}
+    if own is not None and own.id in salts:
+        known = [f"key {key.id}" for key in list_keys(custody.directory) if key.account == own.name]
+        recent = list_recent(custody.vault, own.id, limit=RECENT, before=None).sessions
+        for thing in (*known, *(f"session {one.id}" for one in recent)):
+            things[name_with(salts[own.id], thing)] = thing.partition(" ")[2]
+    for id in ids:
+        for person in _list_people(visit).keys() & salts.keys():
+            for kind in ("key", "session"):
+                things[name_with(salts[person], f"{kind} {id}")] = id
+    return things
 
 
 def _show(visit: Visit) -> Answer:
@@ -128,7 +202,9 @@ def _show(visit: Visit) -> Answer:
     names, seen = read_names(visit)
     size = log.size
     before = read_number(visit.query.get("before", ""), size, most=size)
-    kind, wanted = visit.query.get("kind", ""), visit.query.get("q", "").strip().lower()
+    asked = visit.query.get("q", "").strip()
+    kind, wanted = visit.query.get("kind", ""), asked.lower()
+    names |= read_things(visit, *([asked] if asked else []))
     found: list[Told] = []
     at = before
     low = max(0, before - WINDOW)
@@ -149,7 +225,7 @@ def _show(visit: Visit) -> Answer:
         "kind": kind,
         "q": visit.query.get("q", ""),
         "is_whole": seen is None,
-        "kinds": _KINDS,
+        "kinds": KINDS,
         "may_verify": bool(visit.visitor.parts & {Part.ADMIN, Part.OPERATOR}),
         "key": log.verifier.text,
     }
@@ -171,7 +247,8 @@ class _Subject(msgspec.Struct):
 def _matches(one: Told, kind: str, wanted: str) -> bool:
     if kind and one.kind != kind:
         return False
-    return not wanted or wanted in f"{one.index} {one.kind} {one.subject} {one.by} {one.facts}".lower()
+    said = f"{one.index} {one.kind} {KINDS.get(one.kind, '')} {one.subject} {one.by} {one.facts}"
+    return not wanted or wanted in said.lower()
 
 
 def _verify(visit: Visit) -> Answer:
@@ -185,32 +262,3 @@ def _verify(visit: Visit) -> Answer:
         "key": verifier.text,
     }
     return View("ledger_verified.html", facts)
-
-
-_KINDS = (
-    "access",
-    "consent",
-    "consent_refused",
-    "dataset",
-    "decision",
-    "erased",
-    "flows",
-    "hold_placed",
-    "hold_released",
-    "identity",
-    "identity_provider",
-    "key_created",
-    "key_revoked",
-    "keys_destroyed",
-    "limit",
-    "managed_settings",
-    "operator",
-    "passkey",
-    "password",
-    "role",
-    "rule",
-    "sign_in_refused",
-    "signed_in",
-    "sweep",
-    "tightened",
-)

@@ -7,6 +7,7 @@ from bailee.accounts.keys import create_key, list_keys, revoke_key
 from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
 from bailee.accounts.tables import KeyOrigin, Role
+from bailee.console.privacy import period_of_plan
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Handler, Moved, NotThere, Page, Part, Section, View, Visit, require
 from bailee.policy.consents import REFUSABLE, offers_dpp, offers_zdr
@@ -88,6 +89,7 @@ def _show(visit: Visit) -> Answer:
         "offers_dpp": offers_dpp(account.plan),
         "offers_zdr": offers_zdr(account.plan),
         "plans": sorted({one.plan.value for one in members}),
+        "plan_periods": sorted({str(period_of_plan(one)) for one in members}),
     }
     return View("organization.html", facts)
 
@@ -134,7 +136,7 @@ def _read_switch(visit: Visit, said: dict[str, str]) -> tuple[Kind, bool]:
 
 def _ask_switch(visit: Visit) -> Answer:
     kind, given = _read_switch(visit, dict(visit.query))
-    members = [msgspec.structs.replace(one, **{kind.value: given}) for one in _members(visit)]
+    members = _with_switch(visit, kind, given=given)
     facts = {
         "what": kind.value,
         "to": "on" if given else "off",
@@ -146,10 +148,31 @@ def _ask_switch(visit: Visit) -> Answer:
     return View("switch.html", facts, heading=f"Switch {words} {facts['to']}")
 
 
+def _with_switch(visit: Visit, kind: Kind, *, given: bool) -> list[Account]:
+    return [msgspec.structs.replace(one, **{kind.value: given}) for one in _members(visit)]
+
+
+def _with_limit(visit: Visit, limit: Period) -> list[Account]:
+    wish = None if limit.is_unlimited else limit
+    return [msgspec.structs.replace(one, organization_retention=wish) for one in _members(visit)]
+
+
+def _require_name(visit: Visit, changed: list[Account]) -> None:
+    """Have an admin write the organization's name where what members hold goes at once, for good."""
+    organization = organization_of(visit)
+    if visit.preview(changed).gone and visit.form.get("name", "").strip() != organization:
+        raise Problem(
+            "what members hold would be erased, and the name of the organization is not that",
+            where="Organization",
+            fix=f"go back, and write {organization} to confirm",
+        )
+
+
 def _switch(visit: Visit) -> Answer:
     kind, given = _read_switch(visit, dict(visit.form))
     organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account.name
     require_admin(directory, admin, visit.visitor.operator, kind, given=given)
+    _require_name(visit, _with_switch(visit, kind, given=given))
     directory.decide_for_organization(organization, kind, given=given, by=admin, provider=_provider(visit))
     changed = bring_into_force(visit.custody, directory.members(organization))
     words = {"zdr": "Zero data retention", "dpp": "The development partner program"}[kind.value]
@@ -160,9 +183,8 @@ def _ask_retention(visit: Visit) -> Answer:
     text = visit.query.get("period", "").strip()
     present = visit.account.organization_retention or UNLIMITED
     limit = Period.parse(text, where="How long it is held") if text else present
-    wish = None if limit.is_unlimited else limit
-    members = [msgspec.structs.replace(one, organization_retention=wish) for one in _members(visit)]
-    facts = {"period": str(limit), "preview": visit.preview(members)}
+    preview = visit.preview(_with_limit(visit, limit))
+    facts = {"period": str(limit), "preview": preview, "organization": organization_of(visit)}
     return View("organization_limit.html", facts, heading=f"Hold members' records at most {limit}")
 
 
@@ -170,13 +192,14 @@ def _limit(visit: Visit) -> Answer:
     limit = Period.parse(require(visit.form, "period"), where="How long it is held")
     organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account.name
     require_admin(directory, admin, visit.visitor.operator, RETENTION, given=True)
+    _require_name(visit, _with_limit(visit, limit))
     directory.limit_organization(organization, limit, by=admin)
     changed = bring_into_force(visit.custody, directory.members(organization))
     return Moved(PATH, f"Members' records are held at most {limit}.{_tell_changed(changed)}")
 
 
 def _tell_changed(changed: int) -> str:
-    return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
+    return f" {tell_count(changed, 'segment')} held already came under it, or went." if changed else ""
 
 
 # --- Keys ---

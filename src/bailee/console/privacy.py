@@ -4,6 +4,7 @@ import msgspec
 
 from bailee.accounts.choices import choose_flow, choose_retention, choose_training
 from bailee.accounts.keys import Key, list_keys, revoke_key
+from bailee.accounts.people import Account
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
 from bailee.policy.consents import REFUSABLE, offers_training, require_available
@@ -76,8 +77,17 @@ def _show(visit: Visit) -> Answer:
         "refusable": REFUSABLE,
         "accesses": custody.directory.list_accesses(account.id)[:50],
         "keys": list_keys_of(visit, account.name),
+        "plan_period": period_of_plan(account),
     }
     return View("privacy.html", facts)
+
+
+def period_of_plan(account: Account) -> Period:
+    """Return how long conversations are held where nobody wishes them to be held for less long."""
+    from bailee.vault.terms import terms_of
+
+    free = msgspec.structs.replace(account, retention=None, organization_retention=None, zdr=False)
+    return terms_of(free, FlowId.MESSAGES).retention
 
 
 def _ask_training(visit: Visit) -> Answer:
@@ -144,7 +154,7 @@ def _revoke(visit: Visit) -> Answer:
 
 
 def _tell_changed(changed: int) -> str:
-    return f" {tell_count(changed, 'segment')} held already came under stricter terms." if changed else ""
+    return f" {tell_count(changed, 'segment')} held already came under it, or went." if changed else ""
 
 
 def _period_of(visit: Visit, training: bool) -> str:

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from bailee.console.ledgers import Told, tell_entry
+from bailee.console.ledgers import KINDS, Told, read_things, tell_entry
 from bailee.console.rendering import TEMPLATES
 from bailee.ledger.notes import parse_verifier
 from bailee.ledger.receipts import ReceiptRefused, verify_receipt
@@ -39,7 +39,13 @@ def make_pages() -> list[Page]:
 
 
 def _show(visit: Visit) -> Answer:
-    facts = {"key": visit.custody.log.verifier.text, "receipt": "", "verdicts": [], "is_asked": False}
+    facts = {
+        "key": visit.custody.log.verifier.text,
+        "receipt": "",
+        "session": "",
+        "verdicts": [],
+        "is_asked": False,
+    }
     return View("receipts.html", facts)
 
 
@@ -48,6 +54,8 @@ def _verify(visit: Visit) -> Answer:
     own = visit.custody.log.verifier
     key = visit.form.get("key", "").strip()
     verifier = parse_verifier(key) if key else own
+    session = visit.form.get("session", "").strip()
+    names = read_things(visit, *([session] if session else []))
     verdicts = []
     # One receipt, or several that were downloaded together.
     for text in _split(given)[:MOST]:
@@ -56,10 +64,13 @@ def _verify(visit: Visit) -> Answer:
         except ReceiptRefused as refused:
             verdicts.append(Verdict(str(refused), []))
         else:
-            verdicts.append(Verdict("", [tell_entry(one.index, one.entry) for one in proven]))
+            verdicts.append(Verdict("", [tell_entry(one.index, one.entry, names) for one in proven]))
     facts = {
         "key": verifier.text,
         "receipt": given,
+        "session": session,
+        "is_about": any(session in one.facts for verdict in verdicts for one in verdict.entries),
+        "kinds": KINDS,
         "verdicts": verdicts,
         "is_asked": True,
         "origin": verifier.name,

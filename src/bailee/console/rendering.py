@@ -18,6 +18,7 @@ STATIC = Path(__file__).parent / "static"
 SHELL = "shell"
 # What is shown of one text; the rest is in the export.
 LONGEST_SHOWN = 20_000
+INSET = 6  # of a chart's first and last point, so that neither is cut
 
 
 class Renderer:
@@ -134,19 +135,16 @@ def line(
     """Draw one line for each series over the same labels."""
     width, height = 720, 140
     most = max((value for one in series.values() for value in one if value is not None), default=0) or 1
-    step = width / max(1, len(labels) - 1) if len(labels) > 1 else 0
+    step = (width - 2 * INSET) / max(1, len(labels) - 1) if len(labels) > 1 else 0
     parts = []
     for place, (name, values) in enumerate(series.items()):
         points = [
-            f"{index * step if step else width / 2:.1f},{height - value / most * (height - 8):.1f}"
+            f"{INSET + index * step if step else width / 2:.1f},{height - value / most * (height - 8):.1f}"
             for index, value in enumerate(values)
             if value is not None
         ]
         if len(points) == 1:
-            x, y = points[0].split(",")
-            parts.append(
-                Markup('<circle class="line line-{}" cx="{}" cy="{}" r="3"></circle>').format(place, x, y)
-            )
+            parts.append(Markup('<path class="line line-{} dot" d="M{}h0"></path>').format(place, points[0]))
         parts.append(
             Markup('<polyline class="line line-{}" points="{}"><title>{}</title></polyline>').format(
                 place, " ".join(points), name
@@ -165,6 +163,7 @@ def _chart(
     title: str, body: Markup, most: str, values: Sequence[tuple[str, float]], width: int, height: int
 ) -> Markup:
     first, last = (values[0][0], values[-1][0]) if values else ("", "")
+    last = last if len(values) > 1 else ""
     axis = Markup('<path class="axis" d="M0 {}H{}"></path>').format(height, width)
     return Markup(
         '<figure class="chart"><figcaption>{} <span>most: {}</span></figcaption>'

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from bailee.console.paths import LINK, OWN_NAME
+from bailee.console.paths import LINK, OWN_NAME, lead_browsers
 from bailee.flows.messages.upstreams import Upstream, parse_origin
 from bailee.pages import Installation
 from bailee.policy.problems import Problem
@@ -151,13 +150,5 @@ def make_pages() -> "list[Page]":
 
 
 def make_link_url(base: str, token: str) -> str:
-    """Return the address that a link's token signs in at.
-
-    Cookies know no ports: what a browser holds for 127.0.0.1 it sends to whatever else listens there, an
-    agent's server included. So on this machine the console has a name of its own, which browsers resolve by
-    themselves (RFC 6761, 6.3).
-    """
-    parts = urlsplit(base)
-    if parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"):
-        base = f"http://{OWN_NAME}:{parts.port}"
-    return f"{base}{LINK}?token={token}"
+    """Return the address that a link's token signs in at."""
+    return f"{lead_browsers(base)}{LINK}?token={token}"

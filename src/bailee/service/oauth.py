@@ -32,6 +32,7 @@ from bailee.accounts.logins import (
     redeem_login,
 )
 from bailee.accounts.tables import KeyOrigin
+from bailee.console.paths import lead_browsers
 from bailee.policy.problems import Problem
 
 # At its most talkative Authlib writes tokens down.
@@ -154,7 +155,7 @@ class _DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]
         told = {
             "device_code": codes.device_code,
             "user_code": codes.user_code,
-            "verification_uri": f"{request.base}/oauth/device",
+            "verification_uri": f"{lead_browsers(request.base)}/oauth/device",
             "expires_in": LIFETIME_MS // 1000,
             "interval": INTERVAL_SECONDS,
         }

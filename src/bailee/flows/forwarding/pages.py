@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bailee.flows.forwarding.hops import Wire
 from bailee.flows.forwarding.progress import FLOWS, count_waiting, list_progress
-from bailee.pages import Answer, Page, Part, View, Visit
+from bailee.pages import Answer, Page, Part, Section, View, Visit
 from bailee.policy.flows import FlowId
 
 
@@ -17,6 +17,7 @@ def make_pages() -> list[Page]:
             parts=frozenset({Part.OPERATOR}),
             templates=Path(__file__).parent / "templates",
             show=_show,
+            section=Section.SERVICE,
             flow=FlowId.FORWARDING,
             leads=lambda installation: ", ".join(installation.hops),
         )

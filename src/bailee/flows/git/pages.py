@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bailee.pages import Answer, Page, Part, View, Visit
+from bailee.pages import Answer, Page, Part, Section, View, Visit
 from bailee.policy.flows import FlowId
 from bailee.vault.traffic import Hour, read_hours
 
@@ -19,6 +19,7 @@ def make_pages() -> list[Page]:
             parts=frozenset({Part.OPERATOR}),
             templates=Path(__file__).parent / "templates",
             show=_show,
+            section=Section.SERVICE,
             flow=FlowId.GIT,
         )
     ]

@@ -26,7 +26,7 @@ from bailee.vault.custody import Custody
 from bailee.vault.downloads import stream_account
 from bailee.vault.erasure import Erasure, count_session, refuse_held
 from bailee.vault.exports import list_ids
-from bailee.vault.holds import covering, list_holds
+from bailee.vault.holds import covering, list_holds, read_covered
 from bailee.vault.kinds import has_many, sum_up
 from bailee.vault.proofs import count_receipts, keep_receipt, read_receipts
 from bailee.vault.reader import Session, list_exchanges, read_session
@@ -100,7 +100,11 @@ def _show(visit: Visit) -> Answer:
     if wanted:
         return Moved(link_to(_find(visit, wanted).id))
     held = {one.flow: one for one in sum_up(visit.held(account.id))}
+    with custody.vault.connect() as connection:
+        covered = {session for of, session in read_covered(connection) if of == account.id}
     facts = {
+        "is_covered": lambda session: None in covered or session in covered,
+        "has_holds": bool(covered),
         "sessions": found.sessions,
         "next": found.next,
         "is_first": before is None,
@@ -214,7 +218,12 @@ def _ask(visit: Visit) -> Answer:
 def _erase(visit: Visit) -> Answer:
     session = _session_of(visit)
     erased, receipt = _erase_one(visit, session.id)
-    facts = {"what": f"session {session.id}", "erased": erased, "receipt": receipt}
+    facts = {
+        "what": f"session {session.id}",
+        "session": session.id,
+        "erased": erased,
+        "receipt": receipt,
+    }
     return View("erased.html", facts, heading="Erased")
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from bailee.flows.messages.data_pages import TEMPLATES
-from bailee.pages import Answer, Installation, Page, Part, View, Visit
+from bailee.pages import Answer, Installation, Page, Part, Section, View, Visit
 from bailee.policy.flows import FlowId
 from bailee.vault.traffic import Failure, Hour, list_failures, read_hours
 
@@ -26,6 +26,7 @@ def make_pages() -> list[Page]:
             parts=frozenset({Part.OPERATOR}),
             templates=TEMPLATES,
             show=_show,
+            section=Section.SERVICE,
             flow=FlowId.MESSAGES,
             leads=_tell_upstream,
         )
