@@ -173,6 +173,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         base: the URL that the service was reached at, as the request has it.
         origin: what browsers call the service, as it knows itself; empty where it does not.
         browser: what forms of this browser are bound to; empty of one that had no page yet.
+        resumed: the id of the last event that it had before it lost a stream.
     """
 
     visitor: Visitor
@@ -187,6 +188,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     browser: str = ""
     address: str = ""
     agent: str = ""
+    resumed: str = ""
 
     def held(self, account: str) -> Held:
         """Return what is held under an account: counted anew, or of one with much as of some seconds ago."""
@@ -254,7 +256,11 @@ class Download(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """Server-Sent Events, as they come."""
+    """Server-Sent Events, as they come; it ends where whoever asked for it may not see the page any more.
+
+    Attributes:
+        events: gives nothing, as empty bytes, every second at the latest: then too it is asked.
+    """
 
     events: Callable[[], AsyncIterator[bytes]]
 

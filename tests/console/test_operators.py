@@ -9,14 +9,12 @@ import pytest
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.operators import appoint_operator
-from bailee.cloud import disks
-from bailee.cloud.records import Sessions, State
-from bailee.flows.web.files import add_rule, read_rules_file
+from bailee.flows.web.files import add_rule, read_rules_file, remove_rule
 from bailee.ledger.log import FOLDER, open_log
 from bailee.policy.problems import Problem
 from console.browsers import Visitor
 from console.cast import Cast
-from console.filling import REFUSED_HOST, make_cloud_session
+from console.filling import REFUSED_HOST
 
 Visit = Callable[..., Visitor]
 
@@ -128,12 +126,16 @@ def test_what_was_refused_is_allowed_by_a_rule(
     assert "<b>evil</b>.example" in page.inner_text("main")
     assert page.query_selector("td b, th b") is None
     page.click(f"tr:has-text('{REFUSED_HOST}') button")
-    assert f"Allowed: {REFUSED_HOST} port 443" in page.inner_text("main")
+    assert f"Allowed for every agent of this installation: {REFUSED_HOST} port 443" in page.inner_text("main")
     rules = read_rules_file(rules_file)
     assert [(rule.host, rule.ports) for rule in rules.allow] == [(REFUSED_HOST, (443,))]
     assert REFUSED_HOST in page.inner_text("div[aria-label=Rules]")
     assert reason in visit("alice").go("/console/privacy").inner_text("main")
     assert count_entries(cast, "rule") == before + 1
+    assert page.query_selector("text=private addresses too") is None
+    page.click("text=Take it back")
+    assert read_rules_file(rules_file).allow == ()
+    assert count_entries(cast, "rule") == before + 2
     page.fill("#f-host", "no host at all/")
     page.click("text=Allow it")
     assert "cannot be allowed" in page.inner_text(".problem")
@@ -147,6 +149,18 @@ def test_a_rule_is_added_and_the_rest_stays(tmp_path: Path) -> None:
     add_rule(path, "c.example", 8443)
     assert path.read_text().startswith(written)
     assert [(one.host, one.ports) for one in read_rules_file(path).allow][-1] == ("c.example", (8443,))
+    for one in read_rules_file(path).allow:
+        if one.host == "c.example":
+            remove_rule(path, one)
+    assert path.read_text() == written
+    (mine,) = read_rules_file(path).allow
+    with pytest.raises(Problem, match="as the console writes them"):  # written otherwise, by hand
+        remove_rule(path, mine)
+    add_rule(path, "c.example", 8443)
+    # What goes on below it is another rule, of which nothing may be left for the one above.
+    path.write_text(f'{path.read_text()}methods = ["GET"]\n')
+    with pytest.raises(Problem, match="as the console writes them"):
+        remove_rule(path, read_rules_file(path).allow[-1])
     before = path.read_text()
     for host, port in (("a.example", 443), ("b.example", 443), ('x"\n[abuse]', 443), ("d.example", 0)):
         with pytest.raises(Problem):
@@ -178,25 +192,6 @@ def test_a_cloud_session_is_followed(visit: Visit, cast: Cast) -> None:
     assert "data: cloning https://git.example/acme/app" in lines
     assert json.loads(lines[-2].removeprefix("data: "))["state"] == "done"
     assert "\x1b" not in told
-
-
-def test_a_log_goes_on_by_itself(visit: Visit, cast: Cast) -> None:
-    """While a session is at work, what it says appears on the page; without scripts, when loaded anew."""
-    known = cast.cloud
-    id = make_cloud_session(cast, State.WORKING)
-    cast.cloud = known
-    sessions = Sessions(cast.home)
-    # Somebody drives it: its lock is held, as by a driver.
-    with sessions.driving(id):
-        page = visit("alice").go(f"/console/cloud/{id}")
-        page.wait_for_selector("pre:has-text('pushed 2 commits')")
-        with (sessions.folder(id) / disks.LOG).open("a") as log:
-            log.write("one more line\n")
-        page.wait_for_selector("pre:has-text('one more line')")
-        assert page.inner_text("[data-state]").startswith("working")
-    sessions.change(id, state=State.DONE)
-    plain = visit("alice", java_script_enabled=False).go(f"/console/cloud/{id}")
-    assert "one more line" in plain.inner_text("pre")
 
 
 def test_retention_and_forwarding(visit: Visit) -> None:

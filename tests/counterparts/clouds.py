@@ -1,14 +1,21 @@
 """A Git host, a home that has the credential of it, and cloud sessions by the command."""
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from counterparts.git_hosts import GitHost
+import trustme
+
+from counterparts.git_hosts import GitHost, run_git_host
 from counterparts.programs import run_program
+from counterparts.projects import CALCULATOR, TEST
+from counterparts.services import clean_environment
+from counterparts.waiting import wait_for
 
 # What virtual machines start from is made once for all tests, and kept.
 CACHE = Path(__file__).parents[2] / ".cache"
@@ -77,6 +84,27 @@ class World:
         """Return what is known of a session."""
         told: dict[str, Any] = json.loads(self.bailee("cloud", "show", "--json", id))
         return told
+
+
+@contextmanager
+def open_world(folder: Path) -> Iterator[World]:
+    """Make a world, of which nothing is started yet; afterwards wait for the end of its drivers."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with contextmanager(run_git_host)(folder / "host", tls) as host:
+        url = host.add("app", {"calculator.py": CALCULATOR, "test_calculator.py": TEST})
+        host.add("other", {"SECRET": "of another repository\n"})
+        environment = clean_environment(
+            folder,
+            SSL_CERT_FILE=str(folder / "authority.pem"),
+            XDG_CACHE_HOME=str(CACHE),
+            OPERATORS_SECRET="canary-of-the-operator-0001",
+        )
+        made = World(folder, host, url, environment)
+        yield made
+        wait_for("the end of all drivers", partial(has_ended, made))
 
 
 def has_ended(world: World) -> bool | None:

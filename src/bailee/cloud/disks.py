@@ -127,6 +127,32 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def measure_log(folder: Path, key: bytes | None, id: str) -> int:
+    """Return how many bytes a session said, in clear or sealed, as far as it can be read.
+
+    Raises:
+        Problem: a part of it was altered.
+    """
+    while True:
+        try:
+            return sum(length for _, _, length in _open_logs(folder, key, id))
+        except FileNotFoundError:
+            continue  # it was sealed just now
+
+
+def _open_logs(
+    folder: Path, key: bytes | None, id: str
+) -> Iterator[tuple[Path, BinaryIO | OpeningReader, int]]:
+    """Give each part of a log that can be read, with its place and its length in bytes."""
+    for path in _list_logs(folder):
+        with path.open("rb") as file, _telling(path):
+            if path.suffix != ".sealed":
+                yield path, file, file.seek(0, os.SEEK_END)
+            elif key is not None:
+                reader = OpeningReader(file, key, _bind(id, path.stem))
+                yield path, reader, reader.size
+
+
 def read_log(folder: Path, key: bytes | None, id: str, at: int, size: int) -> bytes:
     """Return a piece of what a session said, in clear or sealed; nothing at its end, or without a key.
 
@@ -138,21 +164,13 @@ def read_log(folder: Path, key: bytes | None, id: str, at: int, size: int) -> by
     """
     while True:
         try:
-            for path in _list_logs(folder):
-                with path.open("rb") as file, _telling(path):
-                    if path.suffix != ".sealed":
-                        file.seek(0, os.SEEK_END)
-                        reader: BinaryIO | OpeningReader = file
-                        length = file.tell()
-                    elif key is None:
-                        continue
-                    else:
-                        reader = OpeningReader(file, key, _bind(id, path.stem))
-                        length = reader.size
-                    if at < length:
-                        reader.seek(at)
+            before = 0
+            for path, reader, length in _open_logs(folder, key, id):
+                if at - before < length:
+                    with _telling(path):
+                        reader.seek(at - before)
                         return reader.read(size)
-                    at -= length
+                before += length
         except FileNotFoundError:
             continue  # it was sealed just now
         return b""

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -51,6 +52,8 @@ from bailee.vault.custody import Custody
 
 # A receipt that is pasted to be verified is the longest.
 LARGEST_FORM = 4_000_000
+# How long a stream may go on for somebody who signed out.
+_ASK_SECONDS = 1.0
 SIGN_IN, FORM, SAID = "bailee_console", "bailee_form", "bailee_said"
 _LOG = logging.getLogger(__name__)
 _FORM_TYPE = "application/x-www-form-urlencoded"
@@ -166,6 +169,7 @@ class Console:
             browser=make_form_token(token) if token else "",
             address=request.client.host if request.client else "",
             agent=make_visible(request.headers.get("user-agent", "")[:200]),
+            resumed=request.headers.get("last-event-id", ""),
         )
         try:
             return handler(visit)
@@ -190,6 +194,14 @@ class Console:
             return Visitor(), request.cookies.get(FORM, "")
         sees_to_it = found.user is not None or (account is not None and is_operator(directory, account.id))
         return Visitor(account, found.user, found.id, sees_to_it), token
+
+    def _may_see(self, request: Request, page: Page, before: Visitor) -> bool:
+        """Tell whether whoever was shown a page may still see it, in the same sign-in."""
+        try:
+            visitor, _ = self._find_visitor(request)
+        except sqlalchemy.exc.SQLAlchemyError:
+            return False
+        return visitor.sign_in == before.sign_in and bool(visitor.parts & page.parts)
 
     def _find_origin(self, request: Request) -> str:
         """Return the service's origin: as it is configured, or by the port that was really reached.
@@ -218,8 +230,9 @@ class Console:
                 pieces = answer.pieces(self._custody)
                 return _Sending(pieces, 200, _name(answer.name), answer.media_type)
             case Stream():
+                events = _follow(answer.events, partial(self._may_see, request, page, visitor))
                 return StreamingResponse(
-                    _follow(answer.events), 200, {**HEADERS, "x-accel-buffering": "no"}, "text/event-stream"
+                    events, 200, {**HEADERS, "x-accel-buffering": "no"}, "text/event-stream"
                 )
 
     def _draw(
@@ -364,6 +377,14 @@ async def _read_form(request: Request) -> Mapping[str, str]:
         raise Problem("the form cannot be read", where="the form", fix="load the page anew") from None
 
 
-async def _follow(events: Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+async def _follow(
+    events: Callable[[], AsyncIterator[bytes]], may_see: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    asked = time.monotonic()
     async for event in events():
-        yield event
+        if time.monotonic() - asked > _ASK_SECONDS:
+            if not await run_in_threadpool(may_see):
+                return
+            asked = time.monotonic()
+        if event:
+            yield event

@@ -395,11 +395,17 @@ class SettingsManaged(Entry, frozen=True, kw_only=True, tag="managed_settings"):
     by: str
 
 
-class RuleAdded(Entry, frozen=True, kw_only=True, tag="rule"):
-    """An operator let agents reach a host that was refused; the digest is of the rule as it is written."""
+class RuleChanged(Entry, frozen=True, kw_only=True, tag="rule", omit_defaults=True):
+    """An operator let agents reach a host that was refused, or no more.
+
+    Attributes:
+        digest: SHA-256 of `allow HOST:PORT`.
+        given: false where it is taken back.
+    """
 
     digest: str
     by: str
+    given: bool = True
 
 
 AnyEntry = (
@@ -434,7 +440,7 @@ AnyEntry = (
     | OperatorAppointed
     | RoleChanged
     | SettingsManaged
-    | RuleAdded
+    | RuleChanged
 )
 # 512 commitments are 34 KB: below the 65,535 bytes that an entry bundle can carry (c2sp.org/tlog-tiles).
 SEGMENTS_IN_AN_ENTRY = 512

@@ -42,6 +42,7 @@ class Audited(msgspec.Struct, frozen=True, kw_only=True):
         sent, received: bytes, from the session and to it; None where they are not known, or are counted with
             an earlier request on the same connection.
         reason: in words, where it did not pass or not to its end.
+        is_plain: whether what was refused was asked for in plain HTTP.
     """
 
     at_ms: int
@@ -56,6 +57,7 @@ class Audited(msgspec.Struct, frozen=True, kw_only=True):
     sent: int | None = None
     received: int | None = None
     reason: str = ""
+    is_plain: bool = False
 
     @property
     def is_denied(self) -> bool:
@@ -153,7 +155,8 @@ def tell_rows(rows: Iterable[Row]) -> list[Audited]:
                 if last is None or (last.host, last.port, last.method, last.verdict) != here:
                     add(Audited(at_ms=row.at_ms, way=row.way, host=row.host, port=row.port), row.number)
                     known = [len(told) - 1]
-                change(known[-1], rule=row.rule, verdict=verdict, reason=row.reason)
+                told_of = {"rule": row.rule, "verdict": verdict, "reason": row.reason}
+                change(known[-1], **told_of, is_plain=row.is_plain)
             case Closed():
                 _close(row, known, told)
     return told

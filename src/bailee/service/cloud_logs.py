@@ -70,6 +70,15 @@ def write_to_log(home: Path, id: str) -> None:
     os.close(descriptor)
 
 
+def measure_log(sessions: Sessions, id: str) -> int:
+    """Return how many bytes a session said so far.
+
+    Raises:
+        Problem: it was altered.
+    """
+    return disks.measure_log(sessions.folder(id), sessions.key(sessions.read_facts(id)), id)
+
+
 def read_log(sessions: Sessions, id: str, at: int) -> bytes:
     """Return the next piece of what a session said, nothing at its end.
 

@@ -4,23 +4,49 @@ reason.
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from bailee.cloud.records import ENDED, CloudSession, Sessions
-from bailee.flows.web.pages import allow
-from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, Stream, View, Visit, require
+from bailee.flows.web.pages import is_allowed, read_rules
+from bailee.pages import (
+    Answer,
+    Moved,
+    NotThere,
+    Page,
+    Part,
+    Section,
+    Stream,
+    View,
+    Visit,
+    read_number,
+    require,
+)
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
-from bailee.service.cloud_logs import read_log, tell_line
+from bailee.service.cloud_logs import measure_log, read_log, tell_line
 
 PATH = "/console/cloud"
 TEMPLATES = Path(__file__).parent / "templates"
-LOOK_SECONDS, LONGEST_LOG = 0.5, 200_000
+LOOK_SECONDS, LONGEST_LOG = 0.5, 100_000
 _PARTS = frozenset({Part.HOLDER, Part.OPERATOR})
+
+
+class Log(msgspec.Struct, frozen=True):
+    """The last of what a session said.
+
+    Attributes:
+        left_out: bytes before it.
+        end: bytes to its end, of all that the session said.
+    """
+
+    text: str
+    left_out: int
+    end: int
 
 
 def make_pages() -> list[Page]:
@@ -49,13 +75,6 @@ def make_pages() -> list[Page]:
             parts=frozenset({Part.HOLDER}),
             templates=TEMPLATES,
             act=_stop,
-        ),
-        Page(
-            path=f"{one}/allow",
-            title="Allow",
-            parts=frozenset({Part.OPERATOR}),
-            templates=TEMPLATES,
-            act=_allow,
         ),
     ]
 
@@ -103,19 +122,22 @@ def _open(visit: Visit) -> Answer:
 
 
 def _tell(visit: Visit, session: CloudSession, *, is_open: bool) -> Answer:
-    audited, log, fault = [], "", ""
+    audited, log, fault = [], Log("", 0, 0), ""
+    is_running = session.state not in ENDED
     if is_open:
         try:
             audited = read_audit(visit.custody.home, session)
-            log = _read_whole_log(visit.custody.home, session.id)
+            log = _read_last(visit.custody.home, session.id, is_running=is_running)
         except Problem as problem:
             fault = f"{problem.what} ({problem.where})"
     denied = [one for one in audited if one.is_denied]
+    rules, _ = read_rules(visit)
     facts = {
         "session": session,
         "is_own": _is_own(visit, session),
         "is_open": is_open,
-        "is_running": session.state not in ENDED,
+        "is_running": is_running,
+        "is_allowed": partial(is_allowed, rules),
         "audited": audited[-500:],
         "denied": denied,
         "log": log,
@@ -127,11 +149,20 @@ def _tell(visit: Visit, session: CloudSession, *, is_open: bool) -> Answer:
     return View("cloud_session.html", facts, heading=f"Cloud session {session.id}")
 
 
-def _read_whole_log(home: Path, id: str) -> str:
-    sessions, data = Sessions(home), b""
-    while len(data) < LONGEST_LOG and (piece := read_log(sessions, id, len(data))):
+def _read_last(home: Path, id: str, *, is_running: bool) -> Log:
+    """Return the end of a log, from the beginning of a line on; while it goes on, only whole lines of it."""
+    sessions = Sessions(home)
+    size = measure_log(sessions, id)
+    start, data = max(0, size - LONGEST_LOG), b""
+    while len(data) < 2 * LONGEST_LOG and (piece := read_log(sessions, id, start + len(data))):
         data += piece
-    return data.decode("utf-8", "replace")
+    if start:
+        cut = data.find(b"\n") + 1
+        start, data = start + cut, data[cut:]
+    if is_running:
+        data = data[: data.rfind(b"\n") + 1]
+    lines = [tell_line(line) for line in data.split(b"\n")]
+    return Log("\n".join(lines), start, start + len(data))
 
 
 def _follow(visit: Visit) -> Answer:
@@ -139,20 +170,24 @@ def _follow(visit: Visit) -> Answer:
     if not _is_own(visit, session):
         raise NotThere
     home = visit.custody.home
-    return Stream(lambda: _events(home, session.id))
+    # What a browser that lost the connection had last (HTML, "The `Last-Event-ID` header"), else its page.
+    at = read_number(visit.resumed or visit.query.get("from", ""), 0)
+    return Stream(lambda: _events(home, session.id, at))
 
 
-async def _events(home: Path, id: str) -> AsyncIterator[bytes]:
-    """Give what a session says and how it stands, from its beginning to its end."""
-    sessions, at, rest, told = Sessions(home), 0, b"", b""
+async def _events(home: Path, id: str, at: int) -> AsyncIterator[bytes]:
+    """Give what a session says and how it stands, from a byte of its log to its end; nothing is a pause.
+
+    The id of an event of the log is where the next line begins.
+    """
+    sessions, rest, told = Sessions(home), b"", b""
     while True:
         session = await run_in_threadpool(sessions.look, id)
-        data = await run_in_threadpool(read_log, sessions, id, at)
-        at += len(data)
+        data = await run_in_threadpool(read_log, sessions, id, at + len(rest))
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            text = tell_line(line)
-            yield f"event: log\ndata: {text}\n\n".encode("utf-8", "replace")
+            at += len(line) + 1
+            yield f"event: log\nid: {at}\ndata: {tell_line(line)}\n\n".encode("utf-8", "replace")
         state = msgspec.json.encode({"state": session.state, "reason": session.reason})
         if state != told:
             told = state
@@ -160,6 +195,7 @@ async def _events(home: Path, id: str) -> AsyncIterator[bytes]:
         if session.state in ENDED and not data:
             yield b"event: end\ndata: {}\n\n"
             return
+        yield b""
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -169,11 +205,3 @@ def _stop(visit: Visit) -> Answer:
         raise NotThere
     cloud_orders.stop(visit.custody.home, session.id)
     return Moved(f"{PATH}/{session.id}", "It is stopped.")
-
-
-def _allow(visit: Visit) -> Answer:
-    session, port = _find(visit), require(visit.form, "port")
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise Problem(f"{port!r} is no port", where="Allow", fix="give one from 1 to 65535")
-    told = allow(visit, require(visit.form, "host"), int(port))
-    return Moved(f"{PATH}/{session.id}", f"Allowed: {told}, from the next turn on.")

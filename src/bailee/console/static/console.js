@@ -1,19 +1,23 @@
 // Improves what works without it: a log that goes on by itself, and buttons that copy. Passkeys alone need it.
 "use strict";
+for (const plain of document.querySelectorAll("[data-plain]")) plain.hidden = true;
 for (const log of document.querySelectorAll("[data-follow]")) {
   const source = new EventSource(log.dataset.follow);
   const state = document.querySelector("[data-state]");
-  log.textContent = "";
+  log.scrollTop = log.scrollHeight;
   source.addEventListener("log", (event) => {
     const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
-    log.append(event.data, "\n");
+    log.append(`${event.data}\n`);
+    // What a browser draws without effort; the page loaded anew has the last of it as well.
+    while (log.childNodes.length > 5000) log.firstChild.remove();
     if (isAtEnd) log.scrollTop = log.scrollHeight;
   });
   source.addEventListener("state", (event) => {
     const told = JSON.parse(event.data);
     if (state) state.textContent = told.reason ? `${told.state}: ${told.reason}` : told.state;
   });
-  source.addEventListener("end", () => source.close());
+  // What stands beside the log is of when the page was loaded: its buttons, and what it asked for.
+  source.addEventListener("end", () => { source.close(); location.reload(); });
 }
 for (const snippet of document.querySelectorAll("[data-copy]")) {
   const button = document.createElement("button");

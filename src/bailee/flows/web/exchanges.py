@@ -341,7 +341,9 @@ class _Exchanges:
         connection = self._connection
         target = connection.target
         host, port = (target.host, target.port) if target else ("", 0)
-        wait = self._session.note_refused(connection.number, connection.way, host, port, refused.refusal)
+        wait = self._session.note_refused(
+            connection.number, connection.way, host, port, refused.refusal, is_plain=not self._is_opened
+        )
         connection.outcome = f"refused: {refused.refusal.rule}"
         await asyncio.sleep(wait)
         if self._agent.our_state not in (h11.IDLE, h11.SEND_RESPONSE):

@@ -3,6 +3,7 @@
 It lies in the home, which a boundary hides: what an agent can write cannot open anything to it.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from bailee.files import replace_file
 from bailee.flows.web.abuse import Limits, check_limits
 from bailee.flows.web.placeholders import Secret, make_secret
-from bailee.flows.web.rules import Rule, check_rule, read_rule
+from bailee.flows.web.rules import Rule, Wire, check_rule, read_rule
 from bailee.policy.problems import Problem
 
 NAME = "boundary.toml"
@@ -90,31 +91,76 @@ def find_secrets(file: RulesFile, environment: Mapping[str, str]) -> list[Secret
     ]
 
 
-def add_rule(path: Path, host: str, port: int) -> Rule:
-    """Let agents reach a host and port from their next session on: write it into a file of rules.
+def add_rule(path: Path, host: str, port: int, *, is_plain: bool = False) -> Rule:
+    """Let agents reach a host and port from now on: write it into a file of rules.
 
     What stands in the file stays as it is. The whole is read as it will be before it takes the file's place.
+
+    Args:
+        is_plain: whether plain HTTP is spoken there, and not TLS.
 
     Raises:
         Problem: the host cannot be meant, is allowed or forbidden there already, or the file is not readable.
     """
-    rule = read_rule(f"{host}:{port}", path.name)
+    rule = read_rule(f"{'http://' if is_plain else ''}{host}:{port}", path.name)
     present = read_rules_file(path) if path.exists() else RulesFile()
     if any(one.host == rule.host and port in one.ports for one in present.forbid):
         raise Problem(
             f"{rule.host} is forbidden there", where=str(path), fix="take the rule that forbids it out first"
         )
-    if any(one.host == rule.host and port in one.ports for one in present.allow):
+    if any(one.host == rule.host and port in one.ports and one.wire == rule.wire for one in present.allow):
         raise Problem(f"{rule.host} port {port} is allowed already", where=str(path))
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    private = "private = true\n" if rule.is_private else ""
+    added = _write(rule)
+    _put(path, f"{text.rstrip()}\n\n{added}" if text.strip() else added)
+    return rule
+
+
+def has_added(text: str, rule: Rule) -> bool:
+    """Tell whether a rule of a file stands in its text as `add_rule` writes it, and says nothing besides."""
+    block = _write(rule)
+    (plain,) = msgspec.convert(tomllib.loads(block), RulesFile).allow
+    is_plain = len(rule.ports) == 1 and msgspec.structs.replace(plain, origin=rule.origin) == rule
+    return is_plain and _find(text, block) is not None
+
+
+def _find(text: str, block: str) -> "re.Match[str] | None":
+    # Whole: of a table that goes on with other keys what is left would be the table's before it.
+    return re.search(rf"(?m)^{re.escape(block)}(?=\n|\[|\Z)", f"{text.rstrip()}\n")
+
+
+def remove_rule(path: Path, rule: Rule) -> None:
+    """Take a rule that `add_rule` wrote out of a file of rules; what else stands there stays as it is.
+
+    Raises:
+        Problem: it is not there as it was written, or the file is not readable.
+    """
+    text = f"{path.read_text(encoding='utf-8').rstrip()}\n" if path.exists() else ""
+    found = _find(text, _write(rule)) if has_added(text, rule) else None
+    if found is None:
+        raise Problem(
+            f"no rule for {rule.host} stands there as the console writes them",
+            where=str(path),
+            fix="take it out of the file by hand",
+        )
+    before, after = text[: found.start()], text[found.end() :]
+    _put(path, "\n\n".join(part for part in (before.rstrip(), after.strip("\n")) if part).rstrip() + "\n")
+
+
+def _write(rule: Rule) -> str:
     # Of a name that `read_rule` took nothing needs to be escaped.
-    added = f'\n[[allow]]\nhost = "{rule.host}"\nports = [{port}]\n{private}'
+    ports = ", ".join(map(str, rule.ports))
+    wire = "" if rule.wire is Wire.TLS else f'wire = "{rule.wire}"\n'
+    private = "private = true\n" if rule.is_private else ""
+    return f'[[allow]]\nhost = "{rule.host}"\nports = [{ports}]\n{wire}{private}'
+
+
+def _put(path: Path, text: str) -> None:
+    """Put a text into a file's place, if it can be read as rules."""
     draft = path.with_name(f"{path.name}.draft")
     try:
-        replace_file(draft, (text.rstrip("\n") + "\n" + added if text.strip() else added.lstrip()).encode())
+        replace_file(draft, text.lstrip("\n").encode())
         read_rules_file(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    return rule

@@ -59,8 +59,12 @@ class Requested(msgspec.Struct, frozen=True, tag="request", kw_only=True):
     path: str
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refuse", kw_only=True):
-    """Something was not let through."""
+class Refused(msgspec.Struct, frozen=True, tag="refuse", kw_only=True, omit_defaults=True):
+    """Something was not let through.
+
+    Attributes:
+        is_plain: whether it was asked for in plain HTTP, as far as it came to that.
+    """
 
     number: int
     at_ms: int
@@ -69,6 +73,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refuse", kw_only=True):
     port: int
     rule: str
     reason: str
+    is_plain: bool = False
 
 
 class Closed(msgspec.Struct, frozen=True, tag="close", kw_only=True):

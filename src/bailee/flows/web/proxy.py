@@ -409,7 +409,8 @@ class AgentConnection(asyncio.Protocol):
             return
         target = self.target
         host, port = (target.host, target.port) if target else (shown, 0)
-        wait = self.session.note_refused(self.number, self.way, host, port, refusal)
+        is_plain = self.way is Way.REQUEST
+        wait = self.session.note_refused(self.number, self.way, host, port, refusal, is_plain=is_plain)
         answer = b"" if status == 0 or self.way is Way.TRANSPARENT else write_answer(refusal, status)
         self.outcome = self.outcome or f"refused: {refusal.rule}"
         if wait and answer:

@@ -6,7 +6,7 @@ from datetime import date
 import msgspec
 import sqlalchemy as sa
 
-from bailee.flows.web.log import Refused, Row
+from bailee.flows.web.log import Closed, Opened, Refused, Row
 from bailee.flows.web.receiver import read_held
 from bailee.policy.flows import FlowId
 from bailee.vault import tables
@@ -26,6 +26,18 @@ class Denied(msgspec.Struct, frozen=True):
     reason: str
     count: int
     last_ms: int
+    is_plain: bool  # whether plain HTTP was asked for
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """A host and port that were reached, with bytes from agents and to them."""
+
+    host: str
+    port: int
+    rule: str
+    count: int
+    sent: int
+    received: int
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -58,15 +70,33 @@ def read_rows(custody: Custody, run: Run, *, today: date) -> list[Row]:
     return rows
 
 
+def count_passed(logs: Iterable[Iterable[Row]]) -> list[Passed]:
+    """Return what was let through, what was reached most often first; connections have numbers by log."""
+    found: dict[tuple[str, int, str], Passed] = {}
+    for rows in logs:
+        opened: dict[int, tuple[str, int, str]] = {}
+        for row in rows:
+            if isinstance(row, Opened):
+                key = opened[row.number] = row.host, row.port, row.rule
+                before = found.get(key, Passed(*key, 0, 0, 0))
+                found[key] = msgspec.structs.replace(before, count=before.count + 1)
+            elif isinstance(row, Closed) and row.number in opened:
+                before = found[opened[row.number]]
+                found[opened[row.number]] = msgspec.structs.replace(
+                    before, sent=before.sent + row.sent, received=before.received + row.received
+                )
+    return sorted(found.values(), key=lambda one: (-one.count, one.host, one.port))
+
+
 def count_denied(rows: Iterable[Row]) -> list[Denied]:
     """Return what was refused, what was refused most often first."""
-    found: dict[tuple[str, int, str], Denied] = {}
+    found: dict[tuple[str, int, str, bool], Denied] = {}
     for row in rows:
         if not isinstance(row, Refused):
             continue
-        key = row.host, row.port, row.rule
+        key = row.host, row.port, row.rule, row.is_plain
         before = found.get(key)
         count = before.count + 1 if before else 1
         last = max(before.last_ms, row.at_ms) if before else row.at_ms
-        found[key] = Denied(row.host, row.port, row.rule, row.reason, count, last)
+        found[key] = Denied(row.host, row.port, row.rule, row.reason, count, last, row.is_plain)
     return sorted(found.values(), key=lambda one: (-one.count, one.host, one.port))

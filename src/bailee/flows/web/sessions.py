@@ -219,7 +219,9 @@ class Session:
             )
             self._append(row)
 
-    def note_refused(self, number: int, way: Way, host: str, port: int, refusal: Refusal) -> float:
+    def note_refused(
+        self, number: int, way: Way, host: str, port: int, refusal: Refusal, *, is_plain: bool = False
+    ) -> float:
         """Write that something was refused, and return for how many seconds its answer is held back."""
         row = Refused(
             number=number,
@@ -229,6 +231,7 @@ class Session:
             port=port,
             rule=refusal.rule,
             reason=refusal.reason[:500],
+            is_plain=is_plain,
         )
         with contextlib.suppress(LogFailed):  # it is refused in any case
             self._append(row)
