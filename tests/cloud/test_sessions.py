@@ -117,10 +117,15 @@ def test_a_push_to_main_is_refused_in_words(world: World, kind: str) -> None:
     assert world.host.refs("app")["refs/heads/main"] == before
 
 
-# Looks everywhere a machine can look, and tells where it found something. It has each text in two halves.
+# Looks everywhere a machine can look, and tells where it found something. It has each text in two halves, and
+# is told since when there are any: what was changed last before that, as all programs were, has none.
 SEARCH = """
 import os, pathlib, subprocess, sys, urllib.request
-needles, found = [(a + b).encode() for a, b in zip(sys.argv[1::2], sys.argv[2::2])], set()
+since, *halves = sys.argv[1:]
+needles, found = [(a + b).encode() for a, b in zip(halves[::2], halves[1::2])], set()
+def is_older(path):
+    known = os.lstat(path)
+    return max(known.st_mtime, known.st_ctime) < float(since)
 def has(data):
     return any(needle in data for needle in needles)
 if has(repr(dict(os.environ)).encode()):
@@ -151,7 +156,8 @@ for top in ("/session", "/etc", "/tmp", "/run", "/var", "/home", "/root"):
     for folder, _, names in os.walk(top):
         for name in names:
             try:
-                if has((pathlib.Path(folder) / name).read_bytes()):
+                path = pathlib.Path(folder) / name
+                if not is_older(path) and has(path.read_bytes()):
                     found.add("files")
             except OSError:
                 pass
@@ -164,29 +170,30 @@ print("searched:", *sorted(found), ";")
 """
 
 
-def search(*canaries: str) -> str:
-    """Return an agent's command that searches for texts."""
+def search(world: World, *canaries: str) -> str:
+    """Return an agent's command that searches for texts, which the world has since it was made."""
     quoted = SEARCH.replace("'", "'\"'\"'")
-    return f"python3 -c '{quoted}' {' '.join(f'{one[:9]} {one[9:]}' for one in canaries)}"
+    since = (world.folder / "authority.pem").stat().st_mtime - 1
+    return f"python3 -c '{quoted}' {since} {' '.join(f'{one[:9]} {one[9:]}' for one in canaries)}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_credential_is_in_the_machine(world: World, kind: str) -> None:
     """The host's credential and the operator's environment are in no file, process or answer there."""
     world.isolation = kind
-    _, said = world.start("x", "--agent", search(world.host.accepted, "canary-of-the-operator-0001"))
+    _, said = world.start("x", "--agent", search(world, world.host.accepted, "canary-of-the-operator-0001"))
     assert "searched: ;" in said
 
 
 def test_control_the_search_finds_what_is_there(world: World) -> None:
-    """Control: the same search finds a secret that its owner exposed, in the environment and in processes."""
+    """Control: the same search finds a secret that its owner exposed, and where a session wrote it."""
     world.bailee("secrets", "set", "EXPOSED", "--expose", value="canary-that-is-exposed-0001")
-    _, said = world.start(
-        "x", "--agent", search("canary-of-the-operator-0001", "canary-that-is-exposed-0001")
-    )
+    look = search(world, "canary-of-the-operator-0001", "canary-that-is-exposed-0001")
+    _, said = world.start("x", "--agent", f'echo "$EXPOSED" > "$HOME/kept"; {look}')
     (line,) = [line for line in said.splitlines() if line.startswith("searched:")]
     assert "environment" in line
     assert "processes" in line
+    assert "files" in line
 
 
 def test_what_a_machine_sees(world: World) -> None:
@@ -214,6 +221,7 @@ def test_a_trusted_network(world: World) -> None:
         program = world.folder / name
         program.write_text(f"#!/bin/sh\necho https://{name}.index.example/simple\n")
         program.chmod(0o755)
+        del world.environment[{"pip": "PIP_INDEX_URL", "npm": "NPM_CONFIG_REGISTRY"}[name]]
     world.environment["PATH"] = f"{world.folder}:{world.environment['PATH']}"
     ask = "curl -s -o /dev/null -m 20 -w '%{url}: %{http_connect}\\n' https://pip.index.example"
     ask += "; ".join(["", *(ask.replace("pip.index", other) for other in ("npm.index", "elsewhere")), "true"])

@@ -23,16 +23,29 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
 import msgspec
+
+from counterparts import siblings
 
 # What commands and the service import; a module that is not there only costs the time to import it later.
 PRELOADED = (
     *("bailee.cli", "bailee.service.serving", "bailee.vault.custody", "bailee.vault.reader"),
     *("bailee.accounts.keys", "bailee.accounts.directory", "bailee.cli.run", "bailee.cli.sessions"),
     *("bailee.flows.messages.rehearsal.application", "bailee.agent.work", "bailee.manifests.settings"),
+    *("bailee.vault.recorder", "bailee.vault.sweeper", "bailee.cli.cloud", "bailee.service.cloud"),
+    *(
+        "bailee.cli.up",
+        "bailee.cli.code",
+        "bailee.service.oauth",
+        "bailee.flows.messages.upstreams.compatible",
+    ),
+    *("bailee.agent.costs", "bailee.agent.printing", "bailee.agent.announcements", "kingfisher_sdk"),
+    *("anyio._backends._asyncio", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto"),
+    *("uvicorn.lifespan.off", "httpcore2", "h11", "certifi", "truststore", "encodings.idna"),
     *("anthropic", "rich.progress", "rich.markdown", "rich.syntax", "psycopg"),
 )
 _STATUS = struct.Struct("i")
@@ -99,7 +112,8 @@ class _Forker:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-c", "from counterparts.programs import serve; serve()"]
+            code = "from counterparts.programs import serve; serve()"
+            command = [sys.executable, "-c", code + " " * siblings.ROOM]
             path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
             environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "LANG": "C.UTF-8"}
             self._process = subprocess.Popen(
@@ -203,8 +217,6 @@ def _send(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
 
 def serve() -> None:
     """Import the program, then fork for each request and tell how each child ended; a process of its own."""
-    from importlib import import_module
-
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             import_module(name)
@@ -260,9 +272,20 @@ def _become(start: Start, streams: Sequence[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.chdir(start.folder)
+    _run(start.arguments, start.environment, start.folder)
+
+
+def _become_sibling(sibling: siblings.Sibling) -> None:
+    """Run what a program of ours started in this process, which ends with it."""
+    _run(sibling.arguments, sibling.environment, sibling.folder, sibling.module)
+
+
+def _run(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: str, module: str = "bailee"
+) -> None:
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(start.environment)
+    os.environ.update(environment)
     time.tzset()
     for name, number, mode, errors in (
         ("stdin", 0, "rb", "surrogateescape"),
@@ -272,13 +295,14 @@ def _become(start: Start, streams: Sequence[int]) -> None:
         stream = io.TextIOWrapper(os.fdopen(number, mode, closefd=False), encoding="utf-8", errors=errors)
         stream.reconfigure(line_buffering=name == "stderr")
         setattr(sys, name, stream)
-    import bailee.__main__
-    from bailee.cli import main
-
-    sys.argv = [str(bailee.__main__.__file__), *start.arguments]
+    run = import_module("bailee.cli" if module == "bailee" else module).main
+    place = import_module("bailee.__main__" if module == "bailee" else module).__file__
+    sys.argv = [str(place), *arguments]
+    if module == "bailee" and siblings.STARTERS.intersection(arguments[:1]):
+        siblings.prepare(_become_sibling)
     code = 0
     try:
-        main()
+        code = run() or 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except BaseException:
