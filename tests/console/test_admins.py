@@ -171,7 +171,10 @@ def test_repositories(admin: Visitor, cast: Cast) -> None:
 def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> None:
     """What cannot be meant is not saved; what is saved is served with an ETag, anew if it changed."""
     page = admin.go(f"{HOME}/settings")
-    for wrong in ('{"telemetry": "maybe"}', "{", '{"nothing": 1}', "[]"):
+    for wrong in (
+        *('{"telemetry": "maybe"}', "{", '{"nothing": 1}', "[]"),
+        '{"permissions": {"deny": ["fly(*)"]}}',  # a tool that there is not
+    ):
         page.fill("#f-settings", wrong)
         page.click("text=Check and save")
         assert page.inner_text(".problem").strip()
@@ -189,8 +192,9 @@ def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> 
     assert (other[0], other[1]) == (200, "{}\n")
     assert cast.ask("GET", "/api/settings")[0] == 401
     stale = cast.ask("GET", f"{HOME}/settings", "admin")[1]
-    page.fill("#f-settings", "{}")
-    page.click("text=Check and save")
+    page.click("text=Remove them")
+    assert page.inner_text(".big").split()[0] == "Nothing"
+    assert cast.ask("GET", "/api/settings", **bearer)[1] == "{}\n"
     token = stale.partition('form_token" value="')[2][:64]
     tag = stale.partition('name="tag" value="')[2].partition('"><p')[0].replace("&#34;", '"')
     form = {"content-type": "application/x-www-form-urlencoded"}

@@ -23,6 +23,7 @@ from bailee.agent.settings import AGENT, Effective, understand
 from bailee.agent.state import state_folder
 from bailee.agent.tools import TOOLS
 from bailee.manifests import load_manifest
+from bailee.manifests.settings import Source
 from bailee.moments import tell_minute
 from bailee.policy.layers import LayerName
 from bailee.policy.plans import Provider
@@ -120,10 +121,20 @@ def ask_managed(
     except UnicodeDecodeError:
         raise Problem("the organization's settings are not UTF-8 text", where=service.place) from None
     if (source := read_managed_source(told, load_manifest(AGENT))) is not None:
-        permissions = understand(source).permissions
-        for rule in (*permissions.allow, *permissions.deny):
-            read_rule(rule, tuple(TOOLS), where=source.origin)
+        check_source(source)
     return told
+
+
+def check_source(source: Source) -> None:
+    """Find out whether the agent can heed what a settings file says, its rules for tools included.
+
+    Raises:
+        Problem: there is something that nobody can know the meaning of.
+    """
+    permissions = understand(source).permissions
+    for name, rules in (("allow", permissions.allow), ("deny", permissions.deny)):
+        for rule in rules:
+            read_rule(rule, tuple(TOOLS), where=f"{source.origin}: permissions.{name}")
 
 
 def _tell_last(reason: str, known: Managed | None) -> str:

@@ -40,14 +40,14 @@ def check_settings(text: str) -> None:
     Raises:
         Problem: they are no settings file, or have a value that cannot be meant.
     """
-    from bailee.agent.settings import understand  # the words of the agent, which the service does not need
+    from bailee.agent.fetches import check_source  # the words of the agent, which the service does not need
 
     if len(text) > LONGEST:
         raise Problem("the settings are too long", where=WHERE, fix=f"keep them below {LONGEST:,} characters")
     source = read_source(Path(WHERE), LayerName.MANAGED, load_manifest("bailee"), {}, data=text.encode())
     if source is None:
         raise Problem("this is no settings file", where=WHERE, fix="write a JSON object; {} says nothing")
-    understand(source)
+    check_source(source)
 
 
 def _show(visit: Visit) -> Answer:
@@ -57,13 +57,21 @@ def _show(visit: Visit) -> Answer:
 
 def _tell(visit: Visit, text: str, problem: Problem | None) -> Answer:
     managed = read_managed(visit.custody.directory, organization_of(visit))
-    facts = {"managed": managed, "text": text, "problem": problem, "base": visit.base}
+    facts = {
+        "managed": managed,
+        "is_served": managed.body.strip() not in ("", "{}"),
+        "text": text,
+        "problem": problem,
+        "base": visit.base,
+    }
     return View("managed.html", facts, 400 if problem else 200)
 
 
 def _save(visit: Visit) -> Answer:
     organization, directory, admin = organization_of(visit), visit.custody.directory, visit.account
     text = visit.form.get("settings", "").replace("\r\n", "\n").strip() + "\n"
+    if visit.form.get("act", "") == "remove":
+        text = "{}\n"
     require_admin(directory, admin.name, visit.visitor.operator, "managed_settings", given=True)
     if visit.form.get("tag", "") != read_managed(directory, organization).tag:
         raise Problem(
@@ -74,4 +82,5 @@ def _save(visit: Visit) -> Answer:
     except Problem as problem:
         return _tell(visit, text, problem)
     save_managed(directory, organization, text, account=admin.id, by=admin.name)
-    return Moved(PATH, "Saved. Agents get them the next time they ask.")
+    what = "Removed" if text.strip() == "{}" else "Saved"
+    return Moved(PATH, f"{what}. Agents are told the next time they ask.")
