@@ -9,6 +9,7 @@ from bailee.accounts.sign_ins import (
     SIGN_IN_MS,
     Way,
     end_sign_in,
+    find_sign_in,
     list_sign_ins,
     redeem_link,
     refuse_sign_in,
@@ -27,6 +28,8 @@ from bailee.rates import Rates
 
 # A second and at once: of one address, and for one name wherever it is tried from.
 OF_ADDRESS, OF_NAME = (1 / 6, 10), (1 / 60, 10)
+# As long as a link is good for: whoever has no password proves who they are by having signed in just now.
+FRESH_MS = 10 * 60_000
 # Each takes 64 MiB and both cores for a moment.
 _HASHING = threading.BoundedSemaphore(2)
 _SECONDS = SIGN_IN_MS // 1000
@@ -79,10 +82,10 @@ class SigningIn:
                 title="Your password",
                 parts=frozenset({Part.HOLDER}),
                 templates=TEMPLATES,
-                act=_set_password,
+                act=self._set_password,
             ),
             *OrganizationSignIn(limit=self._limit_tries, let_in=_let_in).make_pages(),
-            *Passkeys(limit=self._limit_tries, check=_check_present, let_in=_let_in).make_pages(),
+            *Passkeys(limit=self._limit_tries, check=self._check_present, let_in=_let_in).make_pages(),
             Page(path=HOME, title="Bailee", parts=signed_in, templates=TEMPLATES, show=_go_home),
         ]
 
@@ -115,6 +118,35 @@ class SigningIn:
             return View("sign_in.html", facts, 403)
         token = sign_in(directory, account.id, None, Way.PASSWORD, address=visit.address, agent=visit.agent)
         return _let_in(token, visit.form.get("next", ""))
+
+    def _set_password(self, visit: Visit) -> Answer:
+        account, directory = visit.account, visit.custody.directory
+        password = visit.form.get("password", "")
+        if password != visit.form.get("again", ""):
+            raise Problem("the two passwords differ", where="Your password", fix="write the same one twice")
+        self._check_present(visit)
+        with _HASHING:
+            set_password(directory, account.name, visit.visitor.operator, password, but=visit.visitor.sign_in)
+        return Moved(ACCOUNT_PATH, "Your password is set. Other browsers are signed out.")
+
+    def _check_present(self, visit: Visit, field: str = "present") -> None:
+        """Have whoever adds what outlasts their sign-in prove anew who they are: by password, or lately."""
+        directory, account = visit.custody.directory, visit.account
+        if has_password(directory, account.id):
+            self._limit(self._of_name, account.name)
+            with _HASHING:
+                _, is_it = check_password(directory, account.name, visit.form.get(field, ""))
+            if not is_it:
+                raise Problem("this is not your present password", where="Your password", fix="try again")
+            return
+        known = list_sign_ins(directory, account.id, None)
+        since = next((one.created_ms for one in known if one.id == visit.visitor.sign_in), 0)
+        if directory.now_ms() - since > FRESH_MS:
+            raise Problem(
+                "you signed in here more than ten minutes ago, and somebody else may sit here by now",
+                where="Your sign-ins",
+                fix="sign out, sign in, and do it then",
+            )
 
     def _use_link(self, visit: Visit) -> Answer:
         # Not limited: 256 random bits are not guessed, and who guesses passwords keeps nobody out who has a
@@ -155,7 +187,9 @@ def _show(visit: Visit) -> Answer:
 
 def _show_link(visit: Visit) -> Answer:
     # A look uses nothing up: programs that look at links before people do would.
-    return View("link.html", {"link": visit.query.get("token", "")})
+    token = visit.query.get("token", "")
+    is_good = find_sign_in(visit.custody.directory, token, waiting=True) is not None
+    return View("link.html", {"link": token, "is_good": is_good})
 
 
 def _sign_out(visit: Visit) -> Answer:
@@ -185,26 +219,6 @@ def _end(visit: Visit) -> Answer:
     if id == visitor.sign_in:
         return Moved(SIGN_IN_PATH, "You are signed out.", {SIGN_IN: ("", 0)})
     return Moved(ACCOUNT_PATH, "That browser is signed out.")
-
-
-def _set_password(visit: Visit) -> Answer:
-    account, directory = visit.account, visit.custody.directory
-    password = visit.form.get("password", "")
-    if password != visit.form.get("again", ""):
-        raise Problem("the two passwords differ", where="Your password", fix="write the same one twice")
-    _check_present(visit)
-    with _HASHING:
-        set_password(directory, account.name, visit.visitor.operator, password, but=visit.visitor.sign_in)
-    return Moved(ACCOUNT_PATH, "Your password is set. Other browsers are signed out.")
-
-
-def _check_present(visit: Visit, field: str = "present") -> None:
-    directory, account = visit.custody.directory, visit.account
-    if has_password(directory, account.id):
-        with _HASHING:
-            _, is_it = check_password(directory, account.name, visit.form.get(field, ""))
-        if not is_it:
-            raise Problem("this is not your present password", where="Your password", fix="try again")
 
 
 def _ways(visit: Visit) -> dict[str, object]:
