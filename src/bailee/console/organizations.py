@@ -117,7 +117,7 @@ def _change(visit: Visit) -> Answer:
             kind = Kind.refusing(FlowId(flow))
             require_admin(directory, admin, operator, kind, given=to == "refused")
             directory.decide_for_organization(organization, kind, given=to == "refused", by=admin)
-            return Moved(PATH, f"{flow} is {to} for every member from now on.")
+            return Moved(PATH, f"{flow.capitalize()}: {to} for every member from now on.")
     raise Problem("there is no such thing to do", where="Organization", fix="load the page anew")
 
 

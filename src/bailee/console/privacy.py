@@ -142,7 +142,7 @@ def _choose_flow(visit: Visit) -> Answer:
         FlowId(flow),
         refused=to == "refused",
     )
-    return Moved(PATH, f"{flow} is {to} from now on.")
+    return Moved(PATH, f"{flow.capitalize()}: {to} from now on.")
 
 
 def _revoke(visit: Visit) -> Answer:

@@ -1,6 +1,7 @@
 """How model traffic does: by the hour, how long it takes, and what the upstream fails with."""
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 from bailee.flows.messages.data_pages import TEMPLATES
 from bailee.pages import Answer, Installation, Page, Part, Section, View, Visit
@@ -62,7 +63,17 @@ def _show(visit: Visit) -> Answer:
             "p95": [one.quantile(0.95, first=True) for one in hours],
         },
         "failures": failures,
+        "tell_status": _tell_status,
         "share": done / (done + failed) if done + failed else None,
         "answered": done + failed,
     }
     return View("health.html", facts)
+
+
+def _tell_status(status: int | None) -> str:
+    """Return what a status means (RFC 9110; 529 is what the Claude API says when it has too much to do)."""
+    if status is None:
+        return "no answer came"
+    if status == 529:
+        return "the model has too much to do"
+    return HTTPStatus(status).phrase.lower() if status in set(HTTPStatus) else "–"

@@ -48,6 +48,7 @@ def _show(visit: Visit) -> Answer:
         "reliability": _reliability(found, all_days),
         "usage": _usage(found, all_days),
         "dropped": dropped,
+        "base": visit.base,
     }
     return View("metrics.html", facts)
 
