@@ -23,7 +23,7 @@ from bailee.vault.recent import list_recent
 
 PATH = "/console/ledger"
 PAGE, WINDOW = 50, 3000
-RECENT = 200
+RECENT, LONGEST_ID = 200, 1000
 # What of an entry names a person, or something of theirs.
 _PEOPLE = ("subject", "by", "reader")
 _HIDDEN = ("id", "kind", "at_ms", "segments", *_PEOPLE)
@@ -202,7 +202,7 @@ def _show(visit: Visit) -> Answer:
     names, seen = read_names(visit)
     size = log.size
     before = read_number(visit.query.get("before", ""), size, most=size)
-    asked = visit.query.get("q", "").strip()
+    asked = visit.query.get("q", "").strip()[:LONGEST_ID]
     kind, wanted = visit.query.get("kind", ""), asked.lower()
     names |= read_things(visit, *([asked] if asked else []))
     found: list[Told] = []

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from bailee.console.ledgers import KINDS, Told, read_things, tell_entry
+from bailee.console.ledgers import KINDS, LONGEST_ID, Told, read_things, tell_entry
 from bailee.console.rendering import TEMPLATES
 from bailee.ledger.notes import parse_verifier
 from bailee.ledger.receipts import ReceiptRefused, verify_receipt
@@ -54,7 +54,7 @@ def _verify(visit: Visit) -> Answer:
     own = visit.custody.log.verifier
     key = visit.form.get("key", "").strip()
     verifier = parse_verifier(key) if key else own
-    session = visit.form.get("session", "").strip()
+    session = visit.form.get("session", "").strip()[:LONGEST_ID]
     names = read_things(visit, *([session] if session else []))
     verdicts = []
     # One receipt, or several that were downloaded together.
@@ -69,7 +69,9 @@ def _verify(visit: Visit) -> Answer:
         "key": verifier.text,
         "receipt": given,
         "session": session,
-        "is_about": any(session in one.facts for verdict in verdicts for one in verdict.entries),
+        "is_about": any(
+            f"session {session}," in f"{one.facts}," for verdict in verdicts for one in verdict.entries
+        ),
         "kinds": KINDS,
         "verdicts": verdicts,
         "is_asked": True,
