@@ -26,6 +26,8 @@ PAGE, WINDOW = 50, 3000
 RECENT, LONGEST_ID = 200, 1000
 # What of an entry names a person, or something of theirs.
 _PEOPLE = ("subject", "by", "reader")
+# What of an entry is one of our own words.
+_WORDS = ("origin", "way", "change", "flow", "purpose")
 _HIDDEN = ("id", "kind", "at_ms", "segments", *_PEOPLE)
 KINDS = {
     "access": "content read by another",
@@ -135,7 +137,8 @@ def tell_entry(index: int, data: bytes, names: Mapping[str, str] = {}) -> Told:
 def _tell(field: str, value: object, names: Mapping[str, str]) -> str:
     what = field.removesuffix("_bytes").replace("_", " ")
     if isinstance(value, str):
-        return f"{what} {names.get(value, f'{value[:8]}…' if len(value) in (32, 64) else value)}"
+        told = value.replace("_", " ") if field in _WORDS else value
+        return f"{what} {names.get(value, f'{value[:8]}…' if len(value) in (32, 64) else told)}"
     if isinstance(value, bool):
         return f"{what} {'yes' if value else 'no'}"
     if isinstance(value, int) and field.endswith("_bytes"):
