@@ -221,7 +221,6 @@ def test_a_trusted_network(world: World) -> None:
         program = world.folder / name
         program.write_text(f"#!/bin/sh\necho https://{name}.index.example/simple\n")
         program.chmod(0o755)
-        del world.environment[{"pip": "PIP_INDEX_URL", "npm": "NPM_CONFIG_REGISTRY"}[name]]
     world.environment["PATH"] = f"{world.folder}:{world.environment['PATH']}"
     ask = "curl -s -o /dev/null -m 20 -w '%{url}: %{http_connect}\\n' https://pip.index.example"
     ask += "; ".join(["", *(ask.replace("pip.index", other) for other in ("npm.index", "elsewhere")), "true"])

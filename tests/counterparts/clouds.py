@@ -11,8 +11,6 @@ from typing import Any
 
 import trustme
 
-from bailee.boundary.declarations import NPM_DEFAULT
-from bailee.flows.update.indexes import DEFAULT_INDEX
 from counterparts.git_hosts import GitHost, run_git_host
 from counterparts.programs import run_program
 from counterparts.projects import CALCULATOR, TEST
@@ -21,8 +19,6 @@ from counterparts.waiting import wait_for
 
 # What virtual machines start from is made once for all tests, and kept.
 CACHE = Path(__file__).parents[2] / ".cache"
-# Told, so that no session asks the package managers for them, which takes each 0.3 s of a core.
-INDEXES = {"PIP_INDEX_URL": DEFAULT_INDEX, "NPM_CONFIG_REGISTRY": NPM_DEFAULT}
 
 
 @dataclass
@@ -105,7 +101,6 @@ def open_world(folder: Path) -> Iterator[World]:
             SSL_CERT_FILE=str(folder / "authority.pem"),
             XDG_CACHE_HOME=str(CACHE),
             OPERATORS_SECRET="canary-of-the-operator-0001",
-            **INDEXES,
         )
         made = World(folder, host, url, environment)
         yield made

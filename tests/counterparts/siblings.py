@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ class _Process:
         return self._process.poll()
 
     async def wait(self) -> int:
-        if self._process.poll() is None:
+        if sys.platform == "linux" and self._process.poll() is None:
             loop, ended, descriptor = asyncio.get_running_loop(), asyncio.Event(), os.pidfd_open(self.pid)
             loop.add_reader(descriptor, ended.set)
             try:
@@ -156,13 +157,10 @@ def _ask(channel: socket.socket, sibling: Sibling, descriptors: Sequence[int]) -
     try:
         written = msgspec.json.encode(sibling)
         # An environment may be larger than a packet: it goes through a file.
-        file = os.memfd_create("sibling")
-        try:
-            os.write(file, written)
-            rights = array.array("i", [file, *descriptors])
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(written)
+            rights = array.array("i", [file.fileno(), *descriptors])
             channel.sendmsg([b"start"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        finally:
-            os.close(file)
         told = channel.recv(_PID_BYTES)
     except (OSError, UnicodeEncodeError):
         return None  # nobody waits there any more, or it is no text: Python starts it
@@ -171,6 +169,7 @@ def _ask(channel: socket.socket, sibling: Sibling, descriptors: Sequence[int]) -
 
 def _wait(channel: socket.socket, become: Callable[[Sibling], None]) -> None:
     """Make copies of this process for as long as its program is there."""
+    os.chdir("/")  # a moment longer than its program it may be there, and keeps no disk from being taken away
     tell_command(["waits", "beside", str(os.getppid())])  # it is none of what tests look for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kept = channel.fileno()

@@ -422,9 +422,9 @@ class Driver:
         if session.network == Network.TRUSTED:
             named = (resolve(one, environment, self._find) for one in TRUSTED)
             asked = (*(one for one in named if one), *asked)
-        rules = make_rules(
-            [manifest], context, environment=environment, allow=asked, file=file, find=self._find
-        )
+        # To ask a package manager takes half a second, and without a network its host is refused anyway.
+        find = self._find if session.network != Network.NONE else lambda name, environment: ""
+        rules = make_rules([manifest], context, environment=environment, allow=asked, file=file, find=find)
         if session.network == Network.NONE:
             rules = msgspec.structs.replace(rules, allowed=())
         limited = tuple(
