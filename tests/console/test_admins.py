@@ -64,9 +64,11 @@ def test_zero_data_retention_says_what_goes(admin: Visitor, cast: Cast) -> None:
 
 
 def test_the_partner_program_needs_the_first_party(admin: Visitor) -> None:
-    """Joining is told in full; on an upstream that nobody knows to be the Claude API it is refused."""
+    """On another upstream it is not offered, and it is said why; asked for all the same, it is refused."""
     page = admin.go(HOME)
-    page.click("text=Join it…")
+    assert "It cannot be joined here" in page.inner_text("main")
+    assert page.query_selector("text=Join it…") is None
+    page = admin.go(f"{HOME}/switch?what=dpp&to=on")
     assert "may train models, where they pass through the Claude API itself" in page.inner_text("main")
     page.click("main button:has-text('Join it')")
     assert "first-party API only" in page.inner_text(".problem")

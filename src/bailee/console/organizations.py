@@ -87,6 +87,7 @@ def _show(visit: Visit) -> Answer:
         "admins": sum(one.role is Role.ADMIN for one in members),
         "refusable": REFUSABLE,
         "offers_dpp": offers_dpp(account.plan),
+        "is_dpp_here": _provider(visit) is Provider.ANTHROPIC,
         "offers_zdr": offers_zdr(account.plan),
         "plans": sorted({one.plan.value for one in members}),
         "plan_periods": sorted({str(period_of_plan(one)) for one in members}),
