@@ -43,7 +43,7 @@ def fill(cast: Cast) -> None:
         cast.ask("POST", "/api/survey", body=body, **_headers(cast, "bob"))
     for place in range(30):
         cast.say("alice", f"alice-{place:02}", f"turn {place}: what does the parser do with an empty file?")
-    _leave_log(cast)
+    leave_log(cast)
     directory = open_directory(cast.home)
     keep_passkey(directory, directory.get("alice"), cast.own_url)
     directory.close()
@@ -112,10 +112,10 @@ def _error(name: str) -> bytes:
     return b"\n".join([b"{}", json.dumps({"type": "event", "length": len(payload)}).encode(), payload])
 
 
-def _leave_log(cast: Cast) -> None:
+def leave_log(cast: Cast, run: str = RUN, person: str = "alice", key: str = "0" * 16) -> None:
     """Leave the log of a run, as its proxy does: two hosts reached, two refused."""
     keys = open_keys(cast.home)
-    log, _ = begin_log(cast.home, RUN, account=cast.ids["alice"], key="0" * 16, wrapper=keys.wrapper)
+    log, _ = begin_log(cast.home, run, account=cast.ids[person], key=key, wrapper=keys.wrapper)
     keys.close()
     now = int(time.time() * 1000)
     for number, host in enumerate(("pypi.org", "registry.npmjs.org"), 1):
@@ -150,7 +150,7 @@ def _leave_log(cast: Cast) -> None:
             )
         )
     log.close()
-    end_log(cast.home, RUN)
+    end_log(cast.home, run)
 
 
 def make_cloud_session(cast: Cast, state: State = State.DONE) -> str:

@@ -24,6 +24,8 @@ SCREENS: dict[str, tuple[str, str]] = {
     "training": ("charlie", "/console/privacy/training?to=on"),
     "retention-limit": ("alice", "/console/privacy/retention?period=7d"),
     "data": ("alice", "/console/data"),
+    "data-of-web": ("alice", "/console/data?flow=web"),
+    "session-of-web": ("alice", "/console/data/session/key-0000000000000000"),
     "session": ("alice", f"/console/data/session/{SESSIONS['alice']}"),
     "erase": ("alice", f"/console/data/session/{SESSIONS['alice']}/erase"),
     "erase-everything": ("alice", "/console/data/erase"),

@@ -49,6 +49,10 @@ def test_a_member_is_added(visit: Visit, cast: Cast) -> None:
     dora = directory.get("dora")
     directory.close()
     assert (dora.organization, dora.plan, dora.role) == ("acme", "team", "member")
+    (told,) = cast.ask("GET", "/console/ledger?kind=member&q=dora", "admin")[1].split("<tbody>")[1:]
+    assert told.count("<tr>") == 1
+    assert "organization acme" in told
+    assert ">ada<" in told
 
 
 def test_zero_data_retention_says_what_goes(admin: Visitor, cast: Cast) -> None:
@@ -157,8 +161,14 @@ def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast) -> Non
     page.fill("#f-value", value)
     page.click("text=Keep it")
     assert "nobody may have this secret" in page.inner_text(".problem")
-    page = admin.go(f"{HOME}/secrets")
+    assert (page.input_value("#f-name"), page.input_value("#f-value")) == ("OTHER", "")
+    assert "--" not in page.inner_text(".problem")
     page.click("tr:has-text('NPM_TOKEN') button")
+    assert "NPM_TOKEN is removed" in page.inner_text("main")
+    told = admin.go("/console/ledger?kind=secret&q=NPM_TOKEN").inner_text("tbody")
+    assert "secret NPM_TOKEN, change removed" in told
+    assert "secret NPM_TOKEN, change kept" in told
+    assert value not in b"".join(open_log(cast.home / FOLDER).read()).decode()
     assert list_secrets(directory, ["organization:acme"]) == []
     directory.close()
     keys.close()

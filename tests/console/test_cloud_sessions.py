@@ -1,20 +1,25 @@
 """Cloud sessions in the console, at work: what they say, what they ask for, and what stops them."""
 
+import asyncio
 import contextlib
 import http.client
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Page
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.operators import appoint_operator
 from bailee.accounts.sign_ins import end_sign_in, find_sign_in
+from bailee.accounts.tables import accesses
 from bailee.flows.web.files import read_rules_file
 from bailee.policy.plans import Plan
+from bailee.service.cloud_pages import OPEN_MS, follow_events
 from console.browsers import Visitor
 from console.cast import Cast
 from counterparts.clouds import World, open_world
@@ -177,15 +182,44 @@ def test_events_end_with_the_sign_in(here: Cast, talking: str) -> None:
 
 
 def test_others_see_nothing_of_it(visit: Visit, here: Cast, talking: str) -> None:
-    """A stranger finds no such page; an operator finds no log before saying why, which Alice is shown."""
+    """A stranger finds no such page; an operator follows the log once they said why, which Alice is shown,
+    and for a while.
+    """
+    place = f"/console/cloud/{talking}"
     for path in ("", "/events"):
-        assert here.ask("GET", f"/console/cloud/{talking}{path}", "charlie")[0] == 404
-    page = visit("olga").go(f"/console/cloud/{talking}")
+        assert here.ask("GET", f"{place}{path}", "charlie")[0] == 404
+    window = visit("olga")
+    page = window.go(place)
     assert page.query_selector("pre") is None
+    assert here.ask("GET", f"{place}/events", "olga")[0] == 404
     page.fill("#f-reason", "it takes long")
     page.click("text=Open log and audit")
-    assert "tick" in page.inner_text("pre")
+    page.wait_for_selector(f"pre:has-text('tick {read_ticks(page)[-1] + 4}')")
     assert "it takes long" in visit("alice").go("/console/privacy").inner_text("main")
+    directory = open_directory(here.home)
+    with directory.engine.begin() as connection:
+        earlier = accesses.c.at_ms - OPEN_MS
+        connection.execute(sa.update(accesses).values(at_ms=earlier))
+    directory.close()
+    assert window.go(place).query_selector("pre") is None
+    assert here.ask("GET", f"{place}/events", "olga")[0] == 404
+
+
+def test_what_an_operator_follows_ends_with_their_while(world: World, talking: str) -> None:
+    """The events stop when the time for one reason is over; until then they go on (control)."""
+
+    async def read(most: int, may_look: Callable[[], bool]) -> list[bytes]:
+        found = []
+        async for event in follow_events(world.home, talking, 1 << 40, may_look):
+            found.append(event)
+            if len(found) == most:
+                break
+        return found
+
+    end = b"event: end\ndata: {}\n\n"
+    with ThreadPoolExecutor(1) as beside:  # the browser's own loop runs in this thread
+        assert beside.submit(asyncio.run, read(9, lambda: False)).result()[-1] == end
+        assert end not in beside.submit(asyncio.run, read(4, lambda: True)).result()
 
 
 def test_it_is_stopped(visit: Visit, world: World, talking: str) -> None:
@@ -231,8 +265,9 @@ def ask_again(world: World, id: str) -> str:
 def open_audit(window: Visitor, id: str) -> Page:
     """Open what another's session asked for, as an operator."""
     page = window.go(f"/console/cloud/{id}")
-    page.fill("#f-reason", "what does it ask for")
-    page.click("text=Open log and audit")
+    if page.query_selector("#f-reason") is not None:
+        page.fill("#f-reason", "what does it ask for")
+        page.click("text=Open log and audit")
     return page
 
 

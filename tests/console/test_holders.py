@@ -9,12 +9,14 @@ from pathlib import Path
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
 from bailee.accounts.tables import KeyOrigin
+from bailee.flows.web.receiver import is_taken
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.receipts import verify_receipt
 from bailee.vault.reader import list_sessions
 from bailee.vault.store import open_vault
 from console.browsers import Visitor
 from console.cast import HOSTILE_ID, LONG, Cast
+from console.filling import REFUSED_HOST, leave_log
 from counterparts import claude
 from counterparts.projects import CALCULATOR, TEST
 from counterparts.waiting import wait_for
@@ -192,7 +194,50 @@ def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scr
     page.fill("#f-receipt", receipt.decode().replace('"index": ', '"index": 1', 1))
     page.click("main button:has-text('Verify')")
     assert page.inner_text(".big").startswith("0 of 1")
-    assert "Not verified" in page.inner_text("main")
+    assert "Not verified: it has no entries" in page.inner_text("main")
+    page.fill("#f-receipt", receipt.decode().replace('"index": ', '"index":  ', 1))
+    page.click("main button:has-text('Verify')")
+    assert "it was changed after it was made" in page.inner_text(".problem")
+    page.fill("#f-receipt", "no receipt")
+    page.fill("#f-key", "no key")
+    page.click("main button:has-text('Verify')")
+    assert "no ledger's public key" in page.inner_text(".problem")
+    assert (page.input_value("#f-receipt").strip(), page.input_value("#f-key")) == ("no receipt", "no key")
+    page = window.go("/console/receipts")
+    page.fill("#f-receipt", "no receipt")
+    page.click("main button:has-text('Verify')")
+    assert "this is not a receipt" in page.inner_text(".problem")
+
+
+def test_a_log_of_connections_is_read_and_erased(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """What is held besides conversations is listed by its flow, read, exported, and erased with a receipt."""
+    run, key = f"a-run-of-bob-{has_scripts}", str(int(has_scripts) + 1) * 16
+    leave_log(cast, run, "bob", key)
+    wait_for("the log to be taken", lambda: is_taken(cast.home, run) or None)
+    session = f"key-{key}"
+    place = f"/console/data/session/{session}"
+    wait_for("it to be held", lambda: cast.ask("GET", place, "bob")[0] == 200 or None)
+    window = visit("bob", java_script_enabled=has_scripts)
+    page = window.go("/console/data")
+    assert session not in page.inner_text("main")
+    page.click("main a:has-text('of web')")
+    assert "of web" in page.inner_text(".big")
+    page.click(f"main a:text-is('{session}')")
+    told = page.inner_text("article.turn tr:has-text('pypi.org')")
+    assert "passed" in told
+    assert "910,000" in told
+    assert page.locator(f"article.turn tr:has-text('{REFUSED_HOST}')").count() == 3
+    assert not has_scripts or window.check_with_axe() == []
+    assert page.query_selector("main b") is None
+    with page.expect_download() as download:
+        page.click("text=Export as JSON")
+    assert REFUSED_HOST in Path(download.value.path()).read_text()
+    page.click("text=Erase…")
+    page.click("text=Erase this session")
+    page.click("text=Verify it here")
+    assert page.inner_text(".big").startswith("1 of 1")
+    assert session not in window.go("/console/data?flow=web").inner_text("main")
+    assert cast.ask("GET", place, "bob")[0] == 404
 
 
 def test_erasing_everything(visit: Visit, cast: Cast) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from bailee.accounts import secrets
 from bailee.accounts.directory import Directory, open_directory
+from bailee.accounts.holders import Operator
 from bailee.flows.git.access import Access, Attached
 from bailee.flows.git.upstreams import Credential
 from bailee.policy.problems import Problem
@@ -15,6 +16,7 @@ from bailee.service.repositories import find_credential
 from bailee.service.secrets import keep
 from bailee.vault.store import open_keys
 
+RUNNER = Operator("runner", -1)
 PLACE = "git.example/acme/app.git"
 
 
@@ -30,7 +32,7 @@ def home(tmp_path: Path) -> Iterator[tuple[Directory, KeyWrapper]]:
 def put(home: tuple[Directory, KeyWrapper], url: str | None, name: str = secrets.GIT_CREDENTIAL) -> None:
     """Keep a credential for the default account."""
     owner = home[0].ensure_default().id
-    keep(*home, "a-token", owner=owner, name=name, repository=url, hosts=(), is_exposed=False, by="")
+    keep(*home, "a-token", owner=owner, name=name, repository=url, hosts=(), is_exposed=False, by=RUNNER)
 
 
 def find(home: tuple[Directory, KeyWrapper], url: str) -> object:
@@ -64,6 +66,6 @@ def test_one_that_is_kept_for_all_is_not_sent(
     with monkeypatch.context() as earlier:
         earlier.setattr(secrets, "KEPT_OUTSIDE", frozenset())
         owner = home[0].ensure_default().id
-        secrets.keep_secret(*home, "a-token", owner=owner, name=secrets.GIT_CREDENTIAL)
+        secrets.keep_secret(*home, "a-token", owner=owner, name=secrets.GIT_CREDENTIAL, by=RUNNER)
         assert find(home, f"https://{PLACE}") == Credential("a-token")
     assert find(home, f"https://{PLACE}") is None

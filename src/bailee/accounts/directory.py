@@ -18,9 +18,9 @@ from bailee.accounts.people import Access, Account, Change, Kind
 from bailee.accounts.removal import remove_account
 from bailee.accounts.tables import Role
 from bailee.database.engines import open_database, truncate_log
-from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead, LimitChanged
+from bailee.ledger.entries import ConsentChanged, ConsentRefused, ContentRead, LimitChanged, MemberAdded
 from bailee.ledger.outbox import put
-from bailee.ledger.pseudonyms import Pseudonyms, open_pseudonyms
+from bailee.ledger.pseudonyms import OPERATOR, Pseudonyms, open_pseudonyms
 from bailee.policy.consents import REFUSABLE, Consent, Grantor, require_available, require_grant
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period
@@ -65,6 +65,7 @@ class Directory:
         role: Role | None = None,
         retention: Period | None = None,
         user_id: int | None = None,
+        by: str = "",
     ) -> Account:
         """Add an account.
 
@@ -73,6 +74,8 @@ class Directory:
 
         Args:
             user_id: the user of this machine who is the account holder; None where only a key tells.
+            by: who adds it to an organization that there is, as `ledger.pseudonyms` knows them; empty for
+                whoever runs this program.
 
         Raises:
             Problem: the name is taken or not a name, or a consumer is given an organization or a role.
@@ -88,7 +91,7 @@ class Directory:
         else:
             organization = check_name(organization or name, where="--org")
         accounts, organizations = tables.accounts, tables.organizations
-        id = secrets.token_hex(16)
+        id, is_new = secrets.token_hex(16), True
         taken = Problem(f"there is an account {name!r} already", where="NAME", fix="choose another name")
         with _refusing(taken), self.engine.begin() as connection:
             if connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).first():
@@ -110,6 +113,16 @@ class Directory:
                     user_id=user_id,
                 )
             )
+            if organization is not None and not is_new:
+                entry = MemberAdded(
+                    id=secrets.token_hex(16),
+                    at_ms=self.now_ms(),
+                    subject=self.name(id),
+                    organization=self.name(organization),
+                    role=str(role),
+                    by=self.name(by or f"{OPERATOR}{user_name()}"),
+                )
+                put(connection, tables.outbox, [entry])
             if user_id == os.getuid():
                 # Whoever signed in to the console before their account was there need not sign in anew.
                 waiting = tables.sign_ins.c.account.is_(None) & (tables.sign_ins.c.user == user_name())

@@ -20,8 +20,8 @@ from bailee.accounts.holders import has_proof
 from bailee.accounts.people import Account
 from bailee.accounts.sign_ins import end_sign_ins, refuse_sign_in
 from bailee.accounts.tables import Role
-from bailee.ledger.entries import IdentityChanged, IdentityProviderChanged
 from bailee.ledger.outbox import put
+from bailee.ledger.sign_in_entries import IdentityChanged, IdentityProviderChanged
 from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
 
@@ -275,7 +275,8 @@ def _make(directory: Directory, provider: IdentityProvider, name: str) -> Accoun
             fix="an admin adds members under Organization",
         )
     plan = directory.members(provider.organization)[0].plan
-    return directory.add(name, plan, organization=provider.organization, role=Role.MEMBER)
+    by = provider.organization
+    return directory.add(name, plan, organization=provider.organization, role=Role.MEMBER, by=by)
 
 
 def _find_bound(directory: Directory, provider: IdentityProvider, subject: str) -> str | None:

@@ -22,8 +22,8 @@ from bailee.accounts.holders import Operator
 from bailee.accounts.people import Account
 from bailee.accounts.sign_ins import end_sign_ins, refuse_sign_in
 from bailee.accounts.tables import KeyOrigin
-from bailee.ledger.entries import PasskeyChanged
 from bailee.ledger.outbox import put
+from bailee.ledger.sign_in_entries import PasskeyChanged
 from bailee.policy.problems import Problem
 
 CHALLENGE_MS = 5 * 60_000

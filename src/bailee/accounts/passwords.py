@@ -18,8 +18,8 @@ from bailee.accounts.holders import Operator
 from bailee.accounts.people import Account
 from bailee.accounts.sign_ins import end_sign_ins
 from bailee.accounts.tables import KeyOrigin
-from bailee.ledger.entries import PasswordChanged
 from bailee.ledger.outbox import put
+from bailee.ledger.sign_in_entries import PasswordChanged
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:

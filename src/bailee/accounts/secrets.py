@@ -6,6 +6,7 @@ security proxy replaces for the hosts it is bound to, or, only where its owner s
 """
 
 import re
+import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +14,9 @@ import sqlalchemy as sa
 
 from bailee.accounts import tables
 from bailee.accounts.directory import Directory
+from bailee.accounts.holders import Operator
+from bailee.ledger.entries import SecretChanged
+from bailee.ledger.outbox import put
 from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
 
@@ -21,6 +25,7 @@ GIT_CREDENTIAL, GITHUB_APP = "GIT_CREDENTIAL", "GITHUB_APP"
 KEPT_OUTSIDE = frozenset({GIT_CREDENTIAL, GITHUB_APP})
 LONGEST = 16_000  # characters
 SHORTEST_BOUND = 16  # as the security proxy wants it: see flows/web/placeholders.py
+_ORGANIZATION = "organization:"
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,99}")
 
 
@@ -46,7 +51,12 @@ class StoredSecret(msgspec.Struct, frozen=True):
 
 def owner_of_organization(name: str) -> str:
     """Return what an organization's secrets are kept under."""
-    return f"organization:{name}"
+    return f"{_ORGANIZATION}{name}"
+
+
+def person_of(owner: str) -> str:
+    """Return what `ledger.pseudonyms` knows an owner by: an account's id, or an organization's name."""
+    return owner.removeprefix(_ORGANIZATION)
 
 
 def keep_secret(
@@ -59,7 +69,7 @@ def keep_secret(
     repository: str = "",
     hosts: Sequence[str] = (),
     is_exposed: bool = False,
-    by: str = "",
+    by: Operator,
 ) -> None:
     """Keep a secret, in the place of the one of that name before.
 
@@ -95,14 +105,15 @@ def keep_secret(
         "hosts": " ".join(hosts),
         "exposed": is_exposed,
         "changed_ms": directory.now_ms(),
-        "changed_by": by,
+        "changed_by": by.name,
     }
     with directory.engine.begin() as connection:
         connection.execute(_of(sa.delete(tables.secrets), owner, repository, name))
         connection.execute(sa.insert(tables.secrets).values(**row))
+        _tell_change(directory, connection, owner, name, "kept", is_exposed=is_exposed, by=by)
 
 
-def remove_secret(directory: Directory, *, owner: str, name: str, repository: str = "") -> None:
+def remove_secret(directory: Directory, *, owner: str, name: str, repository: str = "", by: Operator) -> None:
     """Remove a secret.
 
     Raises:
@@ -110,6 +121,8 @@ def remove_secret(directory: Directory, *, owner: str, name: str, repository: st
     """
     with directory.engine.begin() as connection:
         gone = connection.execute(_of(sa.delete(tables.secrets), owner, repository, name)).rowcount
+        if gone:
+            _tell_change(directory, connection, owner, name, "removed", is_exposed=False, by=by)
     if not gone:
         raise Problem(
             f"there is no secret {name}", where=repository or "NAME", fix="see: bailee secrets list"
@@ -156,6 +169,29 @@ def open_secrets(
             ) from None
         found[row.name] = (_tell(row), value)
     return found
+
+
+def _tell_change(
+    directory: Directory,
+    connection: sa.Connection,
+    owner: str,
+    name: str,
+    change: str,
+    *,
+    is_exposed: bool,
+    by: Operator,
+) -> None:
+    person = person_of(owner)
+    entry = SecretChanged(
+        id=secrets.token_hex(16),
+        at_ms=directory.now_ms(),
+        subject=directory.name(person),
+        secret=directory.name(person, f"secret {name}"),
+        change=change,
+        exposed=is_exposed,
+        by=directory.name(by.signed_in or by.person),
+    )
+    put(connection, tables.outbox, [entry])
 
 
 def _tell(row: sa.Row[tuple[object, ...]]) -> StoredSecret:

@@ -19,9 +19,9 @@ from bailee.accounts import tables
 from bailee.accounts.directory import Directory
 from bailee.accounts.holders import digest_secret
 from bailee.accounts.people import Account
-from bailee.ledger.entries import SignedIn, SignInRefused
 from bailee.ledger.outbox import put
 from bailee.ledger.pseudonyms import OPERATOR
+from bailee.ledger.sign_in_entries import SignedIn, SignInRefused
 from bailee.policy.problems import Problem
 
 LINK_MS = 10 * 60_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bailee.cli.accesses import operator
+from bailee.cli.accesses import this_operator
 from bailee.cli.options import echo_json, echo_table, with_home, with_json
 from bailee.policy.problems import Problem
 
@@ -76,7 +76,7 @@ def set_(
             repository=repo,
             hosts=hosts,
             is_exposed=expose,
-            by=operator(),
+            by=this_operator(),
         )
     finally:
         directory.close()
@@ -131,7 +131,8 @@ def remove(account: str | None, organization: str | None, repo: str | None, home
     directory = open_directory(home)
     try:
         owner = _find_owner(directory, account, organization)
-        remove_secret(directory, owner=owner, name=name, repository=read_repository(repo))
+        repository = read_repository(repo)
+        remove_secret(directory, owner=owner, name=name, repository=repository, by=this_operator())
     finally:
         directory.close()
     click.echo(f"{name} is removed.", err=True)

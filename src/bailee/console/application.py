@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+import msgspec
 import sqlalchemy.exc
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -140,21 +141,69 @@ class Console:
             )
             return self._tell_problem(request, strange, 403, visitor)
         try:
-            answer = self._handle(handler, request, visitor, token, form)
+            query, is_change = dict(request.query_params), request.method == "POST"
+            answer = self._handle(handler, request, visitor, token, form, query=query, is_change=is_change)
         except NotThere:
             return self._tell_nothing(request, visitor)
         except Problem as problem:
-            return self._tell_problem(request, problem, 400, visitor)
+            return self._refuse(page, request, visitor, token, form, problem)
         except sqlalchemy.exc.SQLAlchemyError:
             # What the database says would name its statement and what was to be written.
             gone = Problem("the database cannot be reached just now", where="the service", fix="try again")
             return self._tell_problem(request, gone, 503, visitor)
         return self._respond(request, page, visitor, token, answer)
 
+    def _refuse(
+        self,
+        page: Page,
+        request: Request,
+        visitor: Visitor,
+        token: str,
+        form: Mapping[str, str],
+        problem: Problem,
+    ) -> Response:
+        """Show the page that a refused form stands on once more, with what was filled in and what was wrong.
+
+        What a page was asked for, its form says as well; one that cannot be shown is told of by itself.
+        """
+        origin = self._find_origin_of(page, visitor) if request.method == "POST" else None
+        if origin is not None and origin.show is not None:
+            said = {name: value for name, value in form.items() if name != "form_token"}
+            query = {**request.query_params, **said}
+            try:
+                answer = self._handle(
+                    origin.show, request, visitor, token, form, query=query, is_change=False
+                )
+            except (Problem, NotThere, sqlalchemy.exc.SQLAlchemyError):
+                answer = None
+            if isinstance(answer, View):
+                facts = {**answer.facts, "refused": problem, "filled": form, "notice": "Not done: "}
+                view = msgspec.structs.replace(answer, status=400, facts=facts)
+                return self._draw(request, origin, visitor, token, view)
+        return self._tell_problem(request, problem, 400, visitor)
+
+    def _find_origin_of(self, page: Page, visitor: Visitor) -> Page | None:
+        """Return the page whose form leads to a page: itself, or the nearest above it that is shown."""
+        above = [
+            one
+            for one in self._pages
+            if one.show is not None
+            and visitor.parts & one.parts
+            and (one is page or page.path.startswith(f"{one.path}/"))
+        ]
+        return max(above, key=lambda one: len(one.path), default=None)
+
     def _handle(
-        self, handler: Handler, request: Request, visitor: Visitor, token: str, form: Mapping[str, str]
+        self,
+        handler: Handler,
+        request: Request,
+        visitor: Visitor,
+        token: str,
+        form: Mapping[str, str],
+        *,
+        query: Mapping[str, str],
+        is_change: bool,
     ) -> Answer:
-        is_change = request.method == "POST"
         custody = self._open_custody() if is_change else self._custody
         visit = Visit(
             visitor=visitor,
@@ -162,7 +211,7 @@ class Console:
             installation=self._installation,
             kept=self._kept,
             path={name: str(value) for name, value in request.path_params.items()},
-            query=dict(request.query_params),
+            query=query,
             form=form,
             base=str(request.base_url).rstrip("/"),
             origin=self._find_origin(request),
@@ -242,6 +291,9 @@ class Console:
         said = unquote(request.cookies.get(SAID, ""))[:500]
         now = datetime.now(UTC)
         facts: dict[str, Any] = {
+            "refused": None,
+            "notice": "",
+            "filled": {},
             **view.facts,
             "visitor": visitor,
             "navigation": self._navigate(visitor, request.url.path),
@@ -316,7 +368,7 @@ class Console:
             None,
             found,
             token,
-            View("problem.html", {"problem": problem}, status, "That did not work"),
+            View("problem.html", {"refused": problem}, status, "That did not work"),
         )
 
     async def _give_file(self, request: Request) -> Response:

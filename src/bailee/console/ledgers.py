@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from bailee.accounts.keys import list_keys
+from bailee.accounts.secrets import list_secrets, owner_of_organization
 from bailee.console.rendering import TEMPLATES
 from bailee.ledger.log import FOLDER
 from bailee.ledger.pseudonyms import OPERATOR, name_with
@@ -52,12 +53,14 @@ KINDS = {
     "keys_destroyed": "keys destroyed",
     "limit": "limit of retention",
     "managed_settings": "managed settings",
+    "member": "member added",
     "operator": "operator",
     "passkey": "passkey",
     "password": "password",
     "restored": "restored",
     "role": "role",
     "rule": "rule of the egress proxy",
+    "secret": "secret kept or removed",
     "sign_in_refused": "sign-in refused",
     "signed_in": "signed in",
     "sweep": "sweep",
@@ -177,13 +180,14 @@ def _list_people(visit: Visit) -> dict[str, str]:
 
 
 def read_things(visit: Visit, *ids: str) -> dict[str, str]:
-    """Return what the visitor's own keys and sessions are called, by pseudonym.
+    """Return what the visitor's own keys, sessions and secrets are called, by pseudonym.
 
     Of sessions those used last, and those that the visitor names: of what is erased only its holder knows
     what it was called.
 
     Args:
-        ids: what the visitor takes for the id of a session or a key, of anybody whose entries they see.
+        ids: what the visitor takes for the id of a session or a key, or the name of a secret, of anybody
+            whose entries they see.
     """
     custody, own = visit.custody, visit.visitor.account
     salts = custody.pseudonyms.all()
@@ -193,9 +197,12 @@ def read_things(visit: Visit, *ids: str) -> dict[str, str]:
         recent = list_recent(custody.vault, own.id, limit=RECENT, before=None).sessions
         for thing in (*known, *(f"session {one.id}" for one in recent)):
             things[name_with(salts[own.id], thing)] = thing.partition(" ")[2]
+    if own is not None and Part.ADMIN in visit.visitor.parts and own.organization in salts:
+        for secret in list_secrets(custody.directory, [owner_of_organization(own.organization)]):
+            things[name_with(salts[own.organization], f"secret {secret.name}")] = secret.name
     for id in ids:
         for person in _list_people(visit).keys() & salts.keys():
-            for kind in ("key", "session"):
+            for kind in ("key", "session", "secret"):
                 things[name_with(salts[person], f"{kind} {id}")] = id
     return things
 

@@ -109,7 +109,9 @@ def _change(visit: Visit) -> Answer:
         case "add":
             name = require(visit.form, "member")
             require_admin(directory, admin, operator, "admin", given=True)
-            directory.add(name, visit.account.plan, organization=organization, role=Role.MEMBER)
+            directory.add(
+                name, visit.account.plan, organization=organization, role=Role.MEMBER, by=visit.account.id
+            )
             return Moved(PATH, f"{name} is a member. Whoever runs the service hands them a password.")
         case "flow":
             flow, to = require(visit.form, "flow"), require(visit.form, "to")

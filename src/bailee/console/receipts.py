@@ -6,9 +6,10 @@ import msgspec
 
 from bailee.console.ledgers import KINDS, LONGEST_ID, Told, read_things, tell_entry
 from bailee.console.rendering import TEMPLATES
-from bailee.ledger.notes import parse_verifier
+from bailee.ledger.notes import Verifier, parse_verifier
 from bailee.ledger.receipts import ReceiptRefused, verify_receipt
 from bailee.pages import Answer, File, Page, Part, Section, View, Visit, require
+from bailee.policy.problems import Problem
 
 PATH = "/console/receipts"
 MOST = 1000
@@ -39,9 +40,10 @@ def make_pages() -> list[Page]:
 
 
 def _show(visit: Visit) -> Answer:
+    # Of a form that was refused, what it had.
     facts = {
-        "key": visit.custody.log.verifier.text,
-        "receipt": "",
+        "key": visit.query.get("key") or visit.custody.log.verifier.text,
+        "receipt": visit.query.get("receipt", ""),
         "session": "",
         "verdicts": [],
         "is_asked": False,
@@ -53,7 +55,7 @@ def _verify(visit: Visit) -> Answer:
     given = require(visit.form, "receipt")
     own = visit.custody.log.verifier
     key = visit.form.get("key", "").strip()
-    verifier = parse_verifier(key) if key else own
+    verifier = _read_key(key) if key else own
     session = visit.form.get("session", "").strip()[:LONGEST_ID]
     names = read_things(visit, *([session] if session else []))
     verdicts = []
@@ -78,6 +80,17 @@ def _verify(visit: Visit) -> Answer:
         "origin": verifier.name,
     }
     return View("receipts.html", facts)
+
+
+def _read_key(text: str) -> Verifier:
+    try:
+        return parse_verifier(text)
+    except Problem:
+        raise Problem(
+            "this is no ledger's public key, or it is damaged",
+            where="Public key",
+            fix="give the one line that the page Ledger shows, of the service that gave the receipt",
+        ) from None
 
 
 def _download(visit: Visit) -> Answer:

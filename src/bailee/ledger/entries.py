@@ -10,17 +10,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
-    """What every entry says.
-
-    Attributes:
-        id: 32 hexadecimal digits, drawn; an entry told twice after a crash is known by it.
-        at_ms: milliseconds since 1970 UTC.
-    """
-
-    id: str
-    at_ms: int
+from bailee.ledger.entry import Entry
+from bailee.ledger.sign_in_entries import (
+    IdentityChanged,
+    IdentityProviderChanged,
+    PasskeyChanged,
+    PasswordChanged,
+    SignedIn,
+    SignInRefused,
+)
 
 
 class DecisionMade(Entry, frozen=True, kw_only=True, tag="decision"):
@@ -302,75 +300,6 @@ class DiskDestroyed(Entry, frozen=True, kw_only=True, tag="disk_destroyed"):
     sealed_bytes: int
 
 
-class SignedIn(Entry, frozen=True, kw_only=True, tag="signed_in"):
-    """Somebody signed in to the console.
-
-    Attributes:
-        subject: the account, or the operator who has none.
-        way: "link", "password" or "passkey".
-    """
-
-    subject: str
-    way: str
-
-
-class SignInRefused(Entry, frozen=True, kw_only=True, tag="sign_in_refused"):
-    """Somebody gave an account's name and a wrong password, or what its passkey did not sign."""
-
-    subject: str
-
-
-class PasswordChanged(Entry, frozen=True, kw_only=True, tag="password"):
-    """A password that proves an account holder was set, or taken away.
-
-    Attributes:
-        origin: "holder" where the account holder did it; "handed_over" where another set the first one for
-            them; "taken" where it was taken away.
-    """
-
-    subject: str
-    origin: str
-    by: str
-
-
-class PasskeyChanged(Entry, frozen=True, kw_only=True, tag="passkey"):
-    """A passkey that proves an account holder was added, or is none any more.
-
-    Attributes:
-        change: "added" or "removed" where the account holder did it; "taken" where another took it away.
-    """
-
-    subject: str
-    change: str
-    by: str
-
-
-class IdentityChanged(Entry, frozen=True, kw_only=True, tag="identity"):
-    """What an organization's identity provider says proves an account holder from now on, or no more.
-
-    Attributes:
-        change: "bound" or "removed".
-        by: who did it; the account holder's own where they signed in by it first.
-    """
-
-    subject: str
-    change: str
-    by: str
-
-
-class IdentityProviderChanged(Entry, frozen=True, kw_only=True, tag="identity_provider"):
-    """An admin named who says who their organization's members are, or named nobody any more.
-
-    Attributes:
-        subject: the organization.
-        digest: SHA-256 of the provider's issuer; empty where there is none any more.
-    """
-
-    subject: str
-    digest: str
-    by: str
-
-
 class OperatorAppointed(Entry, frozen=True, kw_only=True, tag="operator"):
     """An account holder was made an operator of the service, or is none any more."""
 
@@ -384,6 +313,37 @@ class RoleChanged(Entry, frozen=True, kw_only=True, tag="role"):
 
     subject: str
     role: str
+    by: str
+
+
+class MemberAdded(Entry, frozen=True, kw_only=True, tag="member"):
+    """An account was added to an organization that there was; whoever founds one joins nothing.
+
+    Attributes:
+        by: who added it; the organization where its identity provider let the holder in.
+    """
+
+    subject: str
+    organization: str
+    role: str
+    by: str
+
+
+class SecretChanged(Entry, frozen=True, kw_only=True, tag="secret"):
+    """A secret that sessions work with was kept, in the place of one before it, or removed. Of its value
+    nothing is told.
+
+    Attributes:
+        subject: the account or the organization that it belongs to.
+        secret: a pseudonym of its owner's, for its name.
+        change: "kept" or "removed".
+        exposed: whether sessions get the value itself.
+    """
+
+    subject: str
+    secret: str
+    change: str
+    exposed: bool
     by: str
 
 
@@ -439,6 +399,8 @@ AnyEntry = (
     | PasskeyChanged
     | OperatorAppointed
     | RoleChanged
+    | MemberAdded
+    | SecretChanged
     | SettingsManaged
     | RuleChanged
 )

@@ -125,9 +125,11 @@ def verify_receipt(data: bytes, verifier: Verifier) -> list[ProvenEntry]:
     try:
         receipt = msgspec.json.decode(data, type=Receipt)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ReceiptRefused(f"it is not a receipt of version {VERSION}: {error}") from None
+        what = f"this is not a receipt, or not all of one (version {VERSION})"
+        raise ReceiptRefused(f"{what}: {error}") from None
     if encode_receipt(receipt) != data:
-        raise ReceiptRefused("it is not encoded as it was made")
+        what = "it was changed after it was made, if only in its spaces"
+        raise ReceiptRefused(f"{what}: take the file as it was given out")
     try:
         checkpoint = open_checkpoint(receipt.checkpoint.encode(), verifier)
     except NoteRefused as refused:

@@ -3,7 +3,7 @@ reason.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,9 @@ from bailee.service.cloud_logs import measure_log, read_log, tell_line
 
 PATH = "/console/cloud"
 TEMPLATES = Path(__file__).parent / "templates"
+# How long an operator looks into another's session for one reason.
+OPEN_MS = 15 * 60_000
+NEVER = 1 << 62
 LOOK_SECONDS, LONGEST_LOG = 0.5, 100_000
 _PARTS = frozenset({Part.HOLDER, Part.OPERATOR})
 
@@ -65,7 +68,7 @@ def make_pages() -> list[Page]:
         Page(
             path=f"{one}/events",
             title="Events",
-            parts=frozenset({Part.HOLDER}),
+            parts=_PARTS,
             templates=TEMPLATES,
             show=_follow,
         ),
@@ -102,9 +105,26 @@ def _find(visit: Visit) -> CloudSession:
     return session
 
 
+def _open_until(visit: Visit, session: CloudSession) -> int:
+    """Return until when a visitor may look into a session, in milliseconds since 1970 UTC.
+
+    Of another's it is a while from when they last said why, which its holder is shown.
+    """
+    if _is_own(visit, session):
+        return NEVER
+    directory = visit.custody.directory
+    accesses = directory.list_accesses(directory.get(session.account).id)
+    mine = (
+        one.at_ms
+        for one in accesses
+        if one.reader == visit.visitor.name and one.session == f"cloud-{session.id}"
+    )
+    return max(mine, default=0) + OPEN_MS
+
+
 def _look(visit: Visit) -> Answer:
     session = _find(visit)
-    return _tell(visit, session, is_open=_is_own(visit, session))
+    return _tell(visit, session, is_open=visit.custody.now_ms() < _open_until(visit, session))
 
 
 def _open(visit: Visit) -> Answer:
@@ -118,7 +138,7 @@ def _open(visit: Visit) -> Answer:
             purpose="audit",
             reason=require(visit.form, "reason"),
         )
-    return _tell(visit, session, is_open=True)
+    return Moved(f"{PATH}/{session.id}")
 
 
 def _tell(visit: Visit, session: CloudSession, *, is_open: bool) -> Answer:
@@ -166,16 +186,17 @@ def _read_last(home: Path, id: str, *, is_running: bool) -> Log:
 
 
 def _follow(visit: Visit) -> Answer:
-    session = _find(visit)
-    if not _is_own(visit, session):
+    session, now_ms = _find(visit), visit.custody.now_ms
+    until_ms = _open_until(visit, session)
+    if now_ms() >= until_ms:
         raise NotThere
     home = visit.custody.home
     # What a browser that lost the connection had last (HTML, "The `Last-Event-ID` header"), else its page.
     at = read_number(visit.resumed or visit.query.get("from", ""), 0)
-    return Stream(lambda: _events(home, session.id, at))
+    return Stream(lambda: follow_events(home, session.id, at, lambda: now_ms() < until_ms))
 
 
-async def _events(home: Path, id: str, at: int) -> AsyncIterator[bytes]:
+async def follow_events(home: Path, id: str, at: int, may_look: Callable[[], bool]) -> AsyncIterator[bytes]:
     """Give what a session says and how it stands, from a byte of its log to its end; nothing is a pause.
 
     The id of an event of the log is where the next line begins.
@@ -192,7 +213,7 @@ async def _events(home: Path, id: str, at: int) -> AsyncIterator[bytes]:
         if state != told:
             told = state
             yield b"event: state\ndata: " + state + b"\n\n"
-        if session.state in ENDED and not data:
+        if (session.state in ENDED and not data) or not may_look():
             yield b"event: end\ndata: {}\n\n"
             return
         yield b""

@@ -10,15 +10,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from bailee.characters import make_visible
 from bailee.console.paths import LINK, OWN_NAME, lead_browsers
 from bailee.flows.messages.upstreams import Upstream, parse_origin
 from bailee.pages import Installation
+from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.service.configuration import Configuration
 from bailee.vault.custody import open_custody
 
 if TYPE_CHECKING:
     from bailee.console.application import Console
+    from bailee.flows.messages.data_pages import Table
     from bailee.pages import Page
 
 PATHS = ("/console", "/console/{rest:path}", "/data-usage", "/oauth/device")
@@ -126,7 +129,7 @@ def make_pages() -> "list[Page]":
     from bailee.service import cloud_pages, repository_pages
 
     pages = [
-        *data_pages.make_pages(),
+        *data_pages.make_pages({FlowId.WEB: tell_log}),
         *privacy.make_pages(),
         *feedback.make_pages(),
         *receipts.make_pages(),
@@ -147,6 +150,19 @@ def make_pages() -> "list[Page]":
         *SigningIn().make_pages(),
     ]
     return [*flow_pages.make_pages(pages), *pages]
+
+
+def tell_log(body: bytes) -> "Table":
+    """Return what a log of connections says, in columns."""
+    from bailee.flows.messages.data_pages import Table
+    from bailee.flows.web.receiver import read_held
+    from bailee.service.audits import HEADS, tell_lines, tell_rows
+
+    heads = [
+        f"#{head.capitalize()}" if head in ("SENT", "RECEIVED") else head.capitalize() for head in HEADS[1:]
+    ]
+    rows = [[make_visible(cell) for cell in line] for line in tell_lines(tell_rows(read_held(body)))]
+    return Table(["Time (UTC)", *heads], rows)
 
 
 def make_link_url(base: str, token: str) -> str:

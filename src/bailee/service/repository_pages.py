@@ -1,11 +1,13 @@
 """An organization's secrets and the repositories that its sessions work on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from bailee.accounts.secrets import (
     KEPT_OUTSIDE,
+    SHORTEST_BOUND,
     StoredSecret,
     list_secrets,
     owner_of_organization,
@@ -14,6 +16,7 @@ from bailee.accounts.secrets import (
 from bailee.cloud.records import ENDED, Sessions
 from bailee.flows.git.access import scope_of
 from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, View, Visit, require
+from bailee.policy.problems import Problem
 from bailee.service.secrets import keep
 
 PATH = "/console/organization"
@@ -67,11 +70,13 @@ def _list(visit: Visit) -> list[StoredSecret]:
 
 
 def _show(visit: Visit) -> Answer:
-    return View("secrets.html", {"secrets": _list(visit), "outside": sorted(KEPT_OUTSIDE)})
+    facts = {"secrets": _list(visit), "outside": sorted(KEPT_OUTSIDE), "shortest": SHORTEST_BOUND}
+    return View("secrets.html", facts)
 
 
 def _keep(visit: Visit) -> Answer:
     form, name = visit.form, require(visit.form, "name")
+    _check(form, name)
     keep(
         visit.custody.directory,
         visit.custody.keystore.wrapper,
@@ -82,14 +87,33 @@ def _keep(visit: Visit) -> Answer:
         repository=form.get("repository", "").strip(),
         hosts=form.get("hosts", "").split(),
         is_exposed=form.get("exposed", "") == "yes",
-        by=visit.visitor.name,
+        by=visit.visitor.operator,
     )
     return Moved(f"{PATH}/secrets", f"{name} is kept, sealed. Its value is shown to nobody.")
 
 
+def _check(form: Mapping[str, str], name: str) -> None:
+    """Check what a form leaves open; the rest is checked for forms and commands alike.
+
+    Raises:
+        Problem: nobody may have the secret, two ways are named, or a credential of Git is for no repository.
+    """
+    has_hosts, is_exposed = bool(form.get("hosts", "").split()), form.get("exposed", "") == "yes"
+    if name in KEPT_OUTSIDE:
+        if not form.get("repository", "").strip():
+            fix = "write its URL under Repository"
+            raise Problem("a credential of Git is for one repository", where=name, fix=fix)
+    elif has_hosts == is_exposed:
+        both = "a secret is bound to hosts, or given as it is"
+        what = both if is_exposed else "nobody may have this secret"
+        fix = "name the hosts that may have it, or else have sessions given the value itself"
+        raise Problem(what, where=name, fix=fix)
+
+
 def _remove(visit: Visit) -> Answer:
     name, repository = require(visit.form, "name"), visit.form.get("repository", "")
-    remove_secret(visit.custody.directory, owner=_owner(visit), name=name, repository=repository)
+    directory, by = visit.custody.directory, visit.visitor.operator
+    remove_secret(directory, owner=_owner(visit), name=name, repository=repository, by=by)
     return Moved(f"{PATH}/secrets", f"{name} is removed.")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bailee.accounts.directory import Directory
+from bailee.accounts.holders import Operator
 from bailee.accounts.secrets import GITHUB_APP, KEPT_OUTSIDE, keep_secret
 from bailee.policy.problems import Problem
 from bailee.sealing.wrapping import KeyWrapper
@@ -18,7 +19,7 @@ def keep(
     repository: str | None,
     hosts: Sequence[str],
     is_exposed: bool,
-    by: str,
+    by: Operator,
 ) -> None:
     """Keep a secret, in the place of the one of that name before.
 

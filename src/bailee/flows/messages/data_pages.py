@@ -1,12 +1,13 @@
 """What an account holder sees of their conversations: each with its terms, to read, export and erase."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from bailee.flows.messages.conversations import read_said, read_text
+from bailee.flows.messages.conversations import Said, read_said, read_text
 from bailee.pages import (
     Answer,
     Download,
@@ -29,17 +30,32 @@ from bailee.vault.exports import list_ids
 from bailee.vault.holds import covering, list_holds, read_covered
 from bailee.vault.kinds import has_many, sum_up
 from bailee.vault.proofs import count_receipts, keep_receipt, read_receipts
-from bailee.vault.reader import Session, list_exchanges, read_session
+from bailee.vault.reader import Session, Transcript, list_exchanges, read_session
 from bailee.vault.recent import describe_sessions, list_recent
 
 PATH = "/console/data"
+# Of a record in columns so many rows are shown; the export has all of them.
+MOST_ROWS = 500
+# Where reports are read and taken back.
+REPORTS = "/console/feedback"
 PAGE_SESSIONS, PAGE_EXCHANGES = 50, 20
 TEMPLATES = Path(__file__).parent / "templates"
 _HOLDER = frozenset({Part.HOLDER})
 
 
-def make_pages() -> list[Page]:
-    """Return the pages."""
+class Table(msgspec.Struct, frozen=True):
+    """What a record says, where it is no conversation, in columns; heads that begin with # are of numbers."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def make_pages(tellers: Mapping[FlowId, Callable[[bytes], Table]] = {}) -> list[Page]:
+    """Return the pages.
+
+    Args:
+        tellers: put what is recorded of other flows in columns; of one without it is shown as it is.
+    """
     of_session = PATH + "/session/{id}"
     return [
         Page(
@@ -66,7 +82,9 @@ def make_pages() -> list[Page]:
             templates=TEMPLATES,
             show=_give_receipts,
         ),
-        Page(path=of_session, title="Session", parts=_HOLDER, templates=TEMPLATES, show=_read),
+        Page(
+            path=of_session, title="Session", parts=_HOLDER, templates=TEMPLATES, show=partial(_read, tellers)
+        ),
         Page(
             path=f"{of_session}/export",
             title="Export",
@@ -95,7 +113,10 @@ def link_to(id: str) -> str:
 def _show(visit: Visit) -> Answer:
     account, custody = visit.account, visit.custody
     before = read_number(visit.query.get("before", ""), 0) or None
-    found = list_recent(custody.vault, account.id, limit=PAGE_SESSIONS, before=before)
+    flow = _read_flow(visit.query.get("flow", ""))
+    if flow is FlowId.FEEDBACK:
+        return Moved(REPORTS)
+    found = list_recent(custody.vault, account.id, limit=PAGE_SESSIONS, before=before, flow=flow)
     wanted = visit.query.get("session", "").strip()
     if wanted:
         return Moved(link_to(_find(visit, wanted).id))
@@ -108,12 +129,22 @@ def _show(visit: Visit) -> Answer:
         "sessions": found.sessions,
         "next": found.next,
         "is_first": before is None,
-        "held": held.get(FlowId.MESSAGES.value),
-        "others": [one for flow, one in held.items() if flow != FlowId.MESSAGES],
+        "flow": flow.value,
+        "is_main": flow is FlowId.MESSAGES,
+        "held": held.get(flow.value),
+        "others": [one for of, one in held.items() if of != flow],
         "link_to": link_to,
         "kept": _count_kept(visit),
     }
     return View("data.html", facts)
+
+
+def _read_flow(text: str) -> FlowId:
+    """Return the flow that a query names; conversations where it names none that there is."""
+    try:
+        return FlowId(text)
+    except ValueError:
+        return FlowId.MESSAGES
 
 
 def _count_kept(visit: Visit) -> int:
@@ -133,20 +164,21 @@ def _session_of(visit: Visit) -> Session:
     return _find(visit, unquote(visit.path["id"]))
 
 
-def _read(visit: Visit) -> Answer:
+def _read(tellers: Mapping[FlowId, Callable[[bytes], Table]], visit: Visit) -> Answer:
     custody, session = visit.custody, _session_of(visit)
     exchanges = list_exchanges(custody.vault, account=session.account, session=session.id)
     start = read_number(visit.query.get("from", ""), 0, most=max(0, len(exchanges) - 1))
     shown = exchanges[start : start + PAGE_EXCHANGES]
-    wanted = {one.id for one in shown if one.flow == FlowId.MESSAGES}
-    said = {}
+    # A report has a page of its own, where it can be taken back.
+    wanted = {one.id: one.flow for one in shown if one.flow != FlowId.FEEDBACK}
+    said: dict[int, list[Said] | Table] = {}
     fault = ""
     try:
         for transcript in read_session(
             custody.vault, custody.keystore, session.account, session.id, today=custody.today()
         ):
             if transcript.exchange in wanted:
-                said[transcript.exchange] = list(read_said(transcript))
+                said[transcript.exchange] = _tell(transcript, FlowId(wanted[transcript.exchange]), tellers)
                 if len(said) == len(wanted):
                     break
     except Problem as problem:
@@ -158,14 +190,28 @@ def _read(visit: Visit) -> Answer:
         "exchanges": list(enumerate(shown, start + 1)),
         "decisions": {one.id: msgspec.json.decode(one.decision) for one in shown},
         "count": len(exchanges),
+        "is_said": any(one.flow == FlowId.MESSAGES for one in exchanges),
         "start": start,
         "step": PAGE_EXCHANGES,
-        "turns": said,
+        "turns": {id: one for id, one in said.items() if not isinstance(one, Table)},
+        "tables": {id: one for id, one in said.items() if isinstance(one, Table)},
+        "most": MOST_ROWS,
         "fault": fault,
         "holds": holds,
         "here": link_to(session.id),
     }
     return View("session.html", facts, heading=f"Session {session.id[:80]}")
+
+
+def _tell(
+    transcript: Transcript, flow: FlowId, tellers: Mapping[FlowId, Callable[[bytes], Table]]
+) -> list[Said] | Table:
+    if flow is FlowId.MESSAGES:
+        return list(read_said(transcript))
+    if (tell := tellers.get(flow)) is not None:
+        return tell(transcript.request.reveal())
+    texts = read_text(transcript)
+    return [(name, texts[name].decode("utf-8", "replace")) for name in ("request", "response") if texts[name]]
 
 
 def _export(visit: Visit) -> Answer:
