@@ -11,7 +11,7 @@ from bailee.accounts.secrets import list_secrets, open_secrets
 from bailee.ledger.log import FOLDER, open_log
 from bailee.vault.store import open_keys
 from console.browsers import Visitor
-from console.cast import Cast
+from console.cast import Cast, found_organization
 
 Visit = Callable[..., Visitor]
 HOME = "/console/organization"
@@ -53,6 +53,27 @@ def test_a_member_is_added(visit: Visit, cast: Cast) -> None:
     assert told.count("<tr>") == 1
     assert "organization acme" in told
     assert ">ada<" in told
+
+
+def test_a_member_is_suspended(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """Their key opens nothing and their browser is signed out until they are let in again; it is ledgered."""
+    initech = found_organization(cast.home, cast.service, f"initech-{has_scripts}".lower())
+    name = f"initech-{has_scripts}-member".lower()
+    bearer = {"authorization": f"Bearer {initech.keys['member']}"}
+    assert initech.ask("GET", "/api/account", **bearer)[0] == 200
+    assert initech.ask("GET", "/console/data", "member")[0] == 200
+    page = visit("admin", initech, java_script_enabled=has_scripts).go(HOME)
+    page.click(f"text=Suspend {name}")
+    assert f"{name} is suspended" in page.inner_text("main")
+    assert initech.ask("GET", "/api/account", **bearer)[0] == 401
+    assert initech.ask("GET", "/console/data", "member")[0] == 303
+    assert "suspended" in page.inner_text(f"tr:has-text('{name}')")
+    assert page.query_selector(f"text=Make {name} an admin") is None
+    page.click(f"text=Let {name} in again")
+    assert initech.ask("GET", "/api/account", **bearer)[0] == 200
+    told = page.goto(f"{page.url.partition('/console')[0]}/console/ledger?kind=suspension")
+    assert told is not None
+    assert page.inner_text("tbody").count(name) >= 2
 
 
 def test_zero_data_retention_says_what_goes(admin: Visitor, cast: Cast) -> None:

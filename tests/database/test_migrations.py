@@ -100,6 +100,7 @@ def test_the_keys_of_an_earlier_program_prove_nobody(tmp_path: Path, database: s
     with directory.engine.begin() as connection:
         for table in ("logins", "login_guesses", "secrets", *CONSOLE, *PASSKEYS, *IDENTITIES):
             connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE accounts DROP COLUMN suspended_ms")
         for column in ("origin", "made_by"):
             connection.exec_driver_sql(f"ALTER TABLE keys DROP COLUMN {column}")
         connection.exec_driver_sql(mark[directory.engine.dialect.name])

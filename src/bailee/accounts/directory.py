@@ -435,6 +435,7 @@ class Directory:
                 zdr=given.get((row.organization, Kind.ZDR), False),
                 refuses=_refused(given, row.id),
                 organization_refuses=_refused(given, row.organization),
+                is_suspended=row.suspended_ms is not None,
             )
             for row in rows
         ]

@@ -224,7 +224,8 @@ def find_key(directory: Directory, token: bytes) -> Key | None:
         return None
     keys, accounts = tables.keys, tables.accounts
     query = sa.select(keys, accounts.c.name).join(accounts)
-    which = query.where(keys.c.id == match[1].decode(), keys.c.revoked_ms.is_(None))
+    is_in_force = keys.c.revoked_ms.is_(None) & accounts.c.suspended_ms.is_(None)
+    which = query.where(keys.c.id == match[1].decode(), is_in_force)
     with directory.engine.connect() as connection:
         row = connection.execute(which).first()
     digest = _NO_DIGEST if row is None else row.digest
@@ -303,7 +304,7 @@ class KeyRing:
         self._principals: dict[bytes, tuple[bytes, int, Principal | None]] = {}
 
     def authenticate(self, token: bytes) -> Principal | None:
-        """Return whose key this is, or None if it is nobody's, was revoked or has expired.
+        """Return whose key this is, or None if it is nobody's, was revoked, expired, or of one suspended.
 
         The digest is compared in constant time, and an unknown id costs the same comparison.
 
@@ -339,6 +340,7 @@ class KeyRing:
                     _principal(row.id, accounts[row.account], row.origin),
                 )
                 for row in connection.execute(query)
+                if not accounts[row.account].is_suspended
             }
 
 

@@ -39,6 +39,7 @@ class Account(msgspec.Struct, frozen=True):
         organization: its organization's name; None for consumer plans.
         retention, organization_retention: the longest time it, or its organization, lets records be held.
         refuses, organization_refuses: flows of which it, or its organization, lets nothing be taken.
+        is_suspended: whether an admin keeps its holder out: see `accounts.suspensions`.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Account(msgspec.Struct, frozen=True):
     zdr: bool
     refuses: tuple[FlowId, ...] = ()
     organization_refuses: tuple[FlowId, ...] = ()
+    is_suspended: bool = False
 
     def to_context(self, provider: Provider) -> Context:
         """Return what the policy is asked about this account's traffic to a provider's own API."""

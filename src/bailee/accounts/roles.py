@@ -34,6 +34,8 @@ def change_role(
             f"{member!r} is no member of {organization!r}", where="Members", fix="choose one who is"
         )
     holder = members[member]
+    if holder.is_suspended:
+        raise Problem(f"{member!r} is suspended", where="Members", fix="let them in again first")
     admins = [one for one in members.values() if one.role is Role.ADMIN]
     if role is Role.MEMBER and admins == [holder]:
         raise Problem(

@@ -88,8 +88,22 @@ def redeem_link(directory: Directory, token: str, *, address: str, agent: str) -
 def sign_in(
     directory: Directory, account: str | None, user: str | None, way: Way, *, address: str, agent: str
 ) -> str:
-    """Sign a browser in, and return the token that it holds from now on."""
+    """Sign a browser in, and return the token that it holds from now on.
+
+    Whoever runs the service signs in without their account while that is suspended.
+
+    Raises:
+        Problem: an admin suspended the account.
+    """
     forget_ended(directory)
+    if account is not None and _is_suspended(directory, account):
+        if user is None:
+            raise Problem(
+                "an admin of your organization suspended this account",
+                where="Sign in",
+                fix="ask them; what is held of you keeps its terms, and goes on its day",
+            )
+        account = None
     return _insert(directory, way, account, user, SIGN_IN_MS, address=address, agent=agent)
 
 
@@ -110,6 +124,13 @@ def find_sign_in(directory: Directory, token: str, *, waiting: bool = False) -> 
         return None
     found = _sign_in(row)
     return found if (found.way is Way.WAITING) == waiting else None
+
+
+def _is_suspended(directory: Directory, account: str) -> bool:
+    table = tables.accounts
+    query = sa.select(table.c.id).where(table.c.id == account, table.c.suspended_ms.is_not(None))
+    with directory.engine.connect() as connection:
+        return connection.execute(query).first() is not None
 
 
 def list_sign_ins(directory: Directory, account: str | None, user: str | None) -> list[SignIn]:

@@ -13,7 +13,7 @@ ACCOUNTS = Store(
     "accounts",
     metadata,
     Path(__file__).parent / "revisions",
-    "0008",
+    "0009",
     file="accounts.db",
     watched=tuple(
         (table, "INSERT OR UPDATE OR DELETE") for table in ("accounts", "consents", "keys", "organizations")
@@ -76,6 +76,8 @@ accounts = sa.Table(
     sa.Column("retention", sa.Text, nullable=True),
     # The user of this machine who is the account holder, by user id; NULL where only a key tells.
     sa.Column("user_id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=True),
+    # Since when an admin keeps its holder out.
+    sa.Column("suspended_ms", sa.BigInteger, nullable=True),
 )
 
 # Append-only; the latest row of a subject and kind is in force.

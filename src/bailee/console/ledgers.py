@@ -63,6 +63,7 @@ KINDS = {
     "secret": "secret kept or removed",
     "sign_in_refused": "sign-in refused",
     "signed_in": "signed in",
+    "suspension": "member suspended or not",
     "sweep": "sweep",
     "tightened": "terms tightened",
 }

@@ -6,6 +6,7 @@ from bailee.accounts.choices import RETENTION, require_admin
 from bailee.accounts.keys import create_key, list_keys, revoke_key
 from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
+from bailee.accounts.suspensions import suspend_member
 from bailee.accounts.tables import KeyOrigin, Role
 from bailee.console.privacy import period_of_plan
 from bailee.console.rendering import TEMPLATES
@@ -106,6 +107,13 @@ def _change(visit: Visit) -> Answer:
             member = require(visit.form, "member")
             change_role(directory, organization, member, Role(role), operator)
             return Moved(PATH, f"{member} is {'an admin' if role == Role.ADMIN else 'a member'} from now on.")
+        case "suspend":
+            given = require(visit.form, "to") == "on"
+            member = require(visit.form, "member")
+            suspend_member(directory, organization, member, operator, given=given)
+            if not given:
+                return Moved(PATH, f"{member} is let in again.")
+            return Moved(PATH, f"{member} is suspended: signed out, and no key of theirs opens anything.")
         case "add":
             name = require(visit.form, "member")
             require_admin(directory, admin, operator, "admin", given=True)

@@ -329,6 +329,14 @@ class MemberAdded(Entry, frozen=True, kw_only=True, tag="member"):
     by: str
 
 
+class MemberSuspended(Entry, frozen=True, kw_only=True, tag="suspension"):
+    """An admin keeps a member of their organization out, or lets them in again."""
+
+    subject: str
+    given: bool
+    by: str
+
+
 class SecretChanged(Entry, frozen=True, kw_only=True, tag="secret"):
     """A secret that sessions work with was kept, in the place of one before it, or removed. Of its value
     nothing is told.
@@ -400,6 +408,7 @@ AnyEntry = (
     | OperatorAppointed
     | RoleChanged
     | MemberAdded
+    | MemberSuspended
     | SecretChanged
     | SettingsManaged
     | RuleChanged
