@@ -113,7 +113,7 @@ def _list_pages() -> list[tuple[str, str]]:
         whos = ["operator"] if "operator" in parts else ["admin"] if "admin" in parts else []
         found += [(who, page.path) for who in ("many", "few") if "holder" in parts]
         found += [(who, page.path) for who in whos or ([] if "holder" in parts else ["few"])]
-    return [*found, ("few", "/console/data/session/bench")]
+    return [*found, ("many", "/console/data?flow=web"), ("few", "/console/data/session/bench")]
 
 
 def _measure(address: tuple[str, int], who: str, path: str, token: str, times: int) -> Visit:
