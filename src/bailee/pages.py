@@ -284,6 +284,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         act: answers POST.
         flow: the arrow of the diagram that leads to it.
         leads: says where that arrow leads on this installation, if not where its manifest says.
+        comes_again: whether it is shown once more where its form is refused; else that above it is.
         is_hourly: whether what passes of the flow can be counted by the hour: ratings are held by the day.
     """
 
@@ -296,6 +297,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     section: Section = Section.NONE
     flow: FlowId | None = None
     leads: Callable[[Installation], str] | None = None
+    comes_again: bool = True
     is_hourly: bool = True
 
 

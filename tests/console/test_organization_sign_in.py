@@ -225,6 +225,27 @@ def test_in_a_browser(cast: Cast, provider: IdentityProvider, browser: Browser) 
         context.close()
 
 
+def test_a_browser_that_is_refused_stays_so(cast: Cast, provider: IdentityProvider, browser: Browser) -> None:
+    """The page that sends its form by itself is not shown again; the page to sign in says why."""
+    name_provider(cast, provider.issuer)
+    context = browser.new_context()
+    page, sent = context.new_page(), list[str]()
+    page.on("request", lambda one: sent.append(one.url) if one.method == "POST" and BACK in one.url else None)
+    page.goto(f"{cast.own_url}/console/sign-in")
+    page.fill("#f-organization", "acme")
+    page.click("text=Sign in by your organization")
+    page.click("main a.button")
+    page.fill("[name=login]", "u-eve")
+    page.fill("[name=password]", "any")
+    page.click("[type=submit]")
+    page.click("[type=submit]")
+    page.wait_for_selector(".problem:has-text('is no member of acme')")
+    page.wait_for_timeout(500)
+    assert len(sent) == 1
+    assert page.is_visible("#f-organization")
+    context.close()
+
+
 # --- Answers that are not good ---
 
 

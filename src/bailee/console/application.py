@@ -188,6 +188,7 @@ class Console:
             one
             for one in self._pages
             if one.show is not None
+            and one.comes_again
             and visitor.parts & one.parts
             and (one is page or page.path.startswith(f"{one.path}/"))
         ]

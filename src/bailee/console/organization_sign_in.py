@@ -59,6 +59,7 @@ class OrganizationSignIn:
                 templates=TEMPLATES,
                 show=_come_back,
                 act=self._take_back,
+                comes_again=False,  # its form sends itself
             ),
             Page(path=BIND, title=title, parts=holder, templates=TEMPLATES, act=self._send_holder),
             Page(

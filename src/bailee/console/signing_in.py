@@ -61,6 +61,7 @@ class SigningIn:
                 templates=TEMPLATES,
                 show=_show_link,
                 act=self._use_link,
+                comes_again=False,  # what it says is of a link that may be used
             ),
             Page(
                 path="/console/sign-out",
