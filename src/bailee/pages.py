@@ -18,6 +18,7 @@ import msgspec
 from bailee.accounts.holders import Operator
 from bailee.accounts.people import Account
 from bailee.accounts.tables import Role
+from bailee.ledger.pseudonyms import OPERATOR
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
@@ -84,6 +85,11 @@ class Visitor(msgspec.Struct, frozen=True):
         if self.account is not None:
             return self.account.name
         return self.user or ""
+
+    @property
+    def person(self) -> str:
+        """What `ledger.pseudonyms` knows them by: an account's id goes with the account, a name would not."""
+        return self.account.id if self.account is not None else f"{OPERATOR}{self.user or ''}"
 
     @property
     def operator(self) -> Operator:

@@ -21,6 +21,7 @@ from bailee.accounts.passwords import set_password
 from bailee.accounts.sign_ins import Way, sign_in
 from bailee.accounts.tables import KeyOrigin, Role
 from bailee.flows.feedback.reports import Report, Said, Text
+from bailee.ledger.pseudonyms import open_pseudonyms
 from bailee.policy.plans import Plan
 from counterparts.holdings import read_exchanges
 from counterparts.services import Service
@@ -111,6 +112,14 @@ class Cast:
         _, told, _ = self.ask("POST", path, body=body, **bearer)
         id: str = json.loads(told)["id"]
         return id
+
+    def list_known(self) -> set[str]:
+        """Return whom the ledger's pseudonyms know: accounts by their ids, others by what they are called."""
+        pseudonyms = open_pseudonyms(self.home / "keystore", os.urandom)
+        try:
+            return set(pseudonyms.all())
+        finally:
+            pseudonyms.close()
 
     def sign_in(self, name: str) -> str:
         """Sign somebody in anew, and return the token."""

@@ -161,9 +161,12 @@ def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, 
     assert "is released" in page.inner_text("main")
     assert cast.ask("GET", "/console/data/session/bob-first/erase", "bob")[0] == 200
     assert "legal hold" not in visit("bob").go("/console/data").inner_text("main")  # Control
+    told = cast.ask("GET", "/console/ledger?kind=hold_placed", "admin")[1].split("<tbody>")[1]
+    assert ">ada<" in told
+    assert "operator ada" not in cast.list_known()
 
 
-def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast) -> None:
+def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast, has_scripts: bool) -> None:
     """It opens with the home's key alone; the page has its name and where it goes, and what is no host is
     refused.
     """
@@ -184,6 +187,7 @@ def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast) -> Non
     assert "nobody may have this secret" in page.inner_text(".problem")
     assert (page.input_value("#f-name"), page.input_value("#f-value")) == ("OTHER", "")
     assert "--" not in page.inner_text(".problem")
+    assert not has_scripts or admin.check_with_axe() == []
     page.click("tr:has-text('NPM_TOKEN') button")
     assert "NPM_TOKEN is removed" in page.inner_text("main")
     told = admin.go("/console/ledger?kind=secret&q=NPM_TOKEN").inner_text("tbody")

@@ -12,6 +12,7 @@ from bailee.accounts.tables import KeyOrigin
 from bailee.flows.web.receiver import is_taken
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.receipts import verify_receipt
+from bailee.vault.proofs import count_receipts
 from bailee.vault.reader import list_sessions
 from bailee.vault.store import open_vault
 from console.browsers import Visitor
@@ -104,6 +105,7 @@ def test_a_key_is_revoked(visit: Visit, cast: Cast, has_scripts: bool) -> None:
 def test_a_report_is_withdrawn(visit: Visit, cast: Cast, has_scripts: bool) -> None:
     """Nothing goes before it is confirmed; then that report alone is erased, with a receipt."""
     report = cast.send_report("bob", "bob-first", "the parser fails")
+    kept = count_receipts(cast.home, cast.ids["bob"])
     window = visit("bob", java_script_enabled=has_scripts)
     page = window.go("/console/feedback")
     page.click(f"text={report}")
@@ -114,6 +116,7 @@ def test_a_report_is_withdrawn(visit: Visit, cast: Cast, has_scripts: bool) -> N
     page.click(f"tr:has-text('{report}') >> text=Withdraw…")
     page.click("text=Withdraw it")
     assert f"Report {report} is erased" in page.inner_text("main")
+    assert count_receipts(cast.home, cast.ids["bob"]) == kept + 1
     page.click("text=Verify it here")
     assert page.inner_text(".big").startswith("1 of 1")
     assert report not in window.go("/console/feedback").inner_text("main")
@@ -174,6 +177,9 @@ def test_erasing_gives_a_receipt_that_verifies(visit: Visit, cast: Cast, has_scr
     page.click("text=Erase this session")
     assert page.inner_text(".big strong") == "1"
     assert session not in sessions_of(cast, "alice")
+    # By her account's id, which goes with the account, and not by a name that stays.
+    assert cast.ids["alice"] in cast.list_known()
+    assert "operator alice" not in cast.list_known()
     with page.expect_download() as download:
         page.click("text=Download it")
     receipt = Path(download.value.path()).read_bytes()

@@ -116,6 +116,7 @@ def create_key(
     label: str = "",
     origin: KeyOrigin = KeyOrigin.OTHER,
     made_by: str = "",
+    person: str = "",
     clock: Callable[[], float] | None = None,
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> tuple[Key, str]:
@@ -123,7 +124,8 @@ def create_key(
 
     Args:
         origin: as what it is made; see `choices.choose_origin`.
-        made_by: the user of this machine who makes it.
+        made_by: who makes it, by name.
+        person: as `ledger.pseudonyms` knows them; the user of this machine of that name if left out.
         clock: seconds since 1970 UTC; the directory's own if left out.
 
     Raises:
@@ -141,6 +143,7 @@ def create_key(
             label=label,
             origin=origin,
             made_by=made_by,
+            person=person,
             created_ms=created,
             random=random,
         )
@@ -161,6 +164,7 @@ def insert_key(
     label: str,
     origin: KeyOrigin,
     made_by: str,
+    person: str = "",
     created_ms: int,
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> tuple[Key, str]:
@@ -188,7 +192,7 @@ def insert_key(
         subject=directory.name(account),
         key=directory.name(account, f"key {id}"),
         origin=origin.value,
-        by=directory.name(account if is_holders else f"{OPERATOR}{made_by}"),
+        by=directory.name(account if is_holders else person or f"{OPERATOR}{made_by}"),
     )
     put(connection, tables.outbox, [entry])
     return Key(id, name, label, created_ms, None, origin, made_by), f"bailee_{id}_{secret}"
@@ -234,24 +238,25 @@ def find_key(directory: Directory, token: bytes) -> Key | None:
 
 
 def revoke_key(
-    directory: Directory, id: str, *, by: str = "", clock: Callable[[], float] = time.time
+    directory: Directory, id: str, *, by: str = "", person: str = "", clock: Callable[[], float] = time.time
 ) -> None:
     """Revoke a key; a running service refuses it from the next request on.
 
     Args:
         by: the user of this machine who revokes it; empty where its run ended, or whoever held it gave it up.
+        person: who revokes it where it is none of these, as `ledger.pseudonyms` knows them.
 
     Raises:
         Problem: there is no key of that id, or it was revoked before.
     """
     keys = tables.keys
-    at_ms = int(clock() * 1000)
+    at_ms, who = int(clock() * 1000), person or (f"{OPERATOR}{by}" if by else "")
     revoke = sa.update(keys).where(keys.c.id == id, keys.c.revoked_ms.is_(None)).values(revoked_ms=at_ms)
     with directory.engine.begin() as connection:
         account = connection.execute(revoke.returning(keys.c.account)).scalar_one_or_none()
         if account is None:
             raise Problem(f"there is no key {id!r} in force", where="KEY_ID", fix="see: bailee keys list")
-        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms, by)])
+        put(connection, tables.outbox, [_tell_revoked(directory, account, id, at_ms, who)])
 
 
 def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float] = time.time) -> int:
@@ -276,13 +281,13 @@ def revoke_keys(directory: Directory, account: str, *, clock: Callable[[], float
     return len(ids)
 
 
-def _tell_revoked(directory: Directory, account: str, id: str, at_ms: int, by: str = "") -> KeyRevoked:
+def _tell_revoked(directory: Directory, account: str, id: str, at_ms: int, who: str = "") -> KeyRevoked:
     return KeyRevoked(
         id=secrets.token_hex(16),
         at_ms=at_ms,
         subject=directory.name(account),
         key=directory.name(account, f"key {id}"),
-        by=directory.name(f"{OPERATOR}{by}") if by else "",
+        by=directory.name(who) if who else "",
     )
 
 

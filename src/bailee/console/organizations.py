@@ -238,6 +238,7 @@ def _make_key(visit: Visit) -> Answer:
         label=visit.form.get("label", "").strip(),
         origin=KeyOrigin.OTHER,
         made_by=visit.visitor.name,
+        person=visit.visitor.person,
     )
     view = _show_keys(visit)
     assert isinstance(view, View)
@@ -248,7 +249,7 @@ def _revoke_key(visit: Visit) -> Answer:
     id, names = require(visit.form, "key"), {one.name for one in _members(visit)}
     if not any(key.id == id and key.account in names for key in list_keys(visit.custody.directory)):
         raise Problem("no member has such a key", where="Keys", fix="load the page anew")
-    revoke_key(visit.custody.directory, id, by=visit.visitor.name)
+    revoke_key(visit.custody.directory, id, person=visit.visitor.person)
     return Moved(f"{PATH}/keys", f"Key {id} is revoked: the next request that presents it is refused.")
 
 
@@ -271,7 +272,8 @@ def _show_holds(visit: Visit) -> Answer:
 def _place(visit: Visit) -> Answer:
     member = find_member(visit, require(visit.form, "member"))
     session = visit.form.get("session", "").strip() or None
-    placed = visit.custody.hold(member, session, reason=require(visit.form, "reason"), by=visit.visitor.name)
+    by, person = visit.visitor.name, visit.visitor.person
+    placed = visit.custody.hold(member, session, reason=require(visit.form, "reason"), by=by, person=person)
     gone = f" Gone before it was placed: {tell_count(placed.gone, 'segment')}." if placed.gone else ""
     what = f"session {session}" if session else "all that is held"
     return Moved(f"{PATH}/holds", f"Hold {placed.id}: {what} of {member.name} stays.{gone}")
@@ -282,5 +284,6 @@ def _release(visit: Visit) -> Answer:
     with visit.custody.vault.connect() as connection:
         if not list_holds(connection, holds_table.c.account.in_(accounts), holds_table.c.id == id):
             raise Problem("there is no such hold on a member", where="Legal holds", fix="load the page anew")
-    released = visit.custody.release(id, reason=require(visit.form, "reason"), by=visit.visitor.name)
+    by, person = visit.visitor.name, visit.visitor.person
+    released = visit.custody.release(id, reason=require(visit.form, "reason"), by=by, person=person)
     return Moved(f"{PATH}/holds", f"Hold {released.id} is released.")

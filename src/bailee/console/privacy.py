@@ -149,7 +149,7 @@ def _revoke(visit: Visit) -> Answer:
     id = require(visit.form, "key")
     if not any(key.id == id for key in list_keys_of(visit, visit.account.name)):
         raise Problem("you have no such key in force", where="Keys", fix="load the page anew")
-    revoke_key(visit.custody.directory, id, by=visit.visitor.name)
+    revoke_key(visit.custody.directory, id, person=visit.visitor.person)
     return Moved(PATH, f"Key {id} is revoked: the next request that presents it is refused.")
 
 

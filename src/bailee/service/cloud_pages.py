@@ -135,6 +135,7 @@ def _open(visit: Visit) -> Answer:
             custody.directory.get(session.account).id,
             f"cloud-{session.id}",
             reader=visit.visitor.name,
+            person=visit.visitor.person,
             purpose="audit",
             reason=require(visit.form, "reason"),
         )

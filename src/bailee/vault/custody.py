@@ -141,11 +141,13 @@ class Custody:
 
     # --- Holds ---
 
-    def hold(self, account: Account, session: str | None, *, reason: str, by: str) -> PlacedHold:
+    def hold(
+        self, account: Account, session: str | None, *, reason: str, by: str, person: str = ""
+    ) -> PlacedHold:
         """Place a legal hold on a session, or on all that an account holds.
 
         Args:
-            by: who places it, in words.
+            by, person: who places it: see `_name_who`.
 
         Raises:
             Problem: nothing is known of that session, or all its keys are gone already; the account is being
@@ -160,7 +162,7 @@ class Custody:
             hold=placed.id,
             subject=self.pseudonyms.name(account.id),
             session=None if session is None else self._name_session(account.id, session),
-            by=self.pseudonyms.name(f"{OPERATOR}{by}"),
+            by=self._name_who(by, person),
             reason=self.pseudonyms.name(account.id, f"reason {reason}"),
         )
         with self.vault.begin() as connection:
@@ -169,7 +171,7 @@ class Custody:
             put(connection, tables.vault_outbox, [entry])
         return PlacedHold(**msgspec.structs.asdict(placed), gone=gone)
 
-    def release(self, id: str, *, reason: str, by: str) -> Hold:
+    def release(self, id: str, *, reason: str, by: str, person: str = "") -> Hold:
         """Release a legal hold.
 
         Raises:
@@ -181,7 +183,7 @@ class Custody:
                 id=self.draw(),
                 at_ms=self.now_ms(),
                 hold=id,
-                by=self.pseudonyms.name(f"{OPERATOR}{by}"),
+                by=self._name_who(by, person),
                 reason=self.pseudonyms.name(released.account, f"reason {reason}"),
             )
             put(connection, tables.vault_outbox, [entry])
@@ -190,7 +192,7 @@ class Custody:
     # --- Access ---
 
     def record_access(
-        self, account: str, session: str | None, *, reader: str, purpose: str, reason: str
+        self, account: str, session: str | None, *, reader: str, purpose: str, reason: str, person: str = ""
     ) -> None:
         """Record, before it happens, that somebody other than the account holder reads content.
 
@@ -203,7 +205,7 @@ class Custody:
             at_ms=self.now_ms(),
             subject=self.pseudonyms.name(account),
             session=None if session is None else self._name_session(account, session),
-            reader=self.pseudonyms.name(f"{OPERATOR}{reader}"),
+            reader=self._name_who(reader, person),
             purpose=purpose,
             reason=self.pseudonyms.name(account, f"reason {reason}"),
         )
@@ -253,18 +255,20 @@ class Custody:
 
     # --- Erasure ---
 
-    def erase_session(self, account: str, session: str, *, by: str) -> tuple[Erasure, bytes]:
+    def erase_session(
+        self, account: str, session: str, *, by: str, person: str = ""
+    ) -> tuple[Erasure, bytes]:
         """Erase a session, and return what went with the receipt that proves it.
 
         Args:
             account: the account's id.
-            by: who asks, in words.
+            by, person: who asks: see `_name_who`.
 
         Raises:
             Problem: nothing is known of that session, or a legal hold covers it.
         """
         count_session(self.vault, account, session)
-        return self._erase(account, session, by)
+        return self._erase(account, session, self._name_who(by, person))
 
     def erase_account(self, account: Account, *, by: str) -> tuple[Erasure, bytes]:
         """Erase all that an account holds, its keys and consents, and the account itself.
@@ -278,7 +282,7 @@ class Custody:
         """
         refuse_held(self.vault, account.id, None)
         revoke_keys(self.directory, account.id, clock=self._clock)
-        return self._erase(account.id, None, by)
+        return self._erase(account.id, None, self._name_who(by))
 
     def finish_erasures(self) -> list[Account]:
         """Go on where erasures of accounts were killed, and mark what came of such accounts since.
@@ -320,6 +324,10 @@ class Custody:
         for person in find_gone(known, there, ended):
             self.pseudonyms.forget(person)
 
+    def _name_who(self, words: str, person: str = "") -> str:
+        """Return who does something: the user of this machine of that name, or an account by its id."""
+        return self.pseudonyms.name(person or f"{OPERATOR}{words}")
+
     def _erase(self, account: str, session: str | None, by: str) -> tuple[Erasure, bytes]:
         before = self.log.size
         entry = Erased(
@@ -327,7 +335,7 @@ class Custody:
             at_ms=self.now_ms(),
             subject=self.pseudonyms.name(account),
             session=None if session is None else self._name_session(account, session),
-            by=self.pseudonyms.name(f"{OPERATOR}{by}"),
+            by=by,
             segments=0,
             records=0,
             exchanges=0,

@@ -20,6 +20,7 @@ from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, View, Vis
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.erasure import count_session, refuse_held
+from bailee.vault.proofs import keep_receipt
 
 YOURS, TRIAGE = "/console/feedback", "/console/flows/feedback"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,7 +105,10 @@ def _ask(visit: Visit) -> Answer:
 
 def _withdraw(visit: Visit) -> Answer:
     report = _find_own(visit)
-    erased, proof = visit.custody.erase_session(report.account, report.id, by=visit.visitor.name)
+    custody = visit.custody
+    by, person = visit.visitor.name, visit.visitor.person
+    erased, proof = custody.erase_session(report.account, report.id, by=by, person=person)
+    keep_receipt(custody.home, report.account, proof, at_ms=custody.now_ms())
     facts = {"report": report, "erased": erased, "receipt": proof.decode()}
     return View("withdrawn.html", facts, heading="Withdrawn")
 
@@ -144,7 +148,12 @@ def _open(visit: Visit) -> Answer:
     if not is_holder(custody.directory.engine, report.account, visit.visitor.operator):
         reason = require(visit.form, "reason")
         custody.record_access(
-            report.account, report.id, reader=visit.visitor.name, purpose="show", reason=reason
+            report.account,
+            report.id,
+            reader=visit.visitor.name,
+            person=visit.visitor.person,
+            purpose="show",
+            reason=reason,
         )
     return _tell(visit, report, names, list(tell_report(read_report(custody, report.account, report.id))))
 

@@ -290,7 +290,8 @@ def _erase(visit: Visit) -> Answer:
 def _erase_one(visit: Visit, session: str) -> tuple[Erasure, str]:
     """Erase a session and keep its receipt: the browser may not wait for the answer."""
     custody, account = visit.custody, visit.account.id
-    erased, proof = custody.erase_session(account, session, by=visit.visitor.name)
+    by, person = visit.visitor.name, visit.visitor.person
+    erased, proof = custody.erase_session(account, session, by=by, person=person)
     keep_receipt(custody.home, account, proof, at_ms=custody.now_ms())
     return erased, proof.decode()
 

@@ -21,7 +21,6 @@ from bailee.flows.web.rules import Rule, Wire
 from bailee.flows.web.targets import Unreadable, read_target
 from bailee.ledger.entries import RuleChanged
 from bailee.ledger.outbox import put
-from bailee.ledger.pseudonyms import OPERATOR
 from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
@@ -55,7 +54,7 @@ def _note(visit: Visit, rule: Rule, *, given: bool) -> None:
         id=secrets.token_hex(16),
         at_ms=directory.now_ms(),
         digest=hashlib.sha256(f"allow {rule.host}:{port}".encode()).hexdigest(),
-        by=directory.name(f"{OPERATOR}{visit.visitor.name}"),
+        by=directory.name(visit.visitor.person),
         given=given,
     )
     with directory.engine.begin() as connection:
@@ -113,7 +112,8 @@ def _open(visit: Visit) -> Answer:
     if others:
         reason = require(visit.form, "reason")
         for account in others:
-            custody.record_access(account, None, reader=visit.visitor.name, purpose="audit", reason=reason)
+            reader, person = visit.visitor.name, visit.visitor.person
+            custody.record_access(account, None, reader=reader, person=person, purpose="audit", reason=reason)
     logs = [read_rows(custody, run, today=today) for run in runs]
     rows: list[Row] = [row for log in logs for row in log]
     closed = [row for row in rows if isinstance(row, Closed)]
