@@ -1,7 +1,7 @@
 """Signing in: by password, by a link that works once, and what becomes of it."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -15,7 +15,7 @@ from bailee.ledger.log import FOLDER, open_log
 from console.browsers import Visitor
 from console.cast import PASSWORD, Cast, found_organization
 from counterparts.programs import run_program
-from counterparts.services import clean_environment, serving
+from counterparts.services import Service, clean_environment, serving
 
 Visit = Callable[..., Visitor]
 
@@ -109,6 +109,45 @@ def test_trying_is_limited(tmp_path: Path) -> None:
         link = make_link(directory, account=None, user="runner")
         directory.close()
         assert send_unsigned(cast, "/console/sign-in/link", f"link={link}", f"link={link}") == [303, 400]
+
+
+PROXIED = {"host": "bailee.example", "x-forwarded-proto": "https"}
+
+
+def try_from(service: Service, home: Path, addresses: Iterable[str], **sent: str) -> list[int]:
+    """Try to sign in by another name each, from where each request says that it comes from."""
+    cast = Cast(home, service)
+    _, told, headers = cast.ask("GET", "/console/sign-in", **sent)
+    sent |= {"cookie": headers["set-cookie"].partition(";")[0]}
+    sent |= {"content-type": "application/x-www-form-urlencoded"}
+    token = told.partition('form_token" value="')[2][:64]
+    return [
+        cast.ask(
+            "POST",
+            "/console/sign-in",
+            body=f"form_token={token}&name=nobody-{place}&password=x",
+            **sent,
+            **{"x-forwarded-for": address},
+        )[0]
+        for place, address in enumerate(addresses)
+    ]
+
+
+def test_where_a_request_says_it_comes_from_counts_with_a_proxy_alone(tmp_path: Path) -> None:
+    """Any program on this machine can say so. Behind a declared proxy it counts: https, and each address for
+    itself; its forms are taken and its cookies are for TLS alone.
+    """
+    addresses = [f"192.0.2.{place}" for place in range(12)]
+    home = tmp_path / "state"
+    with serving(home, tmp_path, "--upstream", "rehearsal") as service:
+        assert try_from(service, home, addresses) == [403] * 10 + [400] * 2
+    behind = {"BAILEE_CONSOLE_URL": "https://bailee.example"}
+    with serving(home, tmp_path, "--upstream", "rehearsal", environment=behind) as service:
+        sent = {**PROXIED, "origin": "https://bailee.example"}
+        assert try_from(service, home, addresses, **sent) == [403] * 12
+        assert try_from(service, home, ["192.0.2.99"] * 12, **sent) == [403] * 10 + [400] * 2
+        cookies = Cast(home, service).ask("GET", "/console/sign-in", **PROXIED)[2]["set-cookie"]
+        assert "secure" in cookies.lower()
 
 
 def test_control_without_a_limit(tmp_path: Path) -> None:

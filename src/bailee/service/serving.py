@@ -242,7 +242,8 @@ async def _serve(
         )
         if configuration.otlp_grpc is not None:
             await stack.enter_async_context(_receive_by_grpc(metrics, configuration, tell))
-        server = _Server(_settings(configuration, application, gateway))
+        is_behind_proxy = environment.get("BAILEE_CONSOLE_URL", "").startswith("https://")
+        server = _Server(_settings(configuration, application, gateway, is_behind_proxy=is_behind_proxy))
         url = _url(configuration, listener)
         # What is left behind by a kill is told from a running service by its lock, not by this file.
         state = configuration.home / FILE_NAME
@@ -365,7 +366,9 @@ async def _sweep(configuration: Configuration, state: Path, server: uvicorn.Serv
             return
 
 
-def _settings(configuration: Configuration, application: Starlette, gateway: Gateway) -> uvicorn.Config:
+def _settings(
+    configuration: Configuration, application: Starlette, gateway: Gateway, *, is_behind_proxy: bool
+) -> uvicorn.Config:
     certificate, key = configuration.tls_certificate, configuration.tls_key
     return uvicorn.Config(
         application,
@@ -377,6 +380,10 @@ def _settings(configuration: Configuration, application: Starlette, gateway: Gat
         access_log=False,
         server_header=False,
         date_header=False,
+        # What a request says of where it came from counts where a proxy is declared: any program on this
+        # machine could say so, and try passwords from as many addresses as it likes.
+        proxy_headers=is_behind_proxy and certificate is None,
+        forwarded_allow_ips="127.0.0.1",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_certfile=certificate,
