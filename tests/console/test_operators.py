@@ -1,6 +1,7 @@
 """What an operator does in the console, driven in a real browser."""
 
 import json
+import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.operators import appoint_operator
+from bailee.cloud.records import Sessions
 from bailee.flows.web.files import add_rule, read_rules_file, remove_rule
 from bailee.ledger.log import FOLDER, open_log
 from bailee.policy.problems import Problem
 from console.browsers import Visitor
 from console.cast import Cast
-from console.filling import REFUSED_HOST
+from console.filling import REFUSED_HOST, make_cloud_session
 
 Visit = Callable[..., Visitor]
 
@@ -33,6 +35,40 @@ def test_the_diagram_is_live(visit: Visit, cast: Cast) -> None:
     assert "14 times" in drawn
     page.click(".diagram a:has-text('Metrics')")
     assert page.url.endswith("/console/flows/metrics")
+
+
+def test_it_is_renewed_by_itself(visit: Visit, cast: Cast) -> None:
+    """Numbers go on while the page stays, until they are paused; whoever is signed out is led to sign in."""
+    window = visit("operator")
+    page = window.page
+    page.clock.install()
+    window.go("/console/cloud")
+    known = page.inner_text("[data-live]")
+    page.evaluate("window.isSame = true")
+
+    def wait_ten_seconds() -> None:
+        with page.expect_response("**/console/cloud"):
+            page.clock.run_for(10_500)
+        page.wait_for_timeout(200)
+
+    before = cast.cloud
+    added = make_cloud_session(cast)
+    cast.cloud = before
+    wait_ten_seconds()
+    assert added in page.inner_text("[data-live]")
+    assert page.evaluate("window.isSame")
+    page.click("text=Pause")
+    asked = len(window.requests)
+    page.clock.run_for(30_000)
+    assert len(window.requests) == asked
+    page.click("text=Go on")
+    page.evaluate("document.activeElement.blur()")
+    shutil.rmtree(Sessions(cast.home).folder(added))
+    wait_ten_seconds()
+    assert page.inner_text("[data-live]") == known
+    window.context.clear_cookies()
+    page.clock.run_for(10_500)
+    page.wait_for_url("**/console/sign-in**")
 
 
 def test_charts_and_their_tables_say_the_same(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-// Improves what works without it: a log that goes on by itself, and buttons that copy. Passkeys alone need it.
+// Improves what works without it: logs and numbers that go on by themselves, buttons that copy. Passkeys need it.
 "use strict";
 for (const plain of document.querySelectorAll("[data-plain]")) plain.hidden = true;
 for (const log of document.querySelectorAll("[data-follow]")) {
@@ -19,18 +19,54 @@ for (const log of document.querySelectorAll("[data-follow]")) {
   // What stands beside the log is of when the page was loaded: its buttons, and what it asked for.
   source.addEventListener("end", () => { source.close(); location.reload(); });
 }
-for (const snippet of document.querySelectorAll("[data-copy]")) {
+function makeButton(words, act) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "quiet copy";
-  button.textContent = "Copy";
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(snippet.textContent.trim());
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
-  });
-  snippet.after(button);
+  button.textContent = words;
+  button.addEventListener("click", act);
+  return button;
 }
+function addCopying(place) {
+  for (const snippet of place.querySelectorAll("[data-copy]")) {
+    const button = makeButton("Copy", async () => {
+      await navigator.clipboard.writeText(snippet.textContent.trim());
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    snippet.after(button);
+  }
+}
+for (const live of document.querySelectorAll("[data-live]")) {
+  let isPaused = false, known = live.innerHTML;
+  const button = makeButton("Pause", () => {
+    isPaused = !isPaused;
+    button.textContent = isPaused ? "Go on" : "Pause";
+  });
+  const words = document.createElement("p");
+  words.className = "soft";
+  words.append("Renewed every ten seconds. ", button);
+  live.after(words);
+  setInterval(async () => {
+    // Whoever is at something there is not disturbed.
+    if (isPaused || document.hidden || live.contains(document.activeElement)) return;
+    let page;
+    try {
+      const answer = await fetch(location.href);
+      if (!answer.ok) return;
+      page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    } catch { return; }
+    const next = page.querySelector("[data-live]");
+    // Signed out meanwhile: the page to sign in came in its place.
+    if (!next) { location.reload(); return; }
+    // What is the same is left alone: a reader would say its alarms again.
+    if (next.innerHTML === known) return;
+    known = next.innerHTML;
+    live.replaceChildren(...next.childNodes);
+    addCopying(live);
+  }, 10000);
+}
+addCopying(document);
 for (const form of document.querySelectorAll("form[data-goes-on]")) form.submit();
 for (const form of document.querySelectorAll("[data-passkey]")) {
   const words = form.querySelector("[data-words]");
