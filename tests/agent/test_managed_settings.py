@@ -84,6 +84,16 @@ def test_what_an_admin_saves_is_obeyed_at_the_next_start(place: Place) -> None:
     assert in_force(place)["telemetry"] is Telemetry.ON
 
 
+def test_it_is_told_from_the_login_on(place: Place) -> None:
+    """Before the agent's first start `telemetry status` says already what the organization switched off."""
+    with place.serve() as service:
+        save(place, json.dumps(STRICT))
+        assert "on, decided by" in place.run("telemetry", "status").stdout  # control: nobody is logged in
+        place.log_in(service, "bob")
+        assert "off, decided by organization" in place.run("telemetry", "status").stdout
+        assert in_force(place)["permissions.mode"] is Mode.PLAN
+
+
 def start(place: Place, service: Service, *, is_kept: bool = True) -> str:
     """Do what a start does with the key of bob's in the environment, and return what the user is told."""
     environment = place.environment(**named(place, service))

@@ -85,6 +85,17 @@ def fetch_managed(
     return told, ""
 
 
+def fetch_at_login(state: Path, service: Service, environment: Mapping[str, str], *, now: int) -> str:
+    """Ask the service of a new login what the organization manages, so that what is told before the agent's
+    first start is so; return in words why it did not say.
+    """
+    try:
+        write_managed(state / FOLDER / LOGIN_SETTINGS, ask_managed(service, environment, None, now=now))
+    except (OSError, Problem) as fault:
+        return f"what its organization manages was not told, and is asked for when the agent starts: {fault}"
+    return ""
+
+
 def _find_asked(state: Path, environment: Mapping[str, str]) -> tuple[Service | None, Path]:
     """Return whom to ask, and where its answer is kept: whom the account is asked of."""
     if (service := find_caller(environment)) is not None:

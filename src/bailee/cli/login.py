@@ -42,6 +42,7 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
     from bailee.agent.account import LOGIN_FILE, ask_account, write_account
     from bailee.agent.clients import require_libraries
     from bailee.agent.device_codes import ask_for_codes, make_post, poll
+    from bailee.agent.fetches import fetch_at_login
     from bailee.agent.login import Login, keep_login, read_login
     from bailee.agent.managed import forget_login_settings
     from bailee.agent.service import check_address
@@ -90,6 +91,8 @@ def login(service: str, machine: str | None, as_json: bool) -> None:
             raise _unreachable(service, fault) from None
         raise
     write_account(state / LOGIN_FILE, account)
+    if doubt := fetch_at_login(state, new.to_service(), os.environ, now=time.time_ns() // 1_000_000):
+        tell(f"note: {doubt}")
     if before is not None and (reason := _revoke(before)):
         tell(f"note: the token of the login before was not revoked: {reason}")
     if as_json:
