@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bailee.accounts.directory import open_directory
+from bailee.accounts.keys import create_key
 from bailee.accounts.operators import appoint_operator
 from bailee.cloud.records import Sessions
 from bailee.flows.web.files import add_rule, read_rules_file, remove_rule
@@ -244,6 +245,35 @@ def test_the_ledger_is_verified_at_a_click(visit: Visit, cast: Cast) -> None:
     assert "verified" in page.inner_text("main")
     assert int(page.inner_text(".big strong").replace(",", "")) == open_log(cast.home / FOLDER).size
     assert "Verify all" not in visit("alice").go("/console/ledger").inner_text("main")
+
+
+def test_what_a_command_did_is_in_the_ledger_at_once(cast: Cast) -> None:
+    """Its entry waits for whoever comes next, who is the one that looks."""
+    directory = open_directory(cast.home)
+    key, _ = create_key(directory, "olga", label="by a command", made_by="runner")
+    directory.close()
+    told = cast.ask("GET", f"/console/ledger?q={key.id}", "operator")[1]
+    assert f"key {key.id}" in told.partition("<tbody>")[2]
+
+
+def test_a_ledger_that_was_changed_is_not_verified(visit: Visit, cast: Cast) -> None:
+    """One letter of one entry is enough; put back, all of it holds again (control)."""
+    bundles = (cast.home / FOLDER / "tile" / "entries").rglob("*[0-9]")
+    bundle = max(bundles, key=lambda path: path.stat().st_mtime)
+    whole = bundle.read_bytes()
+    window = visit("operator")
+    at = whole.index(b"at_ms") + 10
+    digit = b"1" if whole[at : at + 1] != b"1" else b"2"
+    bundle.write_bytes(whole[:at] + digit + whole[at + 1 :])
+    try:
+        page = window.go("/console/ledger")
+        page.click("text=Verify all of it now")
+        assert "the ledger is damaged" in page.inner_text(".problem")
+    finally:
+        bundle.write_bytes(whole)
+    page = window.go("/console/ledger")
+    page.click("text=Verify all of it now")
+    assert "every one of them" in page.inner_text(".big")
 
 
 def test_the_published_page_is_of_this_installation(visit: Visit, cast: Cast) -> None:

@@ -5,11 +5,14 @@ account holder themselves, an admin the members of their organization, an operat
 others are not shown.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
+from bailee.accounts import tables
 from bailee.accounts.keys import list_keys
 from bailee.accounts.secrets import list_secrets, owner_of_organization
 from bailee.console.rendering import TEMPLATES
@@ -18,9 +21,12 @@ from bailee.ledger.pseudonyms import OPERATOR, name_with
 from bailee.ledger.storage import DirectoryTiles
 from bailee.ledger.verification import verify_ledger
 from bailee.pages import Answer, Page, Part, Section, View, Visit, read_number
+from bailee.policy.problems import Problem
 from bailee.sizes import tell_count, tell_size
 from bailee.vault.anchors import tell_rollback
+from bailee.vault.custody import Custody
 from bailee.vault.recent import list_recent
+from bailee.vault.tables import vault_outbox
 
 PATH = "/console/ledger"
 PAGE, WINDOW = 50, 3000
@@ -208,7 +214,20 @@ def read_things(visit: Visit, *ids: str) -> dict[str, str]:
     return things
 
 
+def _settle(custody: Custody) -> None:
+    """Have what waits told now: a command leaves its entry to whoever comes next."""
+    for engine, table in ((custody.directory.engine, tables.outbox), (custody.vault, vault_outbox)):
+        with engine.connect() as connection:
+            is_waiting = connection.execute(sa.select(table.c.number).limit(1)).first() is not None
+        if is_waiting:
+            # Of a ledger that was put back nothing is told anew; verification says so.
+            with contextlib.suppress(Problem):
+                custody.settle()
+            return
+
+
 def _show(visit: Visit) -> Answer:
+    _settle(visit.custody)
     log = visit.custody.log
     names, seen = read_names(visit)
     size = log.size
@@ -263,6 +282,7 @@ def _matches(one: Told, kind: str, wanted: str) -> bool:
 
 
 def _verify(visit: Visit) -> Answer:
+    _settle(visit.custody)
     verifier = visit.custody.log.verifier
     found = verify_ledger(DirectoryTiles(visit.custody.home / FOLDER), verifier)
     rollback = tell_rollback(visit.custody.keystore.engine, visit.custody.log) if found.verified else ""
