@@ -110,10 +110,10 @@ def test_erasing_everything_goes_on_where_it_was_cut_off(
     )
     erase = custody.erase_session
 
-    def stop(account: str, session: str, *, by: str) -> object:
+    def stop(account: str, session: str, *, by: str, person: str) -> object:
         if session == "session-1":
             raise KeyboardInterrupt
-        return erase(account, session, by=by)
+        return erase(account, session, by=by, person=person)
 
     with monkeypatch.context() as cut:
         cut.setattr(custody, "erase_session", stop)

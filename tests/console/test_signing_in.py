@@ -215,10 +215,13 @@ def test_a_browser_is_signed_out_from_another(visit: Visit, cast: Cast) -> None:
 
 def test_sign_ins_are_in_the_ledger(cast: Cast) -> None:
     """Who signed in and how, and who was refused; nobody by name."""
+    tried = [f"name=bob&{urlencode({'password': password})}" for password in ("wrong", PASSWORD)]
+    assert send_unsigned(cast, "/console/sign-in", *tried) == [403, 303]
+    assert cast.ask("GET", "/console/ledger", "operator")[0] == 200
     entries = [entry.decode() for entry in open_log(cast.home / FOLDER).read()]
     assert any('"signed_in"' in one and '"password"' in one for one in entries)
     assert any('"sign_in_refused"' in one for one in entries)
-    assert not any("charlie" in one for one in entries)
+    assert not any(f'"{name}"' in one for one in entries for name in ("bob", "charlie"))
 
 
 def test_the_address_of_the_service_leads_to_the_console(cast: Cast) -> None:
