@@ -118,6 +118,7 @@ class Console:
         try:
             if request.method == "POST":
                 form = await _read_form(request)
+            _refuse_nul(*request.path_params.values(), *request.query_params.values(), *form.values())
             response = await run_in_threadpool(self._visit, page, request, form)
         except Problem as problem:
             response = await run_in_threadpool(self._tell_problem, request, problem, 400)
@@ -414,6 +415,12 @@ def _is_ours(request: Request, form: Mapping[str, str], token: str) -> bool:
         return False
     given = form.get("form_token", "")
     return bool(token) and hmac.compare_digest(given.encode(), make_form_token(token).encode())
+
+
+def _refuse_nul(*values: str) -> None:
+    """Raise Problem for a character that PostgreSQL takes in no text, and no page has a use for."""
+    if any("\0" in value for value in values):
+        raise Problem("there is a NUL character in what was sent", where="the request", fix="leave it out")
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
