@@ -205,6 +205,21 @@ def test_others_see_nothing_of_it(visit: Visit, here: Cast, talking: str) -> Non
     assert here.ask("GET", f"{place}/events", "olga")[0] == 404
 
 
+def test_who_is_no_operator_any_more_follows_nothing(here: Cast, talking: str) -> None:
+    """Events of another's session end as soon as the operator is none; control: until then they go on."""
+    place, form = f"/console/cloud/{talking}", {"content-type": "application/x-www-form-urlencoded"}
+    token = here.ask("GET", place, "olga")[1].partition('form_token" value="')[2][:64]
+    body = f"form_token={token}&reason=why"
+    assert here.ask("POST", place, "olga", body, **form)[0] == 303
+    with follow(here, here.tokens["olga"], f"{place}/events?from=100000000") as stream:
+        assert stream.readline() == b"event: state\n"
+        directory = open_directory(here.home)
+        appoint_operator(directory, "olga", given=False, by="runner")
+        assert b"event: end" in stream.read()
+        appoint_operator(directory, "olga", given=True, by="runner")
+        directory.close()
+
+
 def test_what_an_operator_follows_ends_with_their_while(world: World, talking: str) -> None:
     """The events stop when the time for one reason is over; until then they go on (control)."""
 

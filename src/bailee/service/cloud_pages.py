@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from starlette.concurrency import run_in_threadpool
 
+from bailee.accounts.operators import is_operator
 from bailee.cloud.records import ENDED, CloudSession, Sessions
 from bailee.flows.web.pages import is_allowed, read_rules
 from bailee.pages import (
@@ -191,10 +192,16 @@ def _follow(visit: Visit) -> Answer:
     until_ms = _open_until(visit, session)
     if now_ms() >= until_ms:
         raise NotThere
-    home = visit.custody.home
+    home, directory, visitor = visit.custody.home, visit.custody.directory, visit.visitor
+
+    def may_look() -> bool:
+        if visitor.account is not None and visitor.user is None and not _is_own(visit, session):
+            return now_ms() < until_ms and is_operator(directory, visitor.account.id)
+        return now_ms() < until_ms
+
     # What a browser that lost the connection had last (HTML, "The `Last-Event-ID` header"), else its page.
     at = read_number(visit.resumed or visit.query.get("from", ""), 0)
-    return Stream(lambda: follow_events(home, session.id, at, lambda: now_ms() < until_ms))
+    return Stream(lambda: follow_events(home, session.id, at, may_look))
 
 
 async def follow_events(home: Path, id: str, at: int, may_look: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -214,7 +221,7 @@ async def follow_events(home: Path, id: str, at: int, may_look: Callable[[], boo
         if state != told:
             told = state
             yield b"event: state\ndata: " + state + b"\n\n"
-        if (session.state in ENDED and not data) or not may_look():
+        if (session.state in ENDED and not data) or not await run_in_threadpool(may_look):
             yield b"event: end\ndata: {}\n\n"
             return
         yield b""
