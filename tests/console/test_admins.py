@@ -239,6 +239,10 @@ def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> 
     status, told, _ = cast.ask("POST", f"{HOME}/settings", "admin", body, **form)
     assert status == 400
     assert "somebody changed them" in told
+    assert "In force by now" in told
+    written = told.partition("<textarea")[2].partition("</textarea>")[0]
+    assert "cleanupPeriodDays" in written
+    assert cast.ask("GET", "/api/settings", **bearer)[1] == "{}\n"
 
 
 def test_another_organizations_members_are_out_of_reach(cast: Cast) -> None:

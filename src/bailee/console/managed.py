@@ -55,13 +55,14 @@ def _show(visit: Visit) -> Answer:
     return _tell(visit, managed.body, None)
 
 
-def _tell(visit: Visit, text: str, problem: Problem | None) -> Answer:
+def _tell(visit: Visit, text: str, problem: Problem | None, *, is_stale: bool = False) -> Answer:
     managed = read_managed(visit.custody.directory, organization_of(visit))
     facts = {
         "managed": managed,
         "is_served": managed.body.strip() not in ("", "{}"),
         "text": text,
         "problem": problem,
+        "is_stale": is_stale,
         "base": visit.base,
     }
     return View("managed.html", facts, 400 if problem else 200)
@@ -74,9 +75,12 @@ def _save(visit: Visit) -> Answer:
         text = "{}\n"
     require_admin(directory, admin.name, visit.visitor.operator, "managed_settings", given=True)
     if visit.form.get("tag", "") != read_managed(directory, organization).tag:
-        raise Problem(
-            "somebody changed them since you loaded the page", where=WHERE, fix="load it anew, and look first"
+        stale = Problem(
+            "somebody changed them since you loaded the page",
+            where=WHERE,
+            fix="look at what is in force by now, below what you wrote, and save once more what is to be",
         )
+        return _tell(visit, text, stale, is_stale=True)
     try:
         check_settings(text)
     except Problem as problem:
