@@ -85,7 +85,8 @@ def keep_secret(
         raise Problem(what, where=name, fix="give it on standard input, without line breaks")
     if hosts and (len(value) < SHORTEST_BOUND or not value.isascii()):
         what = f"a secret that is bound to hosts has at least {SHORTEST_BOUND} ASCII characters"
-        raise Problem(what, where=name, fix="a placeholder of a shorter one could be met by chance")
+        fix = "have a longer one made: the placeholder of a short one could be met by chance"
+        raise Problem(what, where=name, fix=fix)
     if name in KEPT_OUTSIDE and (hosts or is_exposed):
         raise Problem(
             "a Git credential goes to the repository's host alone", where=name, fix="leave the rest out"
