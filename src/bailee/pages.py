@@ -196,6 +196,11 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = ""
     resumed: str = ""
 
+    @property
+    def base_of_programs(self) -> str:
+        """The URL for programs: not all of them know names that end in `localhost`, as browsers do."""
+        return self.base.replace("//bailee.localhost", "//127.0.0.1", 1)
+
     def held(self, account: str) -> Held:
         """Return what is held under an account: counted anew, or of one with much as of some seconds ago."""
         vault = self.custody.vault
@@ -273,6 +278,14 @@ class Stream(msgspec.Struct, frozen=True):
 
 Answer = View | Moved | File | Download | Stream
 Handler = Callable[[Visit], Answer]
+
+
+class TooOften(Problem):
+    """Somebody tries more often than they may, and is to wait for some seconds (RFC 6585, 4)."""
+
+    def __init__(self, what: str, *, where: str, seconds: int) -> None:
+        super().__init__(what, where=where, fix=f"try again in {seconds} seconds")
+        self.seconds = seconds
 
 
 class NotThere(Exception):

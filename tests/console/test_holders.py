@@ -129,6 +129,7 @@ def test_reading_hostile_content(visit: Visit) -> None:
     window = visit("alice")
     page = window.go("/console/data")
     page.click(f"main td a:text-is({json.dumps(HOSTILE_ID)})")
+    page.wait_for_load_state()  # it is long
     shown = page.inner_text("main")
     assert HOSTILE_ID in shown
     assert f"{len(LONG) - 20_000:,} characters more" in shown

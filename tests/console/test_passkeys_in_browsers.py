@@ -194,7 +194,7 @@ def test_asking_is_limited(tmp_path: Path) -> None:
         cast = Cast(tmp_path / "state", service, ids={"alice": "nobody's"})
         statuses = ask_for_challenges(cast, 25)
         assert statuses[:20] == [200] * 20
-        assert statuses[-1] == 400
+        assert statuses[-1] == 429
         token, sent = open_form(cast, "nobody", cast.own_url.removeprefix("http://"))
         body = urlencode({"form_token": token, "answer": "{}"})
         told = [cast.ask("POST", "/console/sign-in/passkey", body=body, **sent)[1] for _ in range(12)]

@@ -86,6 +86,18 @@ def test_a_form_of_another_site_is_refused(cast: Cast) -> None:
     assert cast.ask("POST", path, "bob", mine, **form, origin=cast.service.url)[0] == 303
 
 
+def test_a_name_that_somebody_else_has_lead_here(cast: Cast) -> None:
+    """A page whose name somebody has lead to this machine gets nothing; under our own it is there."""
+    port = cast.service.address[1]
+    for path in ("/console/sign-in", "/data-usage", "/oauth/device", "/console/static/console.css"):
+        for host in (f"evil.example:{port}", "localhost.evil.example", "127.0.0.1.evil.example"):
+            status, told, _ = cast.ask("GET", path, host=host)
+            assert (status, "form_token" in told) == (421, False), (path, host)
+        for host in (f"bailee.localhost:{port}", f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"):
+            assert cast.ask("GET", path, host=host)[0] == 200, (path, host)
+    assert cast.ask("POST", "/console/sign-in", body="name=x", host="evil.example")[0] == 421
+
+
 def send_unsigned(cast: Cast, path: str, *forms: str) -> list[int]:
     """Send forms as somebody who is not signed in, with the token of their page; return the statuses."""
     _, told, headers = cast.ask("GET", "/console/sign-in")
@@ -104,7 +116,7 @@ def test_trying_is_limited(tmp_path: Path) -> None:
     """
     with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
         cast = Cast(tmp_path / "state", service)
-        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 10 + [400] * 2
+        assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 10 + [429] * 2
         directory = open_directory(cast.home)
         link = make_link(directory, account=None, user="runner")
         directory.close()
@@ -140,12 +152,12 @@ def test_where_a_request_says_it_comes_from_counts_with_a_proxy_alone(tmp_path: 
     addresses = [f"192.0.2.{place}" for place in range(12)]
     home = tmp_path / "state"
     with serving(home, tmp_path, "--upstream", "rehearsal") as service:
-        assert try_from(service, home, addresses) == [403] * 10 + [400] * 2
+        assert try_from(service, home, addresses) == [403] * 10 + [429] * 2
     behind = {"BAILEE_CONSOLE_URL": "https://bailee.example"}
     with serving(home, tmp_path, "--upstream", "rehearsal", environment=behind) as service:
         sent = {**PROXIED, "origin": "https://bailee.example"}
         assert try_from(service, home, addresses, **sent) == [403] * 12
-        assert try_from(service, home, ["192.0.2.99"] * 12, **sent) == [403] * 10 + [400] * 2
+        assert try_from(service, home, ["192.0.2.99"] * 12, **sent) == [403] * 10 + [429] * 2
         cookies = Cast(home, service).ask("GET", "/console/sign-in", **PROXIED)[2]["set-cookie"]
         assert "secure" in cookies.lower()
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 import sqlalchemy.exc
@@ -29,7 +29,7 @@ from bailee.accounts.sign_ins import find_sign_in
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
 from bailee.codings import Undecodable
-from bailee.console.paths import OWN_NAME
+from bailee.console.paths import OWN_NAME, is_own_name
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import STATIC, TEMPLATES, Renderer
 from bailee.pages import (
@@ -44,6 +44,7 @@ from bailee.pages import (
     Page,
     Section,
     Stream,
+    TooOften,
     View,
     Visit,
     Visitor,
@@ -105,7 +106,11 @@ class Console:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        await self._router(scope, receive, send)
+        if _is_called(Request(scope), self._installation.console_url):
+            await self._router(scope, receive, send)
+            return
+        told = f"Write http://{OWN_NAME} and the port, or have BAILEE_CONSOLE_URL say what it is called.\n"
+        await Response(told, 421, HEADERS, "text/plain")(scope, receive, send)
 
     def close(self) -> None:
         """End what goes on beside requests."""
@@ -179,9 +184,9 @@ class Console:
                 answer = None
             if isinstance(answer, View):
                 facts = {**answer.facts, "refused": problem, "filled": form, "notice": "Not done: "}
-                view = msgspec.structs.replace(answer, status=400, facts=facts)
-                return self._draw(request, origin, visitor, token, view)
-        return self._tell_problem(request, problem, 400, visitor)
+                view = msgspec.structs.replace(answer, status=_status_of(problem), facts=facts)
+                return _hold_off(self._draw(request, origin, visitor, token, view), problem)
+        return _hold_off(self._tell_problem(request, problem, _status_of(problem), visitor), problem)
 
     def _find_origin_of(self, page: Page, visitor: Visitor) -> Page | None:
         """Return the page whose form leads to a page: itself, or the nearest above it that is shown."""
@@ -352,7 +357,7 @@ class Console:
     def _turn_away(self, request: Request, visitor: Visitor) -> Response:
         if visitor.sign_in:
             return self._tell_nothing(request, visitor)
-        place = f"?next={quote(request.url.path)}" if request.method == "GET" else ""
+        place = f"?next={quote(request.url.path)}" if request.method != "POST" else ""
         return RedirectResponse(f"{SIGN_IN_PATH}{place}", 303, HEADERS)
 
     def _tell_nothing(self, request: Request, visitor: Visitor | None = None) -> Response:
@@ -415,6 +420,26 @@ def _is_ours(request: Request, form: Mapping[str, str], token: str) -> bool:
         return False
     given = form.get("form_token", "")
     return bool(token) and hmac.compare_digest(given.encode(), make_form_token(token).encode())
+
+
+def _is_called(request: Request, console_url: str) -> bool:
+    """Tell whether a request was sent to a name that this service has.
+
+    In clear it listens on this machine alone. Whoever has another name lead there (DNS rebinding) could have
+    a browser try passwords, and read what nobody signed in may. With TLS the certificate sees to it.
+    """
+    host = request.url.hostname or ""
+    return request.url.scheme != "http" or is_own_name(host) or host == urlsplit(console_url).hostname
+
+
+def _status_of(problem: Problem) -> int:
+    return 429 if isinstance(problem, TooOften) else 400
+
+
+def _hold_off(response: Response, problem: Problem) -> Response:
+    if isinstance(problem, TooOften):
+        response.headers["retry-after"] = str(problem.seconds)
+    return response
 
 
 def _refuse_nul(*values: str) -> None:

@@ -162,9 +162,9 @@ def _show_live(visit: Visit, pages: Mapping[str, Page]) -> Answer:
         is_counted = page is not None and page.is_hourly
         seen = passed.get(id, Passed(0, 0, 0, 0))
         # What never comes to this service cannot be counted by it.
-        words = (
-            f"{tell_count(seen.count, 'time')}, {tell_size(seen.sent + seen.received)}" if is_counted else ""
-        )
+        elsewhere = "counted by the day" if page is not None else "does not come here"
+        counted = f"{tell_count(seen.count, 'time')}, {tell_size(seen.sent + seen.received)}"
+        words = counted if is_counted else elsewhere
         arrows.append(
             Arrow(
                 id,

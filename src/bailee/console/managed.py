@@ -63,7 +63,7 @@ def _tell(visit: Visit, text: str, problem: Problem | None, *, is_stale: bool = 
         "text": text,
         "problem": problem,
         "is_stale": is_stale,
-        "base": visit.base,
+        "base": visit.base_of_programs,
     }
     return View("managed.html", facts, 400 if problem else 200)
 

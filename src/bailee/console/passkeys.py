@@ -16,7 +16,7 @@ from bailee.accounts.passkeys import (
 from bailee.accounts.sign_ins import Way, sign_in
 from bailee.console.paths import ACCOUNT, PASSKEY
 from bailee.console.rendering import TEMPLATES
-from bailee.pages import Answer, File, Moved, Page, Part, Visit
+from bailee.pages import Answer, File, Moved, Page, Part, TooOften, Visit
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 
@@ -65,8 +65,7 @@ class Passkeys:
         with self._lock:
             wait = self._challenges.take(visit.address)
         if wait:
-            fix = f"try again in {int(wait) + 1} seconds"
-            raise Problem("passkeys were asked for too often", where="Passkeys", fix=fix)
+            raise TooOften("passkeys were asked for too often", where="Passkeys", seconds=int(wait) + 1)
         return read_origin(visit), visit.form["form_token"]
 
     def _begin_signing_in(self, visit: Visit) -> Answer:

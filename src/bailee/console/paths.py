@@ -1,5 +1,7 @@
 """Paths that are told outside the console: loading this loads nothing else."""
 
+from ipaddress import ip_address
+
 SIGN_IN = "/console/sign-in"
 LINK = f"{SIGN_IN}/link"
 PASSKEY = f"{SIGN_IN}/passkey"
@@ -8,6 +10,14 @@ BACK = f"{ORGANIZATION}/back"
 ACCOUNT = "/console/account"
 # What browsers take for this machine, by themselves (RFC 6761, 6.3).
 OWN_NAME = "bailee.localhost"
+
+
+def is_own_name(host: str) -> bool:
+    """Tell whether a host is this machine itself: a loopback address, or `localhost` and what ends in it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.rpartition(".")[2] == "localhost"
 
 
 def lead_browsers(base: str) -> str:

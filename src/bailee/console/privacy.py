@@ -5,6 +5,7 @@ import msgspec
 from bailee.accounts.choices import choose_flow, choose_retention, choose_training
 from bailee.accounts.keys import Key, list_keys, revoke_key
 from bailee.accounts.people import Account
+from bailee.console.flow_pages import tell_flows
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
 from bailee.policy.consents import REFUSABLE, offers_training, require_available
@@ -75,6 +76,7 @@ def _show(visit: Visit) -> Answer:
         "offers_training": offers_training(account.plan, visit.installation.provider),
         "reason": reason,
         "refusable": REFUSABLE,
+        "flows": {one.flow.id: one for one in tell_flows(visit.installation, {})},
         "accesses": custody.directory.list_accesses(account.id)[:50],
         "keys": list_keys_of(visit, account.name),
         "plan_period": period_of_plan(account),

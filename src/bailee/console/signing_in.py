@@ -22,7 +22,7 @@ from bailee.console.paths import ACCOUNT as ACCOUNT_PATH
 from bailee.console.paths import LINK as LINK_PATH
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import TEMPLATES
-from bailee.pages import HOME, Answer, Moved, Page, Part, View, Visit
+from bailee.pages import HOME, Answer, Moved, Page, Part, TooOften, View, Visit
 from bailee.policy.problems import Problem
 from bailee.rates import Rates
 
@@ -94,11 +94,7 @@ class SigningIn:
         with self._lock:
             wait = rates.take(who)
         if wait:
-            raise Problem(
-                "somebody tried to sign in too often",
-                where="Sign in",
-                fix=f"try again in {int(wait) + 1} seconds",
-            )
+            raise TooOften("somebody tried to sign in too often", where="Sign in", seconds=int(wait) + 1)
 
     def _limit_tries(self, visit: Visit, name: str) -> None:
         self._limit(self._of_address, visit.address)

@@ -114,7 +114,10 @@ def _open_until(visit: Visit, session: CloudSession) -> int:
     if _is_own(visit, session):
         return NEVER
     directory = visit.custody.directory
-    accesses = directory.list_accesses(directory.get(session.account).id)
+    try:
+        accesses = directory.list_accesses(directory.get(session.account).id)
+    except Problem:
+        return 0  # its account is gone, and nobody is there to be shown why
     mine = (
         one.at_ms
         for one in accesses

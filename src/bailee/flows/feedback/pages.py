@@ -49,7 +49,7 @@ def make_pages() -> list[Page]:
         ),
         Page(
             path=TRIAGE,
-            title="Reports",
+            title="Bug reports",
             parts=_OPERATOR,
             templates=TEMPLATES,
             show=_show_all,

@@ -1,5 +1,6 @@
 """What an account holder sees of their conversations: each with its terms, to read, export and erase."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -223,7 +224,8 @@ def _tell(
     if flow is FlowId.MESSAGES:
         return list(read_said(transcript))
     if (tell := tellers.get(flow)) is not None:
-        return tell(transcript.request.reveal())
+        with contextlib.suppress(msgspec.MsgspecError):  # as an earlier version may have written it
+            return tell(transcript.request.reveal())
     texts = read_text(transcript)
     return [(name, texts[name].decode("utf-8", "replace")) for name in ("request", "response") if texts[name]]
 

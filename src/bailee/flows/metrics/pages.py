@@ -48,7 +48,7 @@ def _show(visit: Visit) -> Answer:
         "reliability": _reliability(found, all_days),
         "usage": _usage(found, all_days),
         "dropped": dropped,
-        "base": visit.base,
+        "base": visit.base_of_programs,
     }
     return View("metrics.html", facts)
 

@@ -17,7 +17,7 @@ def make_pages() -> list[Page]:
     return [
         Page(
             path="/console/flows/survey",
-            title="Survey",
+            title="Session survey",
             parts=frozenset({Part.OPERATOR}),
             templates=TEMPLATES,
             show=_show,
