@@ -322,7 +322,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_number(text: str, default: int, *, least: int = 0, most: int = 1 << 40) -> int:
     """Return the number that a query names, within bounds; a default where it is none."""
-    return min(most, max(least, int(text))) if text.isascii() and text.isdigit() else default
+    # Of more digits `int` makes none: sys.set_int_max_str_digits.
+    is_number = text.isascii() and text.isdigit() and len(text) <= 40
+    return min(most, max(least, int(text))) if is_number else default
 
 
 def require(form: Mapping[str, str], name: str) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from bailee.accounts import sign_ins
+from bailee.accounts import sign_ins, tables
 from bailee.accounts.directory import Directory, open_directory
 from bailee.accounts.holders import Operator, has_proof
 from bailee.accounts.keys import create_key, find_key, open_key_ring
@@ -71,6 +72,9 @@ def test_sign_ins_end_and_none_begins(directory: Directory, monkeypatch: pytest.
     for way in (Way.PASSWORD, Way.PASSKEY, Way.ORGANIZATION):
         with pytest.raises(Problem, match="suspended"):
             sign_in(directory, bob, None, way, address="", agent="")
+    with directory.engine.connect() as connection:
+        told = [row.entry for row in connection.execute(sa.select(tables.outbox))]
+    assert sum(b'"sign_in_refused"' in entry for entry in told) == 3
     assert has_proof(directory.engine, bob)
     with pytest.raises(Problem):
         set_password(directory, "bob", RUNNER, "a password of another's", for_holder=True)

@@ -58,6 +58,12 @@ def test_it_is_renewed_by_itself(visit: Visit, cast: Cast) -> None:
     wait_ten_seconds()
     assert added in page.inner_text("[data-live]")
     assert page.evaluate("window.isSame")
+    window.context.set_offline(True)
+    page.clock.run_for(10_500)
+    page.wait_for_selector("text=Not renewed since")
+    window.context.set_offline(False)
+    wait_ten_seconds()
+    assert "Renewed every ten seconds" in page.inner_text("main")
     page.click("text=Pause")
     asked = len(window.requests)
     page.clock.run_for(30_000)
@@ -173,7 +179,7 @@ def test_what_was_refused_is_allowed_by_a_rule(
     page.click("text=Take it back")
     assert read_rules_file(rules_file).allow == ()
     assert count_entries(cast, "rule") == before + 2
-    page.fill("#f-host", "no host at all/")
+    page.fill("#f-host", "no host at all")
     page.click("text=Allow it")
     assert "cannot be allowed" in page.inner_text(".problem")
 

@@ -107,6 +107,18 @@ def send_unsigned(cast: Cast, path: str, *forms: str) -> list[int]:
     return [cast.ask("POST", path, body=f"form_token={token}&{form}", **sent)[0] for form in forms]
 
 
+def test_signing_in_anew_ends_what_the_browser_had(cast: Cast) -> None:
+    """Its earlier token opens nothing any more; control: that of another browser does."""
+    tokens = [cast.sign_in("bob") for _ in range(2)]
+    cookie = {"cookie": f"bailee_console={tokens[0]}"}
+    token = cast.ask("GET", "/console/privacy", **cookie)[1].partition('form_token" value="')[2][:64]
+    form = {"content-type": "application/x-www-form-urlencoded", **cookie}
+    body = urlencode({"form_token": token, "name": "charlie", "password": PASSWORD})
+    assert cast.ask("POST", "/console/sign-in", body=body, **form)[0] == 303
+    statuses = [cast.ask("GET", "/console/data", cookie=f"bailee_console={one}")[0] for one in tokens]
+    assert statuses == [303, 200]
+
+
 GUESSES = ["name=nobody-here&password=x"] * 12
 
 

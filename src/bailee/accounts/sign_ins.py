@@ -98,6 +98,7 @@ def sign_in(
     forget_ended(directory)
     if account is not None and _is_suspended(directory, account):
         if user is None:
+            _tell_refused(directory, account)
             raise Problem(
                 "an admin of your organization suspended this account",
                 where="Sign in",
@@ -166,8 +167,12 @@ def end_sign_ins(directory: Directory, account: str, *, but: str = "") -> int:
 
 def refuse_sign_in(directory: Directory, account: Account) -> None:
     """Ledger that somebody gave an account's name and a wrong password, or what its passkey did not sign."""
+    _tell_refused(directory, account.id)
+
+
+def _tell_refused(directory: Directory, account: str) -> None:
     entry = SignInRefused(
-        id=secrets.token_hex(16), at_ms=directory.now_ms(), subject=directory.name(account.id)
+        id=secrets.token_hex(16), at_ms=directory.now_ms(), subject=directory.name(account)
     )
     with directory.engine.begin() as connection:
         put(connection, tables.outbox, [entry])

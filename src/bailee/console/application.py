@@ -4,6 +4,7 @@ What somebody may not see is not there for them: the answer is the same as for w
 loads nothing from elsewhere and runs no script but the console's own file; every form works without it.
 """
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -25,7 +26,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from bailee.accounts.operators import is_operator
-from bailee.accounts.sign_ins import find_sign_in
+from bailee.accounts.sign_ins import end_sign_in, find_sign_in
 from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
 from bailee.codings import Undecodable
@@ -126,7 +127,7 @@ class Console:
             _refuse_nul(*request.path_params.values(), *request.query_params.values(), *form.values())
             response = await run_in_threadpool(self._visit, page, request, form)
         except Problem as problem:
-            response = await run_in_threadpool(self._tell_problem, request, problem, 400)
+            response = await run_in_threadpool(self._tell_early, page, request, problem)
         return response
 
     async def _find_nothing(self, request: Request) -> Response:
@@ -157,7 +158,18 @@ class Console:
             # What the database says would name its statement and what was to be written.
             gone = Problem("the database cannot be reached just now", where="the service", fix="try again")
             return self._tell_problem(request, gone, 503, visitor)
+        except Exception:
+            _LOG.exception("A page of the console could not be made: %s", make_visible(page.path))
+            fault = Problem("this page could not be made: a fault of the program", where="the service")
+            return self._tell_problem(request, fault, 500, visitor)
         return self._respond(request, page, visitor, token, answer)
+
+    def _tell_early(self, page: Page, request: Request, problem: Problem) -> Response:
+        """Tell what is wrong with a request itself; of a page that is not there for who asks, nothing."""
+        visitor, _ = self._find_visitor(request)
+        if not (visitor.parts & page.parts):
+            return self._turn_away(request, visitor)
+        return self._tell_problem(request, problem, 400)
 
     def _refuse(
         self,
@@ -325,6 +337,8 @@ class Console:
 
     def _move(self, request: Request, moved: Moved) -> Response:
         response = RedirectResponse(moved.to, 303, HEADERS)
+        if moved.cookies.get(SIGN_IN, ("", 0))[0]:
+            self._end_earlier(request)
         for name, (value, seconds) in moved.cookies.items():
             if value:
                 self._keep(request, response, name, value, seconds)
@@ -333,6 +347,14 @@ class Console:
         if moved.said:
             self._keep(request, response, SAID, quote(moved.said), 60)
         return response
+
+    def _end_earlier(self, request: Request) -> None:
+        """End the sign-in that a browser had, as it signs in anew: its token goes with its cookie."""
+        visitor, _ = self._find_visitor(request)
+        if visitor.sign_in:
+            account = visitor.account.id if visitor.account else None
+            with contextlib.suppress(Problem):
+                end_sign_in(self._custody.directory, visitor.sign_in, account=account, user=visitor.user)
 
     def _keep(self, request: Request, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(

@@ -11,6 +11,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from bailee.accounts.operators import is_operator
+from bailee.characters import make_visible
 from bailee.cloud.records import ENDED, CloudSession, Sessions
 from bailee.flows.web.pages import is_allowed, read_rules
 from bailee.pages import (
@@ -214,17 +215,20 @@ async def follow_events(home: Path, id: str, at: int, may_look: Callable[[], boo
     """
     sessions, rest, told = Sessions(home), b"", b""
     while True:
+        if not await run_in_threadpool(may_look):
+            yield b"event: end\ndata: {}\n\n"
+            return
         session = await run_in_threadpool(sessions.look, id)
         data = await run_in_threadpool(read_log, sessions, id, at + len(rest))
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             at += len(line) + 1
             yield f"event: log\nid: {at}\ndata: {tell_line(line)}\n\n".encode("utf-8", "replace")
-        state = msgspec.json.encode({"state": session.state, "reason": session.reason})
+        state = msgspec.json.encode({"state": session.state, "reason": make_visible(session.reason)})
         if state != told:
             told = state
             yield b"event: state\ndata: " + state + b"\n\n"
-        if (session.state in ENDED and not data) or not await run_in_threadpool(may_look):
+        if session.state in ENDED and not data:
             yield b"event: end\ndata: {}\n\n"
             return
         yield b""

@@ -45,24 +45,36 @@ for (const live of document.querySelectorAll("[data-live]")) {
   });
   const words = document.createElement("p");
   words.className = "soft";
-  words.append("Renewed every ten seconds. ", button);
+  const state = document.createElement("span");
+  state.setAttribute("role", "status");
+  const renewed = "Renewed every ten seconds. ";
+  state.textContent = renewed;
+  words.append(state, button);
+  let last = new Date();
+  const tellFault = () => { state.textContent = `Not renewed since ${last.toISOString().slice(11, 19)} UTC: the service does not answer. `; };
   live.after(words);
   setInterval(async () => {
     // Whoever is at something there is not disturbed.
-    if (isPaused || document.hidden || live.contains(document.activeElement)) return;
+    const chosen = document.getSelection();
+    const isChosen = chosen && !chosen.isCollapsed && live.contains(chosen.anchorNode);
+    if (isPaused || document.hidden || isChosen || live.contains(document.activeElement)) return;
     let page;
     try {
       const answer = await fetch(location.href);
-      if (!answer.ok) return;
+      if (!answer.ok) { tellFault(); return; }
       page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    } catch { return; }
+    } catch { tellFault(); return; }
     const next = page.querySelector("[data-live]");
     // Signed out meanwhile: the page to sign in came in its place.
     if (!next) { location.reload(); return; }
+    last = new Date();
+    if (state.textContent !== renewed) state.textContent = renewed;
     // What is the same is left alone: a reader would say its alarms again.
     if (next.innerHTML === known) return;
     known = next.innerHTML;
+    const places = [...live.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
     live.replaceChildren(...next.childNodes);
+    live.querySelectorAll(".scroll").forEach((one, place) => { one.scrollLeft = places[place] || 0; });
     addCopying(live);
   }, 10000);
 }

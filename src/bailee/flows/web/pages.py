@@ -21,7 +21,7 @@ from bailee.flows.web.rules import Rule, Wire
 from bailee.flows.web.targets import Unreadable, read_target
 from bailee.ledger.entries import RuleChanged
 from bailee.ledger.outbox import put
-from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
+from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, read_number, require
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 
@@ -130,7 +130,9 @@ def _open(visit: Visit) -> Answer:
 
 def _read_asked(visit: Visit) -> tuple[str, int, bool]:
     host, port = require(visit.form, "host").strip(), require(visit.form, "port").strip()
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if "/" in host:
+        raise Problem(f"{host[:80]!r} is more than a host", where="Rules", fix="leave out what begins with /")
+    if not 0 < read_number(port, 0) < 65536:
         raise Problem(f"{port[:20]!r} is no port", where="Rules", fix="give one from 1 to 65535")
     return host, int(port), visit.form.get("wire", "") == Wire.HTTP
 
