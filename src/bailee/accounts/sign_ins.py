@@ -171,9 +171,7 @@ def refuse_sign_in(directory: Directory, account: Account) -> None:
 
 
 def _tell_refused(directory: Directory, account: str) -> None:
-    entry = SignInRefused(
-        id=secrets.token_hex(16), at_ms=directory.now_ms(), subject=directory.name(account)
-    )
+    entry = SignInRefused(id=secrets.token_hex(16), at_ms=directory.now_ms(), subject=directory.name(account))
     with directory.engine.begin() as connection:
         put(connection, tables.outbox, [entry])
 
