@@ -79,6 +79,36 @@ def test_a_stranger_is_told_nothing(cast: Cast) -> None:
         assert (theirs[0], theirs[1].replace(SESSIONS["alice"], "never-was")) == (404, nobodys[1])
 
 
+def test_a_stranger_learns_of_no_page_by_a_bad_request(cast: Cast) -> None:
+    """A body that is no form, and a NUL, are told of where the page is theirs (control), else nothing."""
+    json = {"content-type": "application/json"}
+    for person, wanted in (("charlie", 404), ("operator", 400)):
+        assert cast.ask("POST", "/console/flows/web", person, "{}", **json)[0] == wanted
+        assert cast.ask("GET", "/console/flows?x=%00", person)[0] == wanted
+
+
+def test_a_fault_of_the_program_is_told_as_a_page(tmp_path: Path) -> None:
+    """Whether its facts fail or its drawing: the traceback is in the log alone, other pages are there."""
+    home = tmp_path / "state"
+    changes = (
+        "import bailee.console.privacy as p\nimport bailee.console.receipts as r\n"
+        "p.sum_up = lambda held: 1 / 0\n"
+        "r._show = lambda visit: r.View('receipts.html', {})\n"
+    )
+    make_people(home)
+    with serving(home, tmp_path, "--upstream", "rehearsal", changes=changes) as service:
+        cast = Cast(home, service)
+        directory = open_directory(home)
+        cast.ids["charlie"] = directory.get("charlie").id
+        directory.close()
+        cast.tokens["charlie"] = cast.sign_in("charlie")
+        for path in ("/console/privacy", "/console/receipts"):
+            status, told, _ = cast.ask("GET", path, "charlie")
+            assert (status, "a fault of the program" in told, "Traceback" in told) == (500, True, False)
+        assert cast.ask("GET", "/console/ledger", "charlie")[0] == 200
+        assert "ZeroDivisionError" in service.errors
+
+
 def test_answers_are_sealed_off(cast: Cast) -> None:
     """Every page, as each sees it, forbids what is foreign, frames, inline scripts and styles, and caches."""
     for page in make_pages():
@@ -132,7 +162,7 @@ def test_control_with_the_checks_out(tmp_path: Path) -> None:
     """Control: with these checks out Charlie sees an operator's page, and sends a form without its token."""
     changes = (
         "import bailee.console.application as a\nimport bailee.pages as p\n"
-        "a._is_ours = lambda request, form, token: True\n"
+        "a.is_ours = lambda request, form, token: True\n"
         "p.Visitor.parts = property(lambda self: frozenset(p.Part))\n"
     )
     home = tmp_path / "state"

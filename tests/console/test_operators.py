@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bailee.accounts.directory import open_directory
@@ -110,6 +111,7 @@ def test_errors_are_triaged(visit: Visit, has_scripts: bool) -> None:
 
 def count_entries(cast: Cast, kind: str) -> int:
     """Return how many entries of a kind the ledger has."""
+    assert cast.ask("GET", "/console/ledger", "operator")[0] == 200  # it has what waited
     return sum(f'"{kind}"'.encode() in entry for entry in open_log(cast.home / FOLDER).read())
 
 
@@ -179,9 +181,11 @@ def test_what_was_refused_is_allowed_by_a_rule(
     page.click("text=Take it back")
     assert read_rules_file(rules_file).allow == ()
     assert count_entries(cast, "rule") == before + 2
-    page.fill("#f-host", "no host at all")
-    page.click("text=Allow it")
-    assert "cannot be allowed" in page.inner_text(".problem")
+    for host, why in (("no host at all", "cannot be allowed"), ("a.example/path", "more than a host")):
+        page.fill("#f-host", host)
+        page.click("text=Allow it")
+        assert why in page.inner_text(".problem")
+    assert read_rules_file(rules_file).allow == ()
 
 
 def test_a_rule_is_added_and_the_rest_stays(tmp_path: Path) -> None:
@@ -229,6 +233,13 @@ def test_a_cloud_session_is_followed(visit: Visit, cast: Cast) -> None:
     page.click("text=Open log and audit")
     assert "pushed 2 commits" in page.inner_text("pre")
     assert "it hangs" in visit("alice").go("/console/privacy").inner_text("main")
+    sessions = Sessions(cast.home)
+    known = sessions.look(cast.cloud)
+    sessions.write(msgspec.structs.replace(known, reason="\x1b[2J gone\u202e"))
+    told = cast.ask("GET", f"/console/cloud/{cast.cloud}/events", "alice")[1]
+    states = [line for line in told.splitlines() if line.startswith('data: {"state"')]
+    assert json.loads(states[-1].removeprefix("data: "))["reason"] == "\\x1b[2J gone\\u202e"
+    sessions.write(known)
     status, told, headers = cast.ask("GET", f"/console/cloud/{cast.cloud}/events", "alice")
     assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     lines = [line for line in told.splitlines() if line.startswith("data: ")]

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.passwords import set_password
@@ -203,20 +203,25 @@ def test_it_is_removed(cast: Cast, provider: IdentityProvider) -> None:
     assert window.ask("POST", "/console/sign-in/organization", organization="acme")[0] == 400
 
 
+def come_back(page: Page, cast: Cast, login: str) -> None:
+    """Go to the provider by the organization's name, sign in and consent there, and come back."""
+    page.goto(f"{cast.own_url}/console/sign-in")
+    page.fill("#f-organization", "acme")
+    page.click("text=Sign in by your organization")
+    page.click("main a.button")
+    page.fill("[name=login]", login)
+    page.fill("[name=password]", "any")
+    page.click("[type=submit]")
+    page.click("[type=submit]")
+
+
 def test_in_a_browser(cast: Cast, provider: IdentityProvider, browser: Browser) -> None:
     """In Chromium, with scripts and without: by the organization's name, sign-in and consent, and back."""
     name_provider(cast, provider.issuer)
     for scripted in (True, False):
         context = browser.new_context(java_script_enabled=scripted)
         page = context.new_page()
-        page.goto(f"{cast.own_url}/console/sign-in")
-        page.fill("#f-organization", "acme")
-        page.click("text=Sign in by your organization")
-        page.click("main a.button")
-        page.fill("[name=login]", "u-bob")
-        page.fill("[name=password]", "any")
-        page.click("[type=submit]")
-        page.click("[type=submit]")
+        come_back(page, cast, "u-bob")
         if not scripted:
             page.click("main button.main")
         page.wait_for_url(f"{cast.own_url}/console**")
@@ -231,14 +236,7 @@ def test_a_browser_that_is_refused_stays_so(cast: Cast, provider: IdentityProvid
     context = browser.new_context()
     page, sent = context.new_page(), list[str]()
     page.on("request", lambda one: sent.append(one.url) if one.method == "POST" and BACK in one.url else None)
-    page.goto(f"{cast.own_url}/console/sign-in")
-    page.fill("#f-organization", "acme")
-    page.click("text=Sign in by your organization")
-    page.click("main a.button")
-    page.fill("[name=login]", "u-eve")
-    page.fill("[name=password]", "any")
-    page.click("[type=submit]")
-    page.click("[type=submit]")
+    come_back(page, cast, "u-eve")
     page.wait_for_selector(".problem:has-text('is no member of acme')")
     page.wait_for_timeout(500)
     assert len(sent) == 1

@@ -6,7 +6,6 @@ loads nothing from elsewhere and runs no script but the console's own file; ever
 
 import contextlib
 import hashlib
-import hmac
 import logging
 import secrets
 import time
@@ -15,24 +14,23 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import msgspec
 import sqlalchemy.exc
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from bailee.accounts.operators import is_operator
 from bailee.accounts.sign_ins import end_sign_in, find_sign_in
-from bailee.bodies import TooLong, TooSlow, read_body
 from bailee.characters import make_visible
-from bailee.codings import Undecodable
-from bailee.console.paths import OWN_NAME, is_own_name
+from bailee.console.paths import OWN_NAME
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import STATIC, TEMPLATES, Renderer
+from bailee.console.requests import is_called, is_ours, make_form_token, read_form, refuse_nul
 from bailee.pages import (
     Answer,
     Download,
@@ -53,13 +51,10 @@ from bailee.pages import (
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody
 
-# A receipt that is pasted to be verified is the longest.
-LARGEST_FORM = 4_000_000
 # How long a stream may go on for somebody who signed out.
 _ASK_SECONDS = 1.0
 SIGN_IN, FORM, SAID = "bailee_console", "bailee_form", "bailee_said"
 _LOG = logging.getLogger(__name__)
-_FORM_TYPE = "application/x-www-form-urlencoded"
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -107,7 +102,7 @@ class Console:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if _is_called(Request(scope), self._installation.console_url):
+        if is_called(Request(scope), self._installation.console_url):
             await self._router(scope, receive, send)
             return
         told = f"Write http://{OWN_NAME} and the port, or have BAILEE_CONSOLE_URL say what it is called.\n"
@@ -123,11 +118,19 @@ class Console:
         form: Mapping[str, str] = {}
         try:
             if request.method == "POST":
-                form = await _read_form(request)
-            _refuse_nul(*request.path_params.values(), *request.query_params.values(), *form.values())
+                form = await read_form(request)
+            refuse_nul(*request.path_params.values(), *request.query_params.values(), *form.values())
             response = await run_in_threadpool(self._visit, page, request, form)
         except Problem as problem:
             response = await run_in_threadpool(self._tell_early, page, request, problem)
+        except Exception:
+            _LOG.exception("A page of the console could not be made: %s", page.path)
+            fault = Problem(
+                "this page could not be made: a fault of the program",
+                where="the service",
+                fix="have whoever runs it look into its log, and report what it says",
+            )
+            response = await run_in_threadpool(self._tell_problem, request, fault, 500)
         return response
 
     async def _find_nothing(self, request: Request) -> Response:
@@ -140,7 +143,7 @@ class Console:
         handler = page.act if request.method == "POST" else page.show
         if handler is None:
             return self._tell_nothing(request, visitor)
-        if request.method == "POST" and not _is_ours(request, form, token):
+        if request.method == "POST" and not is_ours(request, form, token):
             strange = Problem(
                 "this form was not sent from a page of the console, or the page is too old",
                 where="the form",
@@ -158,10 +161,6 @@ class Console:
             # What the database says would name its statement and what was to be written.
             gone = Problem("the database cannot be reached just now", where="the service", fix="try again")
             return self._tell_problem(request, gone, 503, visitor)
-        except Exception:
-            _LOG.exception("A page of the console could not be made: %s", make_visible(page.path))
-            fault = Problem("this page could not be made: a fault of the program", where="the service")
-            return self._tell_problem(request, fault, 500, visitor)
         return self._respond(request, page, visitor, token, answer)
 
     def _tell_early(self, page: Page, request: Request, problem: Problem) -> Response:
@@ -428,32 +427,6 @@ def _name(name: str) -> dict[str, str]:
     return {**HEADERS, "content-disposition": f'attachment; filename="{plain}"'}
 
 
-def make_form_token(bound_to: str) -> str:
-    """Return what a form carries: only who holds the cookie that it is bound to has a page with it."""
-    return hmac.new(bound_to.encode(), b"bailee form 1", hashlib.sha256).hexdigest()
-
-
-def _is_ours(request: Request, form: Mapping[str, str], token: str) -> bool:
-    """Tell whether a form comes from a page of ours: by its token, and by what the browser says of it."""
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    origin = request.headers.get("origin")
-    here = f"{request.url.scheme}://{request.url.netloc}"
-    if site not in ("same-origin", "none") or (origin is not None and origin != here):
-        return False
-    given = form.get("form_token", "")
-    return bool(token) and hmac.compare_digest(given.encode(), make_form_token(token).encode())
-
-
-def _is_called(request: Request, console_url: str) -> bool:
-    """Tell whether a request was sent to a name that this service has.
-
-    In clear it listens on this machine alone. Whoever has another name lead there (DNS rebinding) could have
-    a browser try passwords, and read what nobody signed in may. With TLS the certificate sees to it.
-    """
-    host = request.url.hostname or ""
-    return request.url.scheme != "http" or is_own_name(host) or host == urlsplit(console_url).hostname
-
-
 def _status_of(problem: Problem) -> int:
     return 429 if isinstance(problem, TooOften) else 400
 
@@ -462,26 +435,6 @@ def _hold_off(response: Response, problem: Problem) -> Response:
     if isinstance(problem, TooOften):
         response.headers["retry-after"] = str(problem.seconds)
     return response
-
-
-def _refuse_nul(*values: str) -> None:
-    """Raise Problem for a character that PostgreSQL takes in no text, and no page has a use for."""
-    if any("\0" in value for value in values):
-        raise Problem("there is a NUL character in what was sent", where="the request", fix="leave it out")
-
-
-async def _read_form(request: Request) -> Mapping[str, str]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
-        raise Problem("this is no form", where="the request", fix=f"send {_FORM_TYPE}")
-    try:
-        body = await read_body(request.stream(), "", most=LARGEST_FORM, most_decoded=LARGEST_FORM)
-        return dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=200))
-    except TooLong:
-        raise Problem(f"a form has at most {LARGEST_FORM:,} bytes", where="the form") from None
-    except (TooSlow, ClientDisconnect):
-        raise Problem("the form did not come in time", where="the form", fix="send it again") from None
-    except (ValueError, Undecodable):
-        raise Problem("the form cannot be read", where="the form", fix="load the page anew") from None
 
 
 async def _follow(
