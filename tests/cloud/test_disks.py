@@ -383,6 +383,18 @@ def test_a_clock_that_is_set_meanwhile_keeps_no_disk_in_clear(
     assert resting.look() == ["one", "two"]
 
 
+def test_a_record_that_is_written_meanwhile_is_left_alone(resting: Resting) -> None:
+    """Whoever seals a disk takes away what steps of the disk left, and not what others are just writing."""
+    resting.work("a")
+    written, step = resting.folder / "session.json.new", resting.folder / "work.new"
+    written.write_bytes(b"")
+    assert not disks.has_clear(resting.folder)
+    step.mkdir()
+    assert disks.has_clear(resting.folder)
+    disks.sweep(resting.folder)
+    assert (written.exists(), step.exists()) == (True, False)
+
+
 def test_a_read_only_folder_stays_one(resting: Resting) -> None:
     """A folder that nothing may be written to has its modes when the disk comes back, twice over."""
     for _ in range(2):
@@ -511,8 +523,28 @@ def test_expiry_and_the_end_of_an_account_give_receipts(world: World) -> None:
     assert not (folder / other).exists()
 
 
+# A sweep falls between the key of a disk and the first moment at work.
+SWEEPS = """
+import contextlib
+from bailee.service import cloud_orders
+from bailee.vault.custody import open_custody
+from bailee.vault.sweeping import sweep
+make_disk = cloud_orders.make_disk
+def make_and_sweep(home, account, id):
+    disk = make_disk(home, account, id)
+    with contextlib.closing(open_custody(home)) as custody:
+        sweep(custody)
+    return disk
+cloud_orders.make_disk = make_and_sweep
+"""
+IN_NO_TIME = "import datetime, bailee.vault.disks as disks\ndisks._LEAST = datetime.timedelta()\n"
+
+
 def test_zero_data_retention_leaves_no_disk(world: World) -> None:
-    """Under zero data retention a disk is sealed as any, and its key goes with the next sweep."""
+    """Under zero data retention a disk is sealed as any, and its key goes with the next sweep.
+
+    One that falls into its beginning leaves it; control: without its first days it does not.
+    """
     world.bailee("accounts", "add", "zoe", "--plan", "team", "--org", "acme", "--role", "admin")
     key = world.bailee("keys", "create", "--account", "zoe", "--for-holder").split()[0]
     world.environment["BAILEE_KEY"] = key
@@ -523,3 +555,7 @@ def test_zero_data_retention_leaves_no_disk(world: World) -> None:
     world.bailee("retention", "sweep")
     assert not (world.home / "cloud" / str(known["id"])).exists()
     assert receipt_of(world.home, str(known["id"])).exists()
+    with world.changed(SWEEPS):
+        assert world.start("x", "--account", "zoe", "--agent", "true")[0]["state"] == "done"
+    with world.changed(SWEEPS + IN_NO_TIME):
+        assert "its key is destroyed" in world.start("x", "--account", "zoe", "--agent", "true", status=1)[1]

@@ -124,13 +124,15 @@ def test_signing_in_anew_ends_what_the_browser_had(cast: Cast) -> None:
 
 
 GUESSES = ["name=nobody-here&password=x"] * 12
+# On a busy machine ten tries take longer than it takes to be given another, six seconds.
+STILL = "import bailee.console.signing_in as s\ns.OF_ADDRESS = s.OF_NAME = (1e-6, 10)\n"
 
 
 def test_trying_is_limited(tmp_path: Path) -> None:
     """Of one name from one address ten may be tried at once, and then one waits; a link is let in all the
     same.
     """
-    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal") as service:
+    with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=STILL) as service:
         cast = Cast(tmp_path / "state", service)
         assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 10 + [429] * 2
         directory = open_directory(cast.home)
@@ -167,10 +169,10 @@ def test_where_a_request_says_it_comes_from_counts_with_a_proxy_alone(tmp_path: 
     """
     addresses = [f"192.0.2.{place}" for place in range(12)]
     home = tmp_path / "state"
-    with serving(home, tmp_path, "--upstream", "rehearsal") as service:
+    with serving(home, tmp_path, "--upstream", "rehearsal", changes=STILL) as service:
         assert try_from(service, home, addresses) == [403] * 10 + [429] * 2
     behind = {"BAILEE_CONSOLE_URL": "https://bailee.example"}
-    with serving(home, tmp_path, "--upstream", "rehearsal", environment=behind) as service:
+    with serving(home, tmp_path, "--upstream", "rehearsal", environment=behind, changes=STILL) as service:
         sent = {**PROXIED, "origin": "https://bailee.example"}
         assert try_from(service, home, addresses, **sent) == [403] * 12
         assert try_from(service, home, ["192.0.2.99"] * 12, **sent) == [403] * 10 + [429] * 2
@@ -180,7 +182,7 @@ def test_where_a_request_says_it_comes_from_counts_with_a_proxy_alone(tmp_path: 
 
 def test_control_without_a_limit(tmp_path: Path) -> None:
     """Control: with the limit out all of them are tried."""
-    changes = "import bailee.console.signing_in as s\ns.SigningIn._limit = lambda self, rates, who: None\n"
+    changes = f"{STILL}s.SigningIn._limit = lambda self, rates, who: None\n"
     with serving(tmp_path / "state", tmp_path, "--upstream", "rehearsal", changes=changes) as service:
         cast = Cast(tmp_path / "state", service)
         assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 12

@@ -5,7 +5,8 @@
 
 At work the disk lies in `work` and the log in `log`. Each step leaves, wherever it is killed, either what was
 in clear or what is sealed whole: `work` counts where it is there, and is there under this name only as a
-whole. Names that end with `.new` or `.gone` are of steps that did not come to their end.
+whole. Names that end with `.new` or `.gone` are of steps that did not come to their end; but for the
+record's, which is others' to change too.
 """
 
 import os
@@ -21,7 +22,7 @@ from bailee.policy.problems import Problem
 from bailee.sealing.envelopes import SealBroken
 from bailee.sealing.streams import OpeningReader, SealingWriter
 
-WORK, LOG, SEALED = "work", "log", "disk.sealed"
+RECORD, WORK, LOG, SEALED = "session.json", "work", "log", "disk.sealed"
 _NEW, _GONE = ".new", ".gone"
 _PIECE = 1024 * 1024
 # A machine whose driver was killed ends within moments; until then it may write.
@@ -50,9 +51,14 @@ def has_clear(folder: Path) -> bool:
     """Tell whether something of a session lies in clear, or half done."""
     with os.scandir(folder) as entries:
         return any(
-            entry.name in (WORK, LOG) or entry.name.endswith((_NEW, _GONE)) or _number(entry.name, "")
+            entry.name in (WORK, LOG) or _is_of_step(entry.name) or _number(entry.name, "")
             for entry in entries
         )
+
+
+def _is_of_step(name: str) -> bool:
+    """Tell whether a step of the disk makes, or takes away, what has that name."""
+    return name.endswith((_NEW, _GONE)) and not name.startswith(f"{RECORD}.")
 
 
 def seal(folder: Path, key: bytes, id: str, *, random: Random, note: Callable[[SealedDisk], object]) -> None:
@@ -107,7 +113,7 @@ def open_disk(folder: Path, key: bytes, id: str, digest: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove what steps that were killed have left."""
     for path in list(folder.iterdir()):
-        if path.name.endswith((_NEW, _GONE)):
+        if _is_of_step(path.name):
             remove(path)
 
 

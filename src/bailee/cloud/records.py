@@ -27,7 +27,7 @@ from bailee.sealing.envelopes import SealBroken
 from bailee.vault.store import open_keys
 
 FOLDER = "cloud"
-RECORD, LOCK, WORK = "session.json", "lock", disks.WORK
+RECORD, LOCK, WORK = disks.RECORD, "lock", disks.WORK
 CHANGES = "changes.lock"  # beside the sessions: whoever changes one holds it for that moment
 _ID = re.compile(r"[0-9a-f]{12}")
 # How long somebody who is about to drive waits for who seals or opens a session, and how long between looks.

@@ -7,7 +7,7 @@ terms are those of a conversation, counted from the day it was last at work; whi
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import sqlalchemy as sa
@@ -32,6 +32,7 @@ from bailee.vault.recording import decided_of
 # No flow of this name tightens it: its terms are looked at with each sweep (`set_terms`).
 FLOW = "cloud"
 _NUMBER_SHIFT = 2  # as in `vault.writer`
+_LEAST = timedelta(days=2)
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -83,6 +84,7 @@ def begin_disk(
     keystore.flush()
     day = datetime.fromtimestamp(at_ms / 1000, UTC).date()
     retention = tighten(most, decision.terms.retention)
+    ends = retention.expires_on(day)
     row = {
         "number": number,
         "id": segment,
@@ -90,8 +92,9 @@ def begin_disk(
         "session": name_session(id),
         "day": day,
         "retention": str(retention),
-        # Killed before the session is there, it goes as if it had been.
-        "expires_on": retention.expires_on(day),
+        # Killed before the session is there, it goes as if it had been. Terms that hold nothing leave it a
+        # whole day: a sweep may fall between this and its first moment at work, even over midnight.
+        "expires_on": ends and max(ends, day + _LEAST),
         "trainable": False,
         "flow": FLOW,
     }
