@@ -115,9 +115,9 @@ def test_tighter_retention(admin: Visitor, cast: Cast) -> None:
 def test_a_flow_is_refused_for_all(admin: Visitor, cast: Cast) -> None:
     """Refused by the organization it shows for Alice; taken again it does not."""
     page = admin.go(HOME)
-    page.click("text=Refuse survey")
+    page.click("text=Refuse session survey")
     assert "refused by your organization" in cast.ask("GET", "/console/privacy", "alice")[1]
-    page.click("text=Take survey again")
+    page.click("text=Let session survey pass")
     assert "refused by your organization" not in cast.ask("GET", "/console/privacy", "alice")[1]
 
 
@@ -161,9 +161,58 @@ def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, 
     assert "is released" in page.inner_text("main")
     assert cast.ask("GET", "/console/data/session/bob-first/erase", "bob")[0] == 200
     assert "legal hold" not in visit("bob").go("/console/data").inner_text("main")  # Control
-    told = cast.ask("GET", "/console/ledger?kind=hold_placed", "admin")[1].split("<tbody>")[1]
-    assert ">ada<" in told
+    for kind in ("hold_placed", "hold_released"):
+        for person in ("admin", "bob"):
+            told = cast.ask("GET", f"/console/ledger?kind={kind}", person)[1].split("<tbody>")[1]
+            assert ">bob<" in told, (kind, person)
+    assert ">ada<" in cast.ask("GET", "/console/ledger?kind=hold_released", "admin")[1].split("<tbody>")[1]
     assert "operator ada" not in cast.list_known()
+
+
+def test_a_refused_hold_is_still_on_whom_it_was_for(admin: Visitor) -> None:
+    """A blank reason and a session that is none are refused, and the form comes again with its member."""
+    for session, reason, words in (
+        ("", " ", "reason is empty"),
+        ("none-such", "case 9", "nothing is held of a session 'none-such' of bob"),
+    ):
+        page = admin.go(f"{HOME}/holds")
+        page.select_option("#f-member", "bob")
+        page.fill("#f-session", session)
+        page.fill("#f-reason", reason)
+        page.click("text=Place it")
+        assert words in page.inner_text(".problem")
+        assert "bailee " not in page.inner_text(".problem")
+        assert page.input_value("#f-member") == "bob"
+
+
+def test_a_hold_is_told_wherever_it_keeps_something(cast: Cast, visit: Visit) -> None:
+    """Its holder sees that a report is held, and not why; a switch tells what it would leave; Privacy that
+    some of it stays. Released, none of them says so any more.
+    """
+    report = cast.send_report("bob", "bob-first", "it hangs")
+    why = "a reason that nobody else may know"
+    page = visit("admin").go(f"{HOME}/holds")
+    page.select_option("#f-member", "bob")
+    page.fill("#f-reason", why)
+    page.click("text=Place it")
+    places = ("/console/feedback", f"/console/feedback/{report}", "/console/privacy")
+    for place in places:
+        status, told, _ = cast.ask("GET", place, "bob")
+        assert (status, "a legal hold" in told, "Withdraw…" in told) == (200, True, False), place
+    for place in (f"/console/feedback/{report}/withdraw", "/console/data/erase"):
+        status, told, _ = cast.ask("GET", place, "bob")
+        assert status == 400
+        assert "ask whoever placed it" in told
+        assert why not in told
+    status, told, _ = cast.ask("GET", f"{HOME}/switch?what=zdr&to=on", "admin")
+    assert "but for what a legal hold keeps" in told
+    assert "until it is released" in told
+    page.fill("tr:has-text('in force') input[name=reason]", "settled")
+    page.click("tr:has-text('in force') button")
+    for place in (*places, f"/console/feedback/{report}/withdraw"):
+        status, told, _ = cast.ask("GET", place, "bob")
+        assert (status, "legal hold" in told) == (200, False), place
+    assert "legal hold" not in cast.ask("GET", f"{HOME}/switch?what=zdr&to=on", "admin")[1]
 
 
 def test_a_secret_is_kept_and_shown_to_nobody(admin: Visitor, cast: Cast, has_scripts: bool) -> None:

@@ -93,7 +93,10 @@ def test_zero_data_retention(visit: Visit, cast: Cast, has_scripts: bool) -> Non
     assert not has_content(globex, before)
     during = say(globex, f"{name}-during")
     assert (during.state, during.is_kept, has_content(globex, during)) == ("complete", False, False)
-    assert "Your organization keeps nothing" in globex.ask("GET", "/console/privacy", "member")[1]
+    told = globex.ask("GET", "/console/privacy", "member")[1]
+    assert "Nothing of a conversation is kept from now on." in told
+    assert "Not at all: your organization has zero data retention." in told
+    assert told.count("off under zero data retention") == 1  # bug reports
     page = window.go(HOME)
     page.click("text=Switch it off…")
     assert read_headline(page).startswith("0 segments change today")

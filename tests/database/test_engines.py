@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from bailee.database.engines import (
 )
 from bailee.database.statements import Insert
 from bailee.database.stores import Store
+from bailee.ledger.pseudonyms import open_pseudonyms
 from bailee.policy.problems import Problem
 from counterparts.holdings import copy_first_home
 
@@ -241,3 +243,16 @@ def test_the_log_grows_while_checkpoints_are_rare(tmp_path: Path) -> None:
     assert truncate_log(engine)
     assert log.stat().st_size == 0
     engine.dispose()
+
+
+def test_several_make_a_database_at_once(tmp_path: Path, database: str) -> None:
+    """Processes that open a new home in the same moment make its tables once, and none of them fails."""
+    for number in range(4):
+        folder = tmp_path / str(number) / "keys"
+        folder.mkdir(parents=True)
+        with ThreadPoolExecutor(6) as pool:
+            opened = list(pool.map(lambda _, of=folder: open_pseudonyms(of, os.urandom), range(6)))
+        names = {one.name("ada") for one in opened}
+        for one in opened:
+            one.close()
+        assert len(names) == 1

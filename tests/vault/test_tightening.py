@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bailee.accounts.people import Account, Kind
@@ -15,8 +16,10 @@ from bailee.policy.problems import Problem
 from bailee.vault import custody as keeping_custody
 from bailee.vault import writer as writing
 from bailee.vault.ceilings import HELD, Ceiling, end, lower, read_latest, read_latest_each
+from bailee.vault.kinds import read_held, sum_up
 from bailee.vault.sweeping import sweep
 from bailee.vault.terms import terms_of
+from bailee.vault.tightening import Preview, bring_into_force, preview
 from counterparts.keeping import Keeping
 
 FIVE_YEARS = ("5y", date(2031, 5, 4), True)
@@ -355,3 +358,34 @@ def test_the_latest_ceiling_of_each_flow_is_found(keeping: Keeping) -> None:
         assert (found[FlowId.FEEDBACK], found[FlowId.METRICS]) == (week, None)
         end(connection, account)
         assert set(read_latest_each(connection, account).values()) == {Ceiling(NONE, trainable=False)}
+
+
+def tell_zero_data_retention(keeping: Keeping) -> Preview:
+    """Return what it would mean for what bob holds to have zero data retention."""
+    bob = msgspec.structs.replace(keeping.custody.directory.get("bob"), zdr=True)
+    return preview([(bob, read_held(keeping.custody.vault, bob.id))], keeping.today)
+
+
+def test_what_a_hold_keeps_is_not_told_as_gone(keeping: Keeping) -> None:
+    """Before a change what a hold keeps is told apart, also once its day is past; after it is released it
+    goes. Control: without the hold all of it is told as gone.
+    """
+    keeping.record("bob", "one")
+    keeping.record("bob", "two")
+    bob, custody = keeping.custody.directory.get("bob"), keeping.custody
+    told = tell_zero_data_retention(keeping)
+    assert (told.held, told.gone, told.kept, told.waiting) == (2, 2, 0, 0)
+    hold = custody.hold(bob, "one", reason="case 1", by="boss")
+    told = tell_zero_data_retention(keeping)
+    assert (told.held, told.gone, told.kept, told.waiting) == (2, 1, 1, 1)
+    (held,) = sum_up(read_held(custody.vault, bob.id))
+    assert (held.segments, held.kept, held.last_expiry) == (2, 1, date(2026, 6, 3))
+    custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    assert bring_into_force(custody, [custody.directory.get("bob")]) == 2
+    told = tell_zero_data_retention(keeping)
+    assert (told.held, told.gone, told.kept, told.waiting) == (1, 0, 1, 1)
+    (held,) = sum_up(read_held(custody.vault, bob.id))
+    assert (held.segments, held.kept, held.last_expiry) == (1, 1, None)
+    custody.release(hold.id, reason="settled", by="boss")
+    assert sweep(custody).keys_destroyed == 1
+    assert tell_zero_data_retention(keeping).held == 0

@@ -50,6 +50,7 @@ from bailee.pages import (
 )
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody
+from bailee.vault.holds import UnderHold
 
 # How long a stream may go on for somebody who signed out.
 _ASK_SECONDS = 1.0
@@ -183,6 +184,8 @@ class Console:
 
         What a page was asked for, its form says as well; one that cannot be shown is told of by itself.
         """
+        if isinstance(problem, UnderHold):
+            problem = problem.without_reason()
         origin = self._find_origin_of(page, visitor) if request.method == "POST" else None
         if origin is not None and origin.show is not None:
             said = {name: value for name, value in form.items() if name != "form_token"}

@@ -5,7 +5,7 @@ them.
 from pathlib import Path
 
 from bailee.accounts.choices import require_admin
-from bailee.accounts.managed import LONGEST, read_managed, save_managed
+from bailee.accounts.managed import LONGEST, Overtaken, read_managed, save_managed
 from bailee.console.organizations import PATH as ORGANIZATION
 from bailee.console.organizations import organization_of
 from bailee.console.rendering import TEMPLATES
@@ -44,6 +44,8 @@ def check_settings(text: str) -> None:
 
     if len(text) > LONGEST:
         raise Problem("the settings are too long", where=WHERE, fix=f"keep them below {LONGEST:,} characters")
+    if not text.strip():
+        raise Problem("there is nothing in them", where=WHERE, fix="write a JSON object; {} says nothing")
     source = read_source(Path(WHERE), LayerName.MANAGED, load_manifest("bailee"), {}, data=text.encode())
     if source is None:
         raise Problem("this is no settings file", where=WHERE, fix="write a JSON object; {} says nothing")
@@ -63,6 +65,8 @@ def _tell(visit: Visit, text: str, problem: Problem | None, *, is_stale: bool = 
         "text": text,
         "problem": problem,
         "is_stale": is_stale,
+        # What is refused for another reason is still over what its page was of.
+        "over": visit.form.get("tag", "") if problem and not is_stale else managed.tag,
         "base": visit.base_of_programs,
     }
     return View("managed.html", facts, 400 if problem else 200)
@@ -74,17 +78,11 @@ def _save(visit: Visit) -> Answer:
     if visit.form.get("act", "") == "remove":
         text = "{}\n"
     require_admin(directory, admin.name, visit.visitor.operator, "managed_settings", given=True)
-    if visit.form.get("tag", "") != read_managed(directory, organization).tag:
-        stale = Problem(
-            "somebody changed them since you loaded the page",
-            where=WHERE,
-            fix="look at what is in force by now, below what you wrote, and save once more what is to be",
-        )
-        return _tell(visit, text, stale, is_stale=True)
+    over = visit.form.get("tag", "")
     try:
         check_settings(text)
+        save_managed(directory, organization, text, account=admin.id, by=admin.name, over=over)
     except Problem as problem:
-        return _tell(visit, text, problem)
-    save_managed(directory, organization, text, account=admin.id, by=admin.name)
+        return _tell(visit, text, problem, is_stale=isinstance(problem, Overtaken))
     what = "Removed" if text.strip() == "{}" else "Saved"
     return Moved(PATH, f"{what}. Agents are told the next time they ask.")

@@ -8,15 +8,16 @@ from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
 from bailee.accounts.suspensions import suspend_member
 from bailee.accounts.tables import KeyOrigin, Role
-from bailee.console.privacy import period_of_plan
+from bailee.console.privacy import period_of_plan, tell_changed
+from bailee.console.refusals import list_taken, name_flow, read_choice
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Handler, Moved, NotThere, Page, Part, Section, View, Visit, require
-from bailee.policy.consents import REFUSABLE, offers_dpp, offers_zdr
-from bailee.policy.flows import FlowId
+from bailee.policy.consents import offers_dpp, offers_zdr
 from bailee.policy.periods import UNLIMITED, Period
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
+from bailee.vault.erasure import count_session
 from bailee.vault.holds import list_holds
 from bailee.vault.tables import holds as holds_table
 from bailee.vault.tightening import bring_into_force
@@ -86,7 +87,7 @@ def _show(visit: Visit) -> Answer:
         "members": members,
         "account": account,
         "admins": sum(one.role is Role.ADMIN for one in members),
-        "refusable": REFUSABLE,
+        "taken": list_taken(visit, of_organization=True),
         "offers_dpp": offers_dpp(account.plan),
         "is_dpp_here": _provider(visit) is Provider.ANTHROPIC,
         "offers_zdr": offers_zdr(account.plan),
@@ -122,13 +123,16 @@ def _change(visit: Visit) -> Answer:
             )
             return Moved(PATH, f"{name} is a member. Whoever runs the service hands them a password.")
         case "flow":
-            flow, to = require(visit.form, "flow"), require(visit.form, "to")
-            if flow not in set(REFUSABLE) or to not in ("refused", "taken"):
-                raise Problem("there is no such choice", where="What is taken", fix="load the page anew")
-            kind = Kind.refusing(FlowId(flow))
-            require_admin(directory, admin, operator, kind, given=to == "refused")
-            directory.decide_for_organization(organization, kind, given=to == "refused", by=admin)
-            return Moved(PATH, f"{flow.capitalize()}: {to} for every member from now on.")
+            flow, refused = read_choice(visit)
+            kind = Kind.refusing(flow)
+            require_admin(directory, admin, operator, kind, given=refused)
+            directory.decide_for_organization(organization, kind, given=refused, by=admin)
+            what = (
+                f"{name_flow(flow)} of members"
+                if refused
+                else f"{name_flow(flow)}; each member may refuse it"
+            )
+            return Moved(PATH, f"{'Refused' if refused else 'Let pass'} from now on: {what}.")
     raise Problem("there is no such thing to do", where="Organization", fix="load the page anew")
 
 
@@ -171,7 +175,8 @@ def _with_limit(visit: Visit, limit: Period) -> list[Account]:
 def _require_name(visit: Visit, changed: list[Account]) -> None:
     """Have an admin write the organization's name where what members hold goes at once, for good."""
     organization = organization_of(visit)
-    if visit.preview(changed).gone and visit.form.get("name", "").strip() != organization:
+    seen = visit.preview(changed)
+    if (seen.gone or seen.waiting) and visit.form.get("name", "").strip() != organization:
         raise Problem(
             "what members hold would be erased, and the name of the organization is not that",
             where="Organization",
@@ -186,8 +191,9 @@ def _switch(visit: Visit) -> Answer:
     _require_name(visit, _with_switch(visit, kind, given=given))
     directory.decide_for_organization(organization, kind, given=given, by=admin, provider=_provider(visit))
     changed = bring_into_force(visit.custody, directory.members(organization))
+    kept = visit.preview(directory.members(organization)).kept
     words = {"zdr": "Zero data retention", "dpp": "The development partner program"}[kind.value]
-    return Moved(PATH, f"{words} is {'on' if given else 'off'}.{_tell_changed(changed)}")
+    return Moved(PATH, f"{words} is {'on' if given else 'off'}.{tell_changed(changed, kept)}")
 
 
 def _ask_retention(visit: Visit) -> Answer:
@@ -206,11 +212,8 @@ def _limit(visit: Visit) -> Answer:
     _require_name(visit, _with_limit(visit, limit))
     directory.limit_organization(organization, limit, by=admin)
     changed = bring_into_force(visit.custody, directory.members(organization))
-    return Moved(PATH, f"Members' records are held at most {limit}.{_tell_changed(changed)}")
-
-
-def _tell_changed(changed: int) -> str:
-    return f" {tell_count(changed, 'segment')} held already came under it, or went." if changed else ""
+    kept = visit.preview(directory.members(organization)).kept
+    return Moved(PATH, f"Members' records are held at most {limit}.{tell_changed(changed, kept)}")
 
 
 # --- Keys ---
@@ -222,7 +225,7 @@ def _show_keys(visit: Visit) -> Answer:
     facts = {
         "keys": [key for key in known if key.is_in_force(now)],
         "ended": sum(not key.is_in_force(now) for key in known),
-        "members": sorted(names),
+        "members": [(name, name) for name in sorted(names)],
         "made": None,
         "secret": "",
     }
@@ -264,7 +267,7 @@ def _show_holds(visit: Visit) -> Answer:
         "holds": found,
         "names": names,
         "in_force": sum(one.released_ms is None for one in found),
-        "members": sorted(names.values()),
+        "members": [(name, name) for name in sorted(names.values())],
     }
     return View("holds.html", facts)
 
@@ -272,11 +275,24 @@ def _show_holds(visit: Visit) -> Answer:
 def _place(visit: Visit) -> Answer:
     member = find_member(visit, require(visit.form, "member"))
     session = visit.form.get("session", "").strip() or None
+    if session is not None:
+        _require_session(visit, member, session)
     by, person = visit.visitor.name, visit.visitor.person
     placed = visit.custody.hold(member, session, reason=require(visit.form, "reason"), by=by, person=person)
     gone = f" Gone before it was placed: {tell_count(placed.gone, 'segment')}." if placed.gone else ""
     what = f"session {session}" if session else "all that is held"
     return Moved(f"{PATH}/holds", f"Hold {placed.id}: {what} of {member.name} stays.{gone}")
+
+
+def _require_session(visit: Visit, member: Account, session: str) -> None:
+    try:
+        count_session(visit.custody.vault, member.id, session)
+    except Problem:
+        raise Problem(
+            f"nothing is held of a session {session!r} of {member.name}",
+            where="Only this session",
+            fix="write its id as its holder sees it under My data, or none for all that is held of them",
+        ) from None
 
 
 def _release(visit: Visit) -> Answer:

@@ -5,10 +5,10 @@ import msgspec
 from bailee.accounts.choices import choose_flow, choose_retention, choose_training
 from bailee.accounts.keys import Key, list_keys, revoke_key
 from bailee.accounts.people import Account
-from bailee.console.flow_pages import tell_flows
+from bailee.console.refusals import list_taken, name_flow, read_choice
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
-from bailee.policy.consents import REFUSABLE, offers_training, require_available
+from bailee.policy.consents import offers_training, require_available
 from bailee.policy.flows import FlowId
 from bailee.policy.periods import UNLIMITED, Period
 from bailee.policy.problems import Problem
@@ -72,11 +72,11 @@ def _show(visit: Visit) -> Answer:
         "account": account,
         "holdings": holdings,
         "sessions": sum(one.sessions for one in holdings),
+        "kept": sum(one.kept for one in holdings),
         "trainable": sum(one.trainable for one in holdings),
         "offers_training": offers_training(account.plan, visit.installation.provider),
         "reason": reason,
-        "refusable": REFUSABLE,
-        "flows": {one.flow.id: one for one in tell_flows(visit.installation, {})},
+        "taken": list_taken(visit),
         "accesses": custody.directory.list_accesses(account.id)[:50],
         "keys": list_keys_of(visit, account.name),
         "plan_period": period_of_plan(account),
@@ -113,7 +113,8 @@ def _choose_training(visit: Visit) -> Answer:
     directory, name = visit.custody.directory, visit.account.name
     choose_training(directory, name, visit.visitor.operator, given=given == "on")
     changed = bring_into_force(visit.custody, [directory.get(name)])
-    return Moved(PATH, f"Training is {given}.{_tell_changed(changed)}")
+    kept = visit.preview([directory.get(name)]).kept
+    return Moved(PATH, f"Training is {given}.{tell_changed(changed, kept)}")
 
 
 def _ask_retention(visit: Visit) -> Answer:
@@ -130,21 +131,14 @@ def _choose_retention(visit: Visit) -> Answer:
     directory, name = visit.custody.directory, visit.account.name
     choose_retention(directory, name, visit.visitor.operator, limit)
     changed = bring_into_force(visit.custody, [directory.get(name)])
-    return Moved(PATH, f"Records are held at most {limit}.{_tell_changed(changed)}")
+    kept = visit.preview([directory.get(name)]).kept
+    return Moved(PATH, f"Records are held at most {limit}.{tell_changed(changed, kept)}")
 
 
 def _choose_flow(visit: Visit) -> Answer:
-    flow, to = require(visit.form, "flow"), require(visit.form, "to")
-    if flow not in set(REFUSABLE) or to not in ("refused", "taken"):
-        raise Problem("there is no such choice", where="What is taken", fix="load the page anew")
-    choose_flow(
-        visit.custody.directory,
-        visit.account.name,
-        visit.visitor.operator,
-        FlowId(flow),
-        refused=to == "refused",
-    )
-    return Moved(PATH, f"{flow.capitalize()}: {to} from now on.")
+    flow, refused = read_choice(visit)
+    choose_flow(visit.custody.directory, visit.account.name, visit.visitor.operator, flow, refused=refused)
+    return Moved(PATH, f"You {'refuse' if refused else 'let pass'} {name_flow(flow)} from now on.")
 
 
 def _revoke(visit: Visit) -> Answer:
@@ -155,8 +149,17 @@ def _revoke(visit: Visit) -> Answer:
     return Moved(PATH, f"Key {id} is revoked: the next request that presents it is refused.")
 
 
-def _tell_changed(changed: int) -> str:
-    return f" {tell_count(changed, 'segment')} held already came under it, or went." if changed else ""
+def tell_changed(changed: int, kept: int) -> str:
+    """Say what a change did to what was held.
+
+    Args:
+        changed: segments that came under it.
+        kept: segments that a legal hold keeps.
+    """
+    if not changed:
+        return ""
+    stays = f", but for {tell_count(kept, 'segment')} that a legal hold keeps" if kept else ""
+    return f" {tell_count(changed, 'segment')} held already came under it, or went{stays}."
 
 
 def _period_of(visit: Visit, training: bool) -> str:

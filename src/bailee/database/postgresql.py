@@ -200,7 +200,10 @@ def _bring_up_to_date(engine: sa.Engine, store: Store, *, create: bool) -> None:
 
 def _read_revision(connection: sa.Connection) -> str | None:
     """Return the revision a database is at, or None if it is empty."""
-    if connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar_one() is None:
+    # Asked of the catalogue: `to_regclass` answers from a cache, in which the table that another process made
+    # while this one waited for the lock is still missing.
+    query = "SELECT 1 FROM pg_class WHERE relname = 'alembic_version' AND pg_table_is_visible(oid)"
+    if connection.exec_driver_sql(query).first() is None:
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
 

@@ -115,9 +115,10 @@ class HoldPlaced(Entry, frozen=True, kw_only=True, tag="hold_placed"):
 
 
 class HoldReleased(Entry, frozen=True, kw_only=True, tag="hold_released"):
-    """A legal hold ended."""
+    """A legal hold ended; entries of earlier programs do not say whose it was."""
 
     hold: str
+    subject: str = ""
     by: str
     reason: str
 

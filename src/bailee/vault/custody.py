@@ -183,6 +183,7 @@ class Custody:
                 id=self.draw(),
                 at_ms=self.now_ms(),
                 hold=id,
+                subject=self.pseudonyms.name(released.account),
                 by=self._name_who(by, person),
                 reason=self.pseudonyms.name(released.account, f"reason {reason}"),
             )

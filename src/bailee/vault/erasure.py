@@ -19,7 +19,7 @@ from bailee.vault.ceilings import end
 from bailee.vault.copies.cascade import Reached, Told
 from bailee.vault.copies.registry import call_in_sessions, find_copies
 from bailee.vault.destruction import destroy_batch, give_back_batch, reclaim_batch
-from bailee.vault.holds import covering, list_holds, lock_holds
+from bailee.vault.holds import UnderHold, covering, list_holds, lock_holds
 from bailee.vault.keystore import Keystore
 
 
@@ -159,7 +159,7 @@ def _destroy_marked(
 def _refuse_held(connection: sa.Connection, account: str, session: str | None) -> None:
     for hold in list_holds(connection, covering(account, session)):
         what = f"session {hold.session!r}" if hold.session else "all that the account holds"
-        raise Problem(
+        raise UnderHold(
             f"{what} is under legal hold {hold.id} since {_day(hold.placed_ms)}: {hold.reason}",
             where="holds",
             fix=f"when the hold has ended: bailee holds release {hold.id} --reason REASON",

@@ -32,6 +32,17 @@ class Hold(msgspec.Struct, frozen=True):
     release_reason: str | None = None
 
 
+class UnderHold(Problem):
+    """What is to go is under a legal hold; it is told with its reason, which is not for everybody."""
+
+    def without_reason(self) -> Problem:
+        """Return what the account holder is told, who may not know why."""
+        return Problem(
+            "a legal hold keeps it: it is neither erased nor withdrawn until the hold is released",
+            fix="ask whoever placed it, who can tell you why; when that was is in the ledger",
+        )
+
+
 class PlacedHold(Hold, frozen=True):
     """A hold that was just placed.
 

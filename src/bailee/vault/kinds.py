@@ -11,13 +11,19 @@ import msgspec
 import sqlalchemy as sa
 
 from bailee.vault import tables
+from bailee.vault.holds import covering, is_held
 
 # Up to so many segments are counted anew whenever somebody asks.
 FEW = 3000
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Segments that are held alike, and how many."""
+    """Segments that are held alike, and how many.
+
+    Attributes:
+        expires_on: the day that they go on; None without end.
+        is_kept: whether a legal hold keeps them, so that they stay whatever their day.
+    """
 
     flow: str
     day: date
@@ -25,14 +31,17 @@ class Kind(msgspec.Struct, frozen=True):
     expires_on: date | None
     trainable: bool
     count: int
+    is_kept: bool = False
 
 
 class Holdings(msgspec.Struct, frozen=True):
     """What is held of a flow under an account.
 
     Attributes:
-        next_expiry, last_expiry: the days on which the first and the last of it go; None without end.
+        next_expiry, last_expiry: the days on which the first and the last of it go, but for what is kept;
+            None without end.
         trainable: segments that may train models.
+        kept: segments that a legal hold keeps.
     """
 
     flow: str
@@ -41,6 +50,7 @@ class Holdings(msgspec.Struct, frozen=True):
     trainable: int
     next_expiry: date | None
     last_expiry: date | None
+    kept: int = 0
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -65,13 +75,19 @@ def read_held(engine: sa.Engine, account: str) -> Held:
     # everybody's.
     names = ("flow", "day", "retention", "expires_on", "trainable", "is_destroyed")
     columns = [table.c[name] for name in names]
-    kinds = sa.select(*columns, sa.func.count().label("many")).where(table.c.account == account)
     sessions = sa.select(table.c.flow, sa.func.count(sa.distinct(table.c.session)).label("many"))
+    held = sa.select(sa.literal(1)).where(covering(account)).limit(1)
     with engine.connect() as connection:
-        rows = connection.execute(kinds.group_by(*columns)).all()
+        # Hardly ever is there one, and to ask it of each row doubles the time.
+        kept = is_held() if connection.execute(held).first() else sa.false()
+        each = sa.select(*columns, kept.label("is_kept")).where(table.c.account == account).subquery()
+        kinds = sa.select(*each.c, sa.func.count().label("many")).group_by(*each.c)
+        rows = connection.execute(kinds).all()
         counted = connection.execute(sessions.where(table.c.account == account).group_by(table.c.flow)).all()
     found = [
-        Kind(row.flow, row.day, row.retention, row.expires_on, bool(row.trainable), row.many)
+        Kind(
+            row.flow, row.day, row.retention, row.expires_on, bool(row.trainable), row.many, bool(row.is_kept)
+        )
         for row in rows
         if not row.is_destroyed and row.expires_on != tables.ERASED
     ]
@@ -87,12 +103,14 @@ def sum_up(held: Held) -> list[Holdings]:
 
 
 def _sum_up(flow: str, sessions: int, kinds: Sequence[Kind]) -> Holdings:
-    days = [kind.expires_on for kind in kinds if kind.expires_on is not None]
+    free = [kind for kind in kinds if not kind.is_kept]
+    days = [kind.expires_on for kind in free if kind.expires_on is not None]
     return Holdings(
         flow,
         sessions,
         sum(kind.count for kind in kinds),
         sum(kind.count for kind in kinds if kind.trainable),
         min(days, default=None),
-        max(days) if days and all(kind.expires_on is not None for kind in kinds) else None,
+        max(days) if days and all(kind.expires_on is not None for kind in free) else None,
+        sum(kind.count for kind in kinds if kind.is_kept),
     )

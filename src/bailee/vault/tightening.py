@@ -22,8 +22,10 @@ class Preview(msgspec.Struct, frozen=True):
         untrained: how many may train models now, and would not.
         shortened: how many would be held for less long, those that would go at once among them.
         gone: how many would go at once.
-        last_before, last_after: when the last of what is there goes; None where nothing is held, or without
-            end.
+        last_before, last_after: when the last of what is there goes, but for what is kept; None where nothing
+            is held, or without end.
+        kept: how many a legal hold keeps, whatever becomes of their terms; none of them is in `gone`.
+        waiting: how many of those would go as soon as the hold is released.
     """
 
     held: int
@@ -32,30 +34,37 @@ class Preview(msgspec.Struct, frozen=True):
     gone: int
     last_before: date | None
     last_after: date | None
+    kept: int = 0
+    waiting: int = 0
 
 
 def preview(held: Iterable[tuple[Account, Held]], today: date) -> Preview:
     """Return what it would mean for what accounts hold if they were as they are given here."""
-    count = untrained = shortened = gone = 0
+    count = untrained = shortened = gone = kept = waiting = 0
     before: list[date | None] = []
     after: list[date | None] = []
     for account, holds in held:
         ceilings = {flow.value: terms_of(account, flow) for flow in HELD}
         for kind in holds.kinds:
             ceiling = ceilings.get(kind.flow)
-            if ceiling is None or (kind.expires_on is not None and kind.expires_on <= today):
+            is_due = kind.expires_on is not None and kind.expires_on <= today
+            if ceiling is None or (is_due and not kind.is_kept):
                 continue
             period = tighten(Period.parse(kind.retention, where="vault.db"), ceiling.retention)
             expiry = _sooner(kind.expires_on, period.expires_on(kind.day))
             count += kind.count
             untrained += kind.count if kind.trainable and not ceiling.trainable else 0
-            shortened += kind.count if expiry != kind.expires_on else 0
             is_gone = expiry is not None and expiry <= today
+            if kind.is_kept:
+                kept += kind.count
+                waiting += kind.count if is_gone else 0
+                continue
+            shortened += kind.count if expiry != kind.expires_on else 0
             gone += kind.count if is_gone else 0
             before.append(kind.expires_on)
             if not is_gone:
                 after.append(expiry)
-    return Preview(count, untrained, shortened, gone, _last(before), _last(after))
+    return Preview(count, untrained, shortened, gone, _last(before), _last(after), kept, waiting)
 
 
 def bring_into_force(custody: Custody, accounts: Iterable[Account]) -> int:

@@ -2,6 +2,7 @@
 triage.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, View, Vis
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.erasure import count_session, refuse_held
+from bailee.vault.holds import read_covered
 from bailee.vault.proofs import keep_receipt
 
 YOURS, TRIAGE = "/console/feedback", "/console/flows/feedback"
@@ -73,7 +75,14 @@ def make_pages() -> list[Page]:
 
 def _show_own(visit: Visit) -> Answer:
     found = list_reports(visit.custody.vault, [visit.account.id], today=visit.custody.today())
-    return View("own.html", {"reports": found})
+    return View("own.html", {"reports": found, "is_kept": _tell_kept(visit)})
+
+
+def _tell_kept(visit: Visit) -> Callable[[str], bool]:
+    """Return what tells whether a legal hold keeps a report of the visitor's."""
+    with visit.custody.vault.connect() as connection:
+        covered = {session for account, session in read_covered(connection) if account == visit.account.id}
+    return lambda id: None in covered or id in covered
 
 
 def _find_own(visit: Visit) -> HeldReport:
@@ -93,7 +102,8 @@ def _find(visit: Visit, accounts: list[str]) -> HeldReport:
 def _read_own(visit: Visit) -> Answer:
     report = _find_own(visit)
     lines = list(tell_report(read_report(visit.custody, report.account, report.id)))
-    return View("own_report.html", {"report": report, "lines": lines}, heading=f"Report {report.id}")
+    facts = {"report": report, "lines": lines, "is_kept": _tell_kept(visit)(report.id)}
+    return View("own_report.html", facts, heading=f"Report {report.id}")
 
 
 def _ask(visit: Visit) -> Answer:
