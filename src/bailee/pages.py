@@ -220,6 +220,27 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         return self.visitor.account
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something of accounts is held besides the vault's records; exported and erased with them.
+
+    Attributes:
+        flow: what its segments in the vault are of; its lines in an export are named so too.
+        name: what one thing that is held there is called.
+        path: of the page that lists them.
+        count: how many there are of an account.
+        tell: gives facts of an account's, a line of an export each.
+        erase: ends and removes all that is of an account, and gives a receipt for each; is told who asks as
+            `Custody.erase_session` is.
+    """
+
+    flow: str
+    name: str
+    path: str
+    count: Callable[[Custody, Account], int]
+    tell: Callable[[Custody, Account], Iterator[dict[str, object]]]
+    erase: Callable[[Custody, Account, str, str], Iterator[bytes]]
+
+
 class View(msgspec.Struct, frozen=True):
     """Facts to be drawn by a template.
 

@@ -153,14 +153,16 @@ def leave_log(cast: Cast, run: str = RUN, person: str = "alice", key: str = "0" 
     end_log(cast.home, run)
 
 
-def make_cloud_session(cast: Cast, state: State = State.DONE) -> str:
-    """Write down a cloud session of Alice's that has ended, with what it said; return its id."""
+def make_cloud_session(cast: Cast, state: State = State.DONE, account: str = "alice") -> str:
+    """Write down a cloud session that has ended, Alice's if it is not said, with what it said; return its
+    id.
+    """
     sessions, now = Sessions(cast.home), int(time.time() * 1000)
     id = sessions.make()
     sessions.write(
         CloudSession(
             id=id,
-            account="alice",
+            account=account,
             repository="https://git.example/acme/app",
             base="main",
             branch=f"bailee/{id}",

@@ -56,6 +56,7 @@ SCREENS: dict[str, tuple[str, str]] = {
     "forwarding": ("operator", "/console/flows/forwarding"),
     "cloud": ("operator", "/console/cloud"),
     "cloud-session": ("alice", "/console/cloud/{cloud}"),
+    "cloud-erase": ("alice", "/console/cloud/{cloud}/erase"),
     "retention": ("operator", "/console/retention"),
 }
 

@@ -138,6 +138,7 @@ FORMS = (
     "/console/feedback/{report}/withdraw",
     "/console/cloud/{cloud}",
     "/console/cloud/{cloud}/stop",
+    "/console/cloud/{cloud}/erase",
     "/console/privacy/keys",
 )
 

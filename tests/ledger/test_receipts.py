@@ -14,7 +14,9 @@ from bailee.ledger.receipts import (
     Receipt,
     ReceiptRefused,
     encode_receipt,
+    join_receipts,
     make_receipt,
+    split_receipts,
     verify_receipt,
 )
 from bailee.policy.problems import Problem
@@ -123,6 +125,29 @@ def test_a_receipt_of_another_ledger_is_refused(log: Log) -> None:
     other = Signer(log.verifier.name, bytes(32)).verifier
     with pytest.raises(ReceiptRefused, match="checkpoint does not hold"):
         verify_receipt(make_receipt(log, [7]), other)
+
+
+@pytest.mark.parametrize("between", ["array", "lines"])
+def test_several_in_one_file_are_each_as_they_were_made(log: Log, between: str) -> None:
+    """In an array or one below the other each is verified by itself, and a changed one is found."""
+    made = [make_receipt(log, [number]) for number in range(3)]
+    data = b"".join(join_receipts(made)) if between == "array" else b"\n".join(made)
+    assert split_receipts(data) == made
+    changed = split_receipts(data.replace(b'"index": 1', b'"index": 2', 1))
+    verify_receipt(changed[0], log.verifier)
+    with pytest.raises(ReceiptRefused):
+        verify_receipt(changed[1], log.verifier)
+
+
+def test_one_alone_is_taken_as_it_is(log: Log) -> None:
+    """Nothing is taken off a file of one, where each bit counts; control: of several what is between them
+    is.
+    """
+    made = make_receipt(log, [1])
+    assert split_receipts(made) == [made]
+    assert split_receipts(made + b" ") == [made + b" "]
+    assert split_receipts(made + b" \n" + made) == [made, made]
+    assert b"".join(join_receipts([])) == b"[]\n"
 
 
 def test_what_is_not_there_gets_no_receipt(log: Log, tmp_path: Path) -> None:

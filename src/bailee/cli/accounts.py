@@ -153,7 +153,7 @@ def erase(
         confirm_erasure(what, counted, yes=yes)
         erased, proof = custody.erase_account(account, by=operator())
     tell_erasure(what, erased, proof, receipt, as_json=as_json)
-    for id in remove_of_account(home, name):
+    for id, _ in remove_of_account(home, name, by="the erasure of its account"):
         click.echo(f"Cloud session {id} is gone with its disk. Receipt: {receipt_of(home, id)}", err=True)
     let_go_locally(held, is_asked=and_local)
     custody.close()

@@ -1,7 +1,7 @@
 """`bailee ledger`: what was decided, granted and erased, and that nobody altered it since."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -40,7 +40,7 @@ def show(limit: int, home: Path, as_json: bool) -> None:
         echo_json([_describe(index, entry) for index, entry in listed])
         return
     for index, entry in listed:
-        click.echo(f"{index}  {_tell(entry)}")
+        click.echo(f"{index}  {_tell(_describe(index, entry))}")
     if not size:
         click.echo("No entries yet.", err=True)
 
@@ -84,7 +84,7 @@ def key(home: Path) -> None:
 def verify(
     receipt: BinaryIO | None, key_text: str | None, since: BinaryIO | None, home: Path, as_json: bool
 ) -> None:
-    """Verify a receipt, or without one this home's whole ledger.
+    """Verify a receipt, or several in one file, or without one this home's whole ledger.
 
     A receipt needs the public key and nothing else. The ledger is read in full: every entry is hashed anew
     and compared with the tiles and the signed checkpoint. A key that lies beside the ledger cannot tell that
@@ -101,14 +101,34 @@ def verify(
     elif since is not None:
         raise click.UsageError("--since is about the whole ledger, not about a receipt")
     else:
-        _verify_receipt(receipt, find_verifier(home, key_text), as_json=as_json)
+        _verify_receipts(receipt, find_verifier(home, key_text), as_json=as_json)
 
 
-def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> None:
+def _verify_receipts(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> None:
+    """Verify a receipt, or several that were given out together."""
+    from bailee.ledger.receipts import split_receipts
+
+    data = file.read(MAX_RECEIPT_BYTES + 1)
+    given = split_receipts(data) if len(data) <= MAX_RECEIPT_BYTES else [data]
+    found = [_verify_receipt(one, verifier) for one in given]
+    held = sum(bool(one["verified"]) for one in found)
+    if as_json and len(found) == 1:
+        echo_json(found[0])
+    elif as_json:
+        echo_json({"verified": held == len(found), "origin": verifier.name, "receipts": found})
+    else:
+        for number, one in enumerate(found, 1):
+            _tell_verdict(one, f"{number}: " if len(found) > 1 else "")
+        if len(found) > 1:
+            click.echo(f"{held} of {len(found)} receipts hold.")
+    if held < len(found):
+        raise SystemExit(EXIT_NOT_VERIFIED)
+
+
+def _verify_receipt(data: bytes, verifier: "Verifier") -> dict[str, Any]:
     from bailee.ledger.receipts import ReceiptRefused, verify_receipt
     from bailee.service.receipts import verify_run
 
-    data = file.read(MAX_RECEIPT_BYTES + 1)
     try:
         if len(data) > MAX_RECEIPT_BYTES:
             raise ReceiptRefused("it is too long for a receipt")
@@ -116,18 +136,18 @@ def _verify_receipt(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> N
             data = run.proof.encode()
         proven = verify_receipt(data, verifier)
     except ReceiptRefused as refused:
-        if as_json:
-            echo_json({"verified": False, "origin": verifier.name, "fault": str(refused)})
-        else:
-            click.echo(f"Not verified: {make_visible(str(refused))}.")
-        raise SystemExit(EXIT_NOT_VERIFIED) from None
-    if as_json:
-        entries = [_describe(entry.index, entry.entry) for entry in proven]
-        echo_json({"verified": True, "origin": verifier.name, "entries": entries})
+        return {"verified": False, "origin": verifier.name, "fault": str(refused)}
+    entries = [_describe(entry.index, entry.entry) for entry in proven]
+    return {"verified": True, "origin": verifier.name, "entries": entries}
+
+
+def _tell_verdict(found: dict[str, Any], number: str) -> None:
+    if not found["verified"]:
+        click.echo(f"{number}Not verified: {make_visible(found['fault'])}.")
         return
-    click.echo(f"Verified: {len(proven)} entries of {make_visible(verifier.name)}.")
-    for entry in proven:
-        click.echo(f"{entry.index}  {_tell(entry.entry)}")
+    click.echo(f"{number}Verified: {len(found['entries'])} entries of {make_visible(found['origin'])}.")
+    for entry in found["entries"]:
+        click.echo(f"{entry['index']}  {_tell(entry)}")
 
 
 def _tell_rollback(home: Path) -> str:
@@ -269,10 +289,9 @@ def _describe(index: int, entry: bytes) -> dict[str, object]:
         return {"index": index, "base64": entry}
 
 
-def _tell(entry: bytes) -> str:
+def _tell(described: dict[str, Any]) -> str:
     import msgspec
 
-    try:
-        return make_visible(msgspec.json.encode(_decode(entry)).decode())
-    except ValueError:
-        return f"{len(entry)} bytes, no JSON"
+    if "entry" in described:
+        return make_visible(msgspec.json.encode(described["entry"]).decode())
+    return f"{len(described['base64'])} bytes, no JSON"

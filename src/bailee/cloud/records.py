@@ -349,7 +349,10 @@ class Sessions:
 
     def _hold(self, id: str, *, is_patient: bool) -> int:
         path = self.folder(id) / LOCK
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise _tell_gone(id) from None
         try:
             self._lock(id, descriptor, is_patient=is_patient)
             os.ftruncate(descriptor, 0)
@@ -415,10 +418,13 @@ class Sessions:
         """Return a session as it was written down, with what a person wrote left sealed.
 
         Raises:
+            NoSuchSession: it is not there, as where somebody has just removed it.
             Problem: it cannot be read.
         """
         try:
             return msgspec.json.decode((self.folder(id) / RECORD).read_bytes(), type=CloudSession)
+        except FileNotFoundError:
+            raise _tell_gone(id) from None
         except (OSError, msgspec.MsgspecError) as fault:
             raise self._tell_unreadable(id, str(fault)) from None
 
@@ -428,6 +434,12 @@ class Sessions:
             where=str(self.folder(id) / RECORD),
             fix=f"remove it: bailee cloud rm {id}",
         )
+
+
+def _tell_gone(id: str) -> NoSuchSession:
+    return NoSuchSession(
+        f"there is no cloud session {id} any more", where="SESSION", fix="see: bailee cloud list"
+    )
 
 
 def _bind(session: CloudSession) -> bytes:

@@ -214,6 +214,13 @@ def read_things(visit: Visit, *ids: str) -> dict[str, str]:
     return things
 
 
+def name_session(visit: Visit, id: str) -> set[str]:
+    """Return what a session of that id is called in the ledger, of anybody whose entries the visitor sees."""
+    salts = visit.custody.pseudonyms.all()
+    people = _list_people(visit).keys() & salts.keys()
+    return {name_with(salts[person], f"session {id}") for person in people}
+
+
 def _settle(custody: Custody) -> None:
     """Have what waits told now: a command leaves its entry to whoever comes next."""
     for engine, table in ((custody.directory.engine, tables.outbox), (custody.vault, vault_outbox)):

@@ -4,20 +4,25 @@ import re
 
 import msgspec
 
-from bailee.console.ledgers import KINDS, LONGEST_ID, Told, read_things, tell_entry
+from bailee.console.ledgers import KINDS, LONGEST_ID, Told, name_session, read_things, tell_entry
 from bailee.console.rendering import TEMPLATES
 from bailee.ledger.notes import Verifier, parse_verifier
-from bailee.ledger.receipts import ReceiptRefused, verify_receipt
+from bailee.ledger.receipts import ProvenEntry, ReceiptRefused, split_receipts, verify_receipt
 from bailee.pages import Answer, File, Page, Part, Section, View, Visit, require
 from bailee.policy.problems import Problem
+from bailee.vault.proofs import read_receipts
 
 PATH = "/console/receipts"
-MOST = 1000
+# Of more than that it is told how many hold, and what is wrong with those that do not.
+MOST_SHOWN = 50
+# What of a session's id does not go into the name of a file.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What was found of one receipt; `fault` is empty where it holds."""
+    """What was found of one receipt, by its place among those given; `fault` is empty where it holds."""
 
+    number: int
     fault: str
     entries: list[Told]
 
@@ -45,41 +50,60 @@ def _show(visit: Visit) -> Answer:
         "key": visit.query.get("key") or visit.custody.log.verifier.text,
         "receipt": visit.query.get("receipt", ""),
         "session": "",
-        "verdicts": [],
         "is_asked": False,
     }
     return View("receipts.html", facts)
 
 
 def _verify(visit: Visit) -> Answer:
-    given = require(visit.form, "receipt")
-    own = visit.custody.log.verifier
+    is_kept = visit.form.get("kept", "") == "1"
+    given = "" if is_kept else require(visit.form, "receipt")
+    # One receipt, or several that were downloaded together; or all that is kept for the visitor.
+    receipts = list(read_receipts(visit.custody.home, visit.account.id)) if is_kept else _split(given)
     key = visit.form.get("key", "").strip()
-    verifier = _read_key(key) if key else own
+    verifier = _read_key(key) if key else visit.custody.log.verifier
     session = visit.form.get("session", "").strip()[:LONGEST_ID]
     names = read_things(visit, *([session] if session else []))
-    verdicts = []
-    # One receipt, or several that were downloaded together.
-    for text in _split(given)[:MOST]:
+    pseudonyms = name_session(visit, session) if session else set()
+    verdicts, good, is_about = [], 0, False
+    for number, receipt in enumerate(receipts, 1):
+        entries, fault = [], ""
         try:
-            proven = verify_receipt(text.encode(), verifier)
+            proven = verify_receipt(receipt, verifier)
         except ReceiptRefused as refused:
-            verdicts.append(Verdict(str(refused), []))
+            fault = str(refused)
         else:
-            verdicts.append(Verdict("", [tell_entry(one.index, one.entry, names) for one in proven]))
+            good += 1
+            is_about = is_about or any(_is_about(one, pseudonyms) for one in proven)
+            if number <= MOST_SHOWN:
+                entries = [tell_entry(one.index, one.entry, names) for one in proven]
+        if fault or entries:
+            verdicts.append(Verdict(number, fault, entries))
     facts = {
         "key": verifier.text,
         "receipt": given,
         "session": session,
-        "is_about": any(
-            f"session {session}," in f"{one.facts}," for verdict in verdicts for one in verdict.entries
-        ),
+        "is_about": is_about,
+        "is_kept": is_kept,
         "kinds": KINDS,
-        "verdicts": verdicts,
+        "verdicts": verdicts[: 2 * MOST_SHOWN],
+        "good": good,
+        "total": len(receipts),
         "is_asked": True,
         "origin": verifier.name,
     }
     return View("receipts.html", facts)
+
+
+def _is_about(proven: ProvenEntry, pseudonyms: set[str]) -> bool:
+    try:
+        return msgspec.json.decode(proven.entry, type=_OfSession).session in pseudonyms
+    except msgspec.MsgspecError:
+        return False
+
+
+class _OfSession(msgspec.Struct):
+    session: str | None = None
 
 
 def _read_key(text: str) -> Verifier:
@@ -95,13 +119,13 @@ def _read_key(text: str) -> Verifier:
 
 def _download(visit: Visit) -> Answer:
     receipt = _as_written(require(visit.form, "receipt"))
-    name = visit.form.get("name", "receipt")
-    return File(receipt.encode(), f"{name if name in ('receipt', 'receipts') else 'receipt'}.json")
+    name = "receipts" if visit.form.get("name", "") == "receipts" else "receipt"
+    session = _UNSAFE.sub("-", visit.form.get("session", ""))[:60].strip("-.")
+    return File(receipt.encode(), f"{name}-{session}.json" if session else f"{name}.json")
 
 
-def _split(given: str) -> list[str]:
-    """Return receipts one by one: each begins and ends with a brace at the beginning of a line."""
-    return [f"{one.strip()}\n" for one in re.split(r"(?<=\n\})\n+(?=\{)", _as_written(given))]
+def _split(given: str) -> list[bytes]:
+    return split_receipts(_as_written(given).encode())
 
 
 def _as_written(given: str) -> str:

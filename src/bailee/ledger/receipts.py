@@ -4,7 +4,8 @@ A receipt is JSON, in exactly one encoding: what does not encode to the same byt
 no bit of it can change unnoticed.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -24,6 +25,7 @@ from bailee.ledger.notes import NoteRefused, Verifier
 from bailee.policy.problems import Problem
 
 VERSION: Literal[1] = 1
+_BETWEEN = re.compile(rb"(?<=\n\})[\s,]+(?=\{)")
 
 
 class ReceiptRefused(Exception):
@@ -114,6 +116,30 @@ def find_entries(log: Log, start: int, ids: Sequence[str], segments: Sequence[by
 def encode_receipt(receipt: Receipt) -> bytes:
     """Return the one encoding of a receipt."""
     return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+
+
+def join_receipts(receipts: Iterable[bytes]) -> Iterator[bytes]:
+    """Give several receipts as one JSON array, piece by piece; each stays as it was made."""
+    before = b"[\n"
+    for receipt in receipts:
+        yield before + receipt.rstrip()
+        before = b",\n"
+    yield b"\n]\n" if before == b",\n" else b"[]\n"
+
+
+def split_receipts(data: bytes) -> list[bytes]:
+    """Return the receipts of a file, one or several, as they were made; what is none comes as it is.
+
+    They may stand in an array or one below the other: each begins and ends with a brace at the beginning of a
+    line, and what lies between them proves nothing.
+    """
+    whole = data.strip()
+    is_array = whole.startswith(b"[") and whole.endswith(b"]")
+    if is_array:
+        whole = whole[1:-1].strip()
+    found = _BETWEEN.split(whole)
+    # One that stands alone is as it is: each bit of its file matters.
+    return [one.strip() + b"\n" for one in found] if is_array or len(found) > 1 else [data]
 
 
 def verify_receipt(data: bytes, verifier: Verifier) -> list[ProvenEntry]:

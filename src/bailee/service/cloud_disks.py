@@ -7,7 +7,7 @@ as a segment's does, by the vault's own sweep; what is left of it goes here, wit
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bailee.accounts.directory import Directory
 from bailee.accounts.keys import list_keys
 from bailee.cloud.disks import SEALED
-from bailee.cloud.records import CloudSession, Sessions
+from bailee.cloud.records import CloudSession, NoSuchSession, Sessions
 from bailee.cloud.snapshots import SNAPSHOT
 from bailee.files import replace_file
 from bailee.flows.git.grants import list_grants, withdraw_grant
@@ -112,36 +112,51 @@ def sweep_grants(home: Path, directory: Directory) -> None:
             withdraw_grant(home, key)
 
 
-def remove_session(home: Path, id: str, *, by: str) -> bytes:
+def remove_session(home: Path, id: str, *, by: str, person: str = "") -> bytes:
     """Destroy the key of a session, remove it with its disk, and return the receipt.
 
     Args:
-        by: who asks, in words.
+        by, person: who asks: see `Custody.erase_session`.
 
     Raises:
         Problem: it is running, or a legal hold keeps it.
     """
     sessions = Sessions(home)
     with contextlib.closing(open_custody(home)) as custody:
-        return _remove(custody, sessions, id, by=by)
+        return _remove(custody, sessions, id, by=by, person=person)
 
 
-def remove_of_account(home: Path, account: str) -> dict[str, bytes]:
-    """End the sessions of an account that was just erased, remove them, and return their receipts by id.
+def list_of_account(home: Path, account: str) -> list[CloudSession]:
+    """Return the sessions of an account by its name, with what a person wrote left sealed."""
+    sessions, found = Sessions(home), []
+    for id in sessions.ids():
+        with contextlib.suppress(Problem):  # one that cannot be read is nobody's
+            found.append(sessions.read_facts(id))
+    return [one for one in found if one.account == account]
+
+
+def remove_of_account(home: Path, account: str, *, by: str, person: str = "") -> Iterator[tuple[str, bytes]]:
+    """End the sessions of an account, remove them, and give their ids and receipts as they go.
 
     Args:
-        account: the name it had.
+        account: its name, or the name it had.
+        by, person: who asks: see `Custody.erase_session`.
+
+    Raises:
+        Problem: some of them cannot be removed, such as for a legal hold; the others are.
     """
-    sessions = Sessions(home)
-    receipts = {}
-    for id in sessions.ids():
-        with contextlib.suppress(Problem):  # one that cannot be read keeps no other; its key has gone
-            if sessions.read_facts(id).account != account:
-                continue
-            with contextlib.suppress(Problem):  # it does not run
-                cloud_orders.stop(home, id)
-            receipts[id] = remove_session(home, id, by="the erasure of its account")
-    return receipts
+    faults = []
+    for session in list_of_account(home, account):
+        with contextlib.suppress(Problem):  # it does not run
+            cloud_orders.stop(home, session.id)
+        try:
+            yield session.id, remove_session(home, session.id, by=by, person=person)
+        except NoSuchSession:
+            continue  # somebody was faster
+        except Problem as problem:
+            faults.append(problem)
+    if faults:
+        raise faults[0]
 
 
 def receipt_of(home: Path, id: str) -> Path:
@@ -149,8 +164,11 @@ def receipt_of(home: Path, id: str) -> Path:
     return Sessions(home).folder(RECEIPTS) / f"{id}.json"
 
 
-def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> bytes:
+def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "", person: str = "") -> bytes:
     with sessions.driving(id):
+        if id not in sessions.ids():
+            # Somebody removed it while this waited for them.
+            raise NoSuchSession(f"there is no cloud session {id} any more", fix="see: bailee cloud list")
         known = read_held_of(custody.vault, id)
         session = _read_if_readable(custody, sessions, id, is_known=bool(known))
         segments = [one.hex() for one in known]
@@ -163,7 +181,7 @@ def _remove(custody: Custody, sessions: Sessions, id: str, *, by: str = "") -> b
             for held in known.values():
                 refuse_held(custody.vault, held.account, None)
             start = custody.log.size
-            told = destroy_keys(custody, id, [bytes.fromhex(one) for one in segments], by=by)
+            told = destroy_keys(custody, id, [bytes.fromhex(one) for one in segments], by=by, person=person)
         gone = [_tell_gone(sessions, id, one, session, known.get(bytes.fromhex(one))) for one in segments]
         sessions.remove_content(id)
         receipt = prove_destruction(custody, gone, told=told, start=start)

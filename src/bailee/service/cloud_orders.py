@@ -178,7 +178,10 @@ def stop(home: Path, id: str) -> None:
     sessions = Sessions(home)
     if not sessions.is_driven(id):
         raise WrongState("the session does not run", where=id, fix="see: bailee cloud list")
-    (sessions.folder(id) / "stop").touch(mode=0o600)
+    try:
+        (sessions.folder(id) / "stop").touch(mode=0o600)
+    except FileNotFoundError:
+        return  # somebody has just removed it
     deadline = time.monotonic() + STOP_SECONDS
     while sessions.is_driven(id) and sessions.read_facts(id).state not in ENDED:
         if time.monotonic() > deadline:

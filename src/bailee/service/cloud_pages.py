@@ -3,6 +3,7 @@ reason.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bailee.accounts.operators import is_operator
 from bailee.characters import make_visible
-from bailee.cloud.records import ENDED, CloudSession, Sessions
+from bailee.cloud.records import ENDED, CloudSession, NoSuchSession, Sessions, WrongState
 from bailee.flows.web.pages import is_allowed, read_rules
 from bailee.pages import (
     Answer,
@@ -30,7 +31,10 @@ from bailee.pages import (
 from bailee.policy.problems import Problem
 from bailee.service import cloud_orders
 from bailee.service.audits import read_audit
+from bailee.service.cloud_disks import remove_session
 from bailee.service.cloud_logs import measure_log, read_log, tell_line
+from bailee.vault.erasure import refuse_held
+from bailee.vault.proofs import keep_receipt
 
 PATH = "/console/cloud"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,6 +84,14 @@ def make_pages() -> list[Page]:
             parts=frozenset({Part.HOLDER}),
             templates=TEMPLATES,
             act=_stop,
+        ),
+        Page(
+            path=f"{one}/erase",
+            title="Erase a cloud session",
+            parts=frozenset({Part.HOLDER}),
+            templates=TEMPLATES,
+            show=_ask,
+            act=_erase,
         ),
     ]
 
@@ -235,9 +247,36 @@ async def follow_events(home: Path, id: str, at: int, may_look: Callable[[], boo
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _stop(visit: Visit) -> Answer:
+def _find_own(visit: Visit) -> CloudSession:
     session = _find(visit)
     if not _is_own(visit, session):
         raise NotThere
+    return session
+
+
+def _stop(visit: Visit) -> Answer:
+    session = _find_own(visit)
     cloud_orders.stop(visit.custody.home, session.id)
     return Moved(f"{PATH}/{session.id}", "It is stopped.")
+
+
+def _ask(visit: Visit) -> Answer:
+    session = _find_own(visit)
+    refuse_held(visit.custody.vault, visit.account.id, None)
+    facts = {"session": session, "is_running": session.state not in ENDED, "here": f"{PATH}/{session.id}"}
+    return View("cloud_erase.html", facts)
+
+
+def _erase(visit: Visit) -> Answer:
+    session, custody = _find_own(visit), visit.custody
+    refuse_held(custody.vault, visit.account.id, None)
+    with contextlib.suppress(WrongState, NoSuchSession):  # it has ended
+        cloud_orders.stop(custody.home, session.id)
+    by, person = visit.visitor.name, visit.visitor.person
+    try:
+        proof = remove_session(custody.home, session.id, by=by, person=person)
+    except NoSuchSession:
+        return Moved(PATH, "It is gone already.")
+    keep_receipt(custody.home, visit.account.id, proof, at_ms=custody.now_ms())
+    facts = {"id": session.id, "receipt": proof.decode()}
+    return View("cloud_erased.html", facts, heading="Erased")

@@ -127,9 +127,10 @@ def make_pages() -> "list[Page]":
     from bailee.flows.survey import pages as survey
     from bailee.flows.web import pages as web
     from bailee.service import cloud_pages, repository_pages
+    from bailee.service.cloud_place import PLACE
 
     pages = [
-        *data_pages.make_pages({FlowId.WEB: tell_log}),
+        *data_pages.make_pages({FlowId.WEB: tell_log}, [PLACE]),
         *privacy.make_pages(),
         *feedback.make_pages(),
         *receipts.make_pages(),

@@ -160,13 +160,15 @@ def _read(vault: sa.Engine, which: sa.ColumnElement[bool]) -> dict[bytes, Held]:
         }
 
 
-def destroy_keys(custody: Custody, id: str, segments: Iterable[bytes], *, by: str) -> list[str]:
+def destroy_keys(
+    custody: Custody, id: str, segments: Iterable[bytes], *, by: str, person: str = ""
+) -> list[str]:
     """Destroy the keys of all that a cloud session left; return the ids of the ledger's entries of that.
 
     Args:
         id: the cloud session's.
         segments: its disk, and snapshots of it.
-        by: who asks, in words.
+        by, person: who asks: see `Custody.erase_session`.
 
     Raises:
         Problem: a legal hold covers it.
@@ -179,7 +181,7 @@ def destroy_keys(custody: Custody, id: str, segments: Iterable[bytes], *, by: st
     if not held:
         return []
     account = next(iter(held.values())).account
-    _, receipt = custody.erase_session(account, name_session(id), by=by)
+    _, receipt = custody.erase_session(account, name_session(id), by=by, person=person)
     proven = [decode_entry(one.entry) for one in msgspec.json.decode(receipt, type=Receipt).entries]
     return [entry.id for entry in proven if not isinstance(entry, KeysDestroyed)]
 

@@ -9,8 +9,8 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from itertools import chain, repeat
 
 import msgspec
 
@@ -26,7 +26,12 @@ PART_BYTES = 4 << 20
 
 
 def stream_account(
-    custody: Custody, account: Account, *, read_text: ReadText, part_bytes: int = PART_BYTES
+    custody: Custody,
+    account: Account,
+    *,
+    read_text: ReadText,
+    part_bytes: int = PART_BYTES,
+    more: Mapping[str, Iterator[dict[str, object]]] = {},
 ) -> Iterator[bytes]:
     """Give everything held about an account to its holder, as a tar.gz, piece by piece.
 
@@ -36,18 +41,21 @@ def stream_account(
     Args:
         read_text: makes text of what was recorded: the flow knows how.
         part_bytes: a kind goes on in another file once one has so many bytes.
+        more: kinds of what is held beside the vault's records, and the facts of a line each.
 
     Raises:
         Problem: a record was altered; what was given so far is no whole archive.
     """
     begun_ms = custody.now_ms()
     archive = _Archive(f"bailee-{account.name}", begun_ms // 1000)
-    kinds = {kind: _Kind(kind) for kind in KINDS}
+    kinds = {kind: _Kind(kind) for kind in (*KINDS, *more)}
     sessions = (
         tell_session(custody, account, id, read_segments(custody, account.id, id), read_text)
         for id in list_ids(custody, account)
     )
-    for name, facts in chain(tell_account(custody, account), chain.from_iterable(sessions)):
+    others = (zip(repeat(kind), told, strict=False) for kind, told in more.items())
+    told = chain(tell_account(custody, account), chain.from_iterable(sessions), chain.from_iterable(others))
+    for name, facts in told:
         kind = kinds[name]
         kind.add(msgspec.json.encode(facts) + b"\n")
         if kind.length >= part_bytes:

@@ -61,15 +61,19 @@ class Erasure(msgspec.Struct, frozen=True):
         )
 
 
+class NothingHeld(Problem):
+    """Nothing is held of a session: there never was anything, or it is gone."""
+
+
 def count_session(engine: sa.Engine, account: str, session: str) -> Erasure:
     """Return what erasing a session would remove.
 
     Raises:
-        Problem: nothing is known of that session: erasing nothing is no success.
+        NothingHeld: erasing nothing is no success.
     """
     counted = _count(engine, account, session)
     if not counted.is_something:
-        raise Problem(f"there is no session {session!r}", fix="see: bailee sessions list")
+        raise NothingHeld(f"there is no session {session!r}", fix="see: bailee sessions list")
     return counted
 
 
@@ -105,12 +109,13 @@ def erase(
     with engine.begin() as connection:
         lock_holds(connection)
         _refuse_held(connection, account, session)
-        marked, ids = _mark(connection, account, session, at_ms=entry.at_ms, again=again)
+        marked, new, ids = _mark(connection, account, session, at_ms=entry.at_ms, again=again)
         if not again:
             # Of what comes later nothing is in a copy: none is written of an account that is being erased.
             marked = msgspec.structs.replace(marked, copies=_tell_copies(connection, account, session, ids))
         if not again or marked.is_something:
-            put(connection, tables.vault_outbox, [_tell(entry, marked)])
+            # What another erasure marked before it, and is about to destroy, was told then.
+            put(connection, tables.vault_outbox, [_tell(entry, new, marked.copies)])
     is_overwritten = _destroy_marked(engine, keystore, account, session, at_ms=entry.at_ms)
     return msgspec.structs.replace(marked, is_overwritten=is_overwritten), ids
 
@@ -168,16 +173,22 @@ def _refuse_held(connection: sa.Connection, account: str, session: str | None) -
 
 def _mark(
     connection: sa.Connection, account: str, session: str | None, *, at_ms: int, again: bool
-) -> tuple[Erasure, list[bytes]]:
-    """Mark all that is to go, in a transaction in which the holds stay as they are; return what that is."""
+) -> tuple[Erasure, Erasure, list[bytes]]:
+    """Mark all that is to go, in a transaction in which the holds stay as they are.
+
+    Returns:
+        What goes, how much of that nobody had marked before, and the ids of the segments.
+    """
     segments, exchanges, holds = tables.segments, tables.exchanges, tables.holds
     which, facts = _of(segments, account, session), _facts(account, session)
     of_exchanges = _of(exchanges, account, session)
+    untouched = sa.and_(which, _is_untouched())
+    begun = exchanges.c.segment.in_(sa.select(segments.c.number).where(untouched))
+    of_untouched = sa.or_(facts, sa.and_(of_exchanges, begun))
     if again:
-        which = sa.and_(which, _is_untouched())
-        begun = exchanges.c.segment.in_(sa.select(segments.c.number).where(which))
-        of_exchanges = sa.or_(facts, sa.and_(of_exchanges, begun))
+        which, of_exchanges = untouched, of_untouched
     counted = _measure(connection, account, session, which, of_exchanges)
+    new = _measure(connection, account, session, untouched, of_untouched)
     mark = sa.update(segments).where(which).values(expires_on=tables.ERASED).returning(segments.c.id)
     ids = list(connection.execute(mark).scalars())
     if session is None:
@@ -189,7 +200,7 @@ def _mark(
         of_report = sa.true() if session is None else table.c.report == session
         connection.execute(sa.delete(table).where(table.c.account == account, of_report))
     call_in_sessions(connection, account, session, at_ms=at_ms)
-    return msgspec.structs.replace(counted, segments=len(ids)), ids
+    return msgspec.structs.replace(counted, segments=len(ids)), new, ids
 
 
 def _has_remnants(connection: sa.Connection, account: str) -> bool:
@@ -203,14 +214,14 @@ def _has_remnants(connection: sa.Connection, account: str) -> bool:
     return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
-def _tell(entry: Erased, marked: Erasure) -> Erased:
+def _tell(entry: Erased, marked: Erasure, copies: Reached) -> Erased:
     return msgspec.structs.replace(
         entry,
         segments=marked.segments,
         records=marked.records,
         exchanges=marked.exchanges,
         stored_bytes=marked.stored_bytes,
-        copies=len(marked.copies.reached) + len(marked.copies.holders),
+        copies=len(copies.reached) + len(copies.holders),
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from bailee.flows.messages.conversations import Said, read_said, read_text
+from bailee.ledger.receipts import join_receipts
 from bailee.pages import (
     Answer,
     Download,
@@ -17,6 +18,7 @@ from bailee.pages import (
     NotThere,
     Page,
     Part,
+    Place,
     Section,
     View,
     Visit,
@@ -26,7 +28,7 @@ from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.custody import Custody
 from bailee.vault.downloads import stream_account
-from bailee.vault.erasure import Erasure, count_session, refuse_held
+from bailee.vault.erasure import Erasure, NothingHeld, count_session, refuse_held
 from bailee.vault.exports import list_ids
 from bailee.vault.holds import covering, list_holds, read_covered
 from bailee.vault.kinds import has_many, sum_up
@@ -40,6 +42,7 @@ MOST_ROWS = 500
 # Where reports are read and taken back.
 REPORTS = "/console/feedback"
 PAGE_SESSIONS, PAGE_EXCHANGES = 50, 20
+MOST_RECEIPTS = 100
 TEMPLATES = Path(__file__).parent / "templates"
 _HOLDER = frozenset({Part.HOLDER})
 
@@ -51,11 +54,14 @@ class Table(msgspec.Struct, frozen=True):
     rows: Sequence[Sequence[str]]
 
 
-def make_pages(tellers: Mapping[FlowId, Callable[[bytes], Table]] = {}) -> list[Page]:
+def make_pages(
+    tellers: Mapping[FlowId, Callable[[bytes], Table]] = {}, places: Sequence[Place] = ()
+) -> list[Page]:
     """Return the pages.
 
     Args:
         tellers: put what is recorded of other flows in columns; of one without it is shown as it is.
+        places: where something of an account is held besides.
     """
     of_session = PATH + "/session/{id}"
     return [
@@ -64,17 +70,23 @@ def make_pages(tellers: Mapping[FlowId, Callable[[bytes], Table]] = {}) -> list[
             title="My data",
             parts=_HOLDER,
             templates=TEMPLATES,
-            show=_show,
+            show=partial(_show, places),
             section=Section.YOURS,
         ),
-        Page(path=f"{PATH}/export", title="Export", parts=_HOLDER, templates=TEMPLATES, act=_export_all),
+        Page(
+            path=f"{PATH}/export",
+            title="Export",
+            parts=_HOLDER,
+            templates=TEMPLATES,
+            act=partial(_export_all, places),
+        ),
         Page(
             path=f"{PATH}/erase",
             title="Erase everything",
             parts=_HOLDER,
             templates=TEMPLATES,
-            show=_ask_all,
-            act=_erase_all,
+            show=partial(_ask_all, places),
+            act=partial(_erase_all, places),
         ),
         Page(
             path=f"{PATH}/receipts",
@@ -111,8 +123,11 @@ def link_to(id: str) -> str:
     return f"{PATH}/session/{quote(written, safe='')}"
 
 
-def _show(visit: Visit) -> Answer:
+def _show(places: Sequence[Place], visit: Visit) -> Answer:
     account, custody = visit.account, visit.custody
+    for place in places:
+        if visit.query.get("flow", "") == place.flow:
+            return Moved(place.path)
     before = read_number(visit.query.get("before", ""), 0) or None
     flow = _read_flow(visit.query.get("flow", ""))
     if flow is FlowId.FEEDBACK:
@@ -134,6 +149,7 @@ def _show(visit: Visit) -> Answer:
         "is_main": flow is FlowId.MESSAGES,
         "held": held.get(flow.value),
         "others": [one for of, one in held.items() if of != flow],
+        "places": {one.flow: one.name for one in places},
         "link_to": link_to,
         "kept": _count_kept(visit),
     }
@@ -252,11 +268,12 @@ def _export(visit: Visit) -> Answer:
     return File(data, f"session-{session.id[:60]}.json")
 
 
-def _export_all(visit: Visit) -> Answer:
+def _export_all(places: Sequence[Place], visit: Visit) -> Answer:
     account = visit.account
 
     def pieces(custody: Custody) -> Iterator[bytes]:
-        return stream_account(custody, account, read_text=read_text)
+        more = {place.flow: place.tell(custody, account) for place in places}
+        return stream_account(custody, account, read_text=read_text, more=more)
 
     return Download(pieces, f"bailee-{account.name}.tar.gz", "application/gzip")
 
@@ -265,7 +282,7 @@ def _give_receipts(visit: Visit) -> Answer:
     account = visit.account
 
     def pieces(custody: Custody) -> Iterator[bytes]:
-        return read_receipts(custody.home, account.id)
+        return join_receipts(read_receipts(custody.home, account.id))
 
     return Download(pieces, "receipts.json", "application/json")
 
@@ -298,7 +315,7 @@ def _erase_one(visit: Visit, session: str) -> tuple[Erasure, str]:
     return erased, proof.decode()
 
 
-def _ask_all(visit: Visit) -> Answer:
+def _ask_all(places: Sequence[Place], visit: Visit) -> Answer:
     refuse_held(visit.custody.vault, visit.account.id, None)
     if has_many(visit.custody.vault, visit.account.id):
         count = visit.kept.get(
@@ -306,27 +323,54 @@ def _ask_all(visit: Visit) -> Answer:
         )
     else:
         count = len(list_ids(visit.custody, visit.account))
-    return View("erase_all.html", {"count": count, "account": visit.account, "kept": _count_kept(visit)})
+    besides = [(place.name, place.count(visit.custody, visit.account)) for place in places]
+    facts = {
+        "count": count,
+        "besides": [(name, many) for name, many in besides if many],
+        "account": visit.account,
+        "kept": _count_kept(visit),
+    }
+    return View("erase_all.html", facts)
 
 
-def _erase_all(visit: Visit) -> Answer:
-    if visit.form.get("name", "").strip() != visit.account.name:
+def _erase_all(places: Sequence[Place], visit: Visit) -> Answer:
+    account, custody = visit.account, visit.custody
+    if visit.form.get("name", "").strip() != account.name:
         raise Problem(
-            "the name of the account is not that", where="Erase everything", fix="write it to confirm"
+            f"that is not the name of your account, {account.name}",
+            where="Erase everything",
+            fix=f"write {account.name} to confirm",
         )
-    refuse_held(visit.custody.vault, visit.account.id, None)
-    receipts = []
+    refuse_held(custody.vault, account.id, None)
+    receipts: list[bytes] = []
+    sessions = 0
     segments = exchanges = stored = 0
-    for id in list_ids(visit.custody, visit.account):
-        erased, receipt = _erase_one(visit, id)
+    for id in list_ids(custody, account):
+        try:
+            erased, receipt = _erase_one(visit, id)
+        except NothingHeld:
+            continue  # it went meanwhile, as where this is sent twice
+        sessions += 1
         segments, exchanges = segments + erased.segments, exchanges + erased.exchanges
         stored += erased.stored_bytes
-        receipts.append(receipt)
+        receipts.append(receipt.encode())
+    besides = []
+    for place in places:
+        gone = 0
+        for proof in place.erase(custody, account, visit.visitor.name, visit.visitor.person):
+            keep_receipt(custody.home, account.id, proof, at_ms=custody.now_ms())
+            receipts.append(proof)
+            gone += 1
+        if gone:
+            besides.append((place.name, gone))
     facts = {
-        "what": f"{len(receipts)} sessions",
+        "sessions": sessions,
+        "besides": besides,
         "segments": segments,
         "exchanges": exchanges,
         "stored": stored,
-        "receipts": receipts,
+        # A form takes so many; all of them are kept.
+        "receipts": b"".join(join_receipts(receipts)).decode() if len(receipts) <= MOST_RECEIPTS else "",
+        "many": len(receipts),
     }
     return View("erased_all.html", facts, heading="Erased")

@@ -13,7 +13,8 @@ def tell_readme(name: str, begun_at: str, lines: Mapping[str, int], *, is_holder
         lines: of each kind.
         is_holders: whether the account holder made it.
     """
-    counts = "\n".join(f"  {kind + '.jsonl':16} {_MEANING[kind]} ({lines[kind]})" for kind in KINDS)
+    kinds = [*KINDS, *(lines.keys() - set(KINDS))]
+    counts = "\n".join(f"  {kind + '.jsonl':16} {_MEANING[kind]} ({lines[kind]})" for kind in kinds)
     return f"""What is held about {name}
 
 Exported on {begun_at}. Each file holds one JSON object a line; times are UTC. Of a download from the console
@@ -30,8 +31,8 @@ destroyed already. `segment` is what the ledger calls the day's part of a sessio
 Content is as it crossed the gateway, with compression taken off. What is no text is in base64, under a name
 that ends so.
 
-{_HOLDERS if is_holders else _OPERATORS} Erase what is held with
-`bailee accounts erase {name}`.
+{_HOLDERS if is_holders else _OPERATORS} What is held is erased in the console under *My data*,
+or together with the account itself: `bailee accounts erase {name}`.
 """
 
 
@@ -51,4 +52,6 @@ _MEANING = {
     "sessions": "conversations, by their facts",
     "exchanges": "requests and answers, by their facts, with terms and decision",
     "content": "what was said: requests and answers in full",
+    "cloud": "cloud sessions: what was asked, set-up, log. Of their disks only size and digest: take the\n"
+    "                   files with `bailee code --from-cloud ID`",
 }
