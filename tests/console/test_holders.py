@@ -12,14 +12,17 @@ from bailee.accounts.tables import KeyOrigin
 from bailee.flows.web.receiver import is_taken
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.receipts import verify_receipt
+from bailee.policy.flows import FlowId
+from bailee.policy.plans import Plan
 from bailee.vault.proofs import count_receipts
 from bailee.vault.reader import list_sessions
 from bailee.vault.store import open_vault
 from console.browsers import Visitor
-from console.cast import HOSTILE_ID, LONG, Cast
+from console.cast import HOSTILE_ID, LONG, Cast, found_organization
 from console.filling import REFUSED_HOST, leave_log
 from counterparts import claude
 from counterparts.projects import CALCULATOR, TEST
+from counterparts.services import serving
 from counterparts.waiting import wait_for
 
 Visit = Callable[..., Visitor]
@@ -273,6 +276,33 @@ def test_the_ledger_is_searched(visit: Visit, has_scripts: bool) -> None:
     page.fill("#f-q", "no such thing")
     page.click("main button:has-text('Search')")
     assert "Nothing here says that" in page.inner_text("main")
+
+
+def test_a_ledger_full_of_others_entries_is_looked_through(tmp_path: Path) -> None:
+    """Where others filled what a page looks at, it says how far it looked and leads on, to the beginning;
+    never that there is nothing.
+    """
+    few = "import bailee.console.ledgers as l\nl.WINDOW, l.SEARCHED = 10, 20\n"
+    home = tmp_path / "state"
+    with serving(home, tmp_path, "--upstream", "rehearsal", changes=few) as service:
+        globex = found_organization(home, service, "globex")
+        directory = open_directory(home)
+        directory.add("eve", Plan.PRO)
+        for number in range(60):
+            directory.refuse("eve", FlowId.METRICS, given=not number % 2)
+        directory.close()
+        for query in ("?", "?kind=signed_in&"):
+            place, looks = f"/console/ledger{query}", 0
+            while "<tbody>" not in (told := globex.ask("GET", place, "member")[1]):
+                assert "there are older ones" in told
+                assert "Nothing is told of you yet" not in told
+                assert "Nothing here says that" not in told
+                looks += 1
+                place = f"/console/ledger{query}before={told.partition('before=')[2].partition('&')[0]}"
+            assert looks >= 2
+            assert "globex-member" in told
+        told = globex.ask("GET", "/console/ledger?q=nothing-of-that&before=5", "member")[1]
+        assert "Nothing says that in entries 0 to 4, the oldest." in told
 
 
 def test_a_session_of_the_real_agent(visit: Visit, cast: Cast, tmp_path: Path) -> None:

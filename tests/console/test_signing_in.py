@@ -188,6 +188,37 @@ def test_control_without_a_limit(tmp_path: Path) -> None:
         assert send_unsigned(cast, "/console/sign-in", *GUESSES) == [403] * 12
 
 
+def test_what_was_typed_is_not_lost_with_a_sign_in(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """A form whose sign-in has ended comes back with what was typed, but for secrets, and is filled in once
+    there is another; what another site has a browser send is not shown at all.
+    """
+    window = visit("admin", java_script_enabled=has_scripts)
+    page = window.go("/console/organization/secrets")
+    page.fill("#f-name", "DEPLOY_TOKEN")
+    page.fill("#f-value", "hunter2-hunter2-hunter2")
+    page.fill("#f-hosts", "deploy.example")
+    known = page.context.cookies()
+    page.context.clear_cookies()
+    page.click("main button:has-text('Keep it')")
+    assert "Your sign-in has ended, and nothing was done" in page.inner_text("main")
+    assert "hunter2" not in page.content()
+    assert page.input_value("#f-hosts") == "deploy.example"
+    page.context.add_cookies([{**one, "value": cast.sign_in("admin")} for one in known])
+    page.click("main button:has-text('Send it once more')")
+    assert "of an earlier sign-in" in page.inner_text(".problem")
+    assert (page.input_value("#f-name"), page.input_value("#f-value")) == ("DEPLOY_TOKEN", "")
+    assert page.input_value("#f-hosts") == "deploy.example"
+    page.fill("#f-value", "hunter2-hunter2-hunter2")
+    page.click("main button:has-text('Keep it')")
+    assert "DEPLOY_TOKEN" in page.inner_text("tbody")
+    page.click("tr:has-text('DEPLOY_TOKEN') button:has-text('Remove')")
+    form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "cross-site"}
+    for person in ("admin", "nobody"):
+        body = "form_token=x&name=planted-by-another-site"
+        status, told, _ = cast.ask("POST", "/console/organization/secrets", person, body, **form)
+        assert (status, "planted" in told) == (403 if person == "admin" else 303, False)
+
+
 def test_a_new_password_ends_other_sign_ins(visit: Visit, cast: Cast) -> None:
     """It takes the present one; the browser that changes it stays signed in, every other does not."""
     other = cast.sign_in("charlie")

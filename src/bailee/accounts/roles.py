@@ -34,10 +34,17 @@ def change_role(
             f"{member!r} is no member of {organization!r}", where="Members", fix="choose one who is"
         )
     holder = members[member]
-    if holder.is_suspended:
-        raise Problem(f"{member!r} is suspended", where="Members", fix="let them in again first")
+    suspended = Problem(f"{member!r} is suspended", where="Members", fix="let them in again first")
+    if role is Role.ADMIN and holder.is_suspended:
+        raise suspended
     table = tables.accounts
-    is_admin = sa.and_(table.c.organization == organization, table.c.role == Role.ADMIN.value)
+    # One who is suspended looks after nothing.
+    is_admin = sa.and_(
+        table.c.organization == organization,
+        table.c.role == Role.ADMIN.value,
+        table.c.suspended_ms.is_(None),
+    )
+    change = sa.update(table).where(table.c.id == holder.id).values(role=role.value)
     entry = RoleChanged(
         id=secrets.token_hex(16),
         at_ms=directory.now_ms(),
@@ -49,7 +56,10 @@ def change_role(
         # Of two admins who make each other a member at once, one stays: PostgreSQL has the second wait here,
         # SQLite at the update, after which what is left is counted.
         connection.execute(sa.select(table.c.id).where(is_admin).with_for_update()).all()
-        connection.execute(sa.update(table).where(table.c.id == holder.id).values(role=role.value))
+        # Who was suspended meanwhile is left alone.
+        able = table.c.suspended_ms.is_(None) if role is Role.ADMIN else sa.true()
+        if not connection.execute(change.where(able)).rowcount:
+            raise suspended
         if connection.execute(sa.select(table.c.id).where(is_admin).limit(1)).first() is None:
             raise Problem(
                 f"{member!r} is the last admin of {organization!r}",

@@ -58,7 +58,8 @@ def suspend_member(
     change = sa.update(table).where(table.c.id == holder.id).values(suspended_ms=now if given else None)
     with directory.engine.begin() as connection:
         # Who was made an admin meanwhile is left alone.
-        if not connection.execute(change.where(table.c.role == Role.MEMBER.value)).rowcount:
+        able = table.c.role == Role.MEMBER.value if given else sa.true()
+        if not connection.execute(change.where(able)).rowcount:
             raise Problem(f"{member!r} is an admin", where=_WHERE, fix="make them a member first")
         put(connection, tables.outbox, [entry])
     if given:

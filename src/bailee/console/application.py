@@ -30,7 +30,15 @@ from bailee.characters import make_visible
 from bailee.console.paths import OWN_NAME
 from bailee.console.paths import SIGN_IN as SIGN_IN_PATH
 from bailee.console.rendering import STATIC, TEMPLATES, Renderer
-from bailee.console.requests import is_called, is_ours, make_form_token, read_form, refuse_nul
+from bailee.console.requests import (
+    has_token,
+    is_called,
+    is_from_here,
+    make_form_token,
+    read_form,
+    refuse_nul,
+    tell_typed,
+)
 from bailee.pages import (
     Answer,
     Download,
@@ -140,16 +148,19 @@ class Console:
     def _visit(self, page: Page, request: Request, form: Mapping[str, str]) -> Response:
         visitor, token = self._find_visitor(request)
         if not (visitor.parts & page.parts):
-            return self._turn_away(request, visitor)
+            return self._turn_away(request, visitor, form)
         handler = page.act if request.method == "POST" else page.show
         if handler is None:
-            return self._tell_nothing(request, visitor)
-        if request.method == "POST" and not is_ours(request, form, token):
-            strange = Problem(
-                "this form was not sent from a page of the console, or the page is too old",
+            return self._lead_back(page, request, visitor)
+        if request.method == "POST" and not (is_from_here(request) and has_token(form, token)):
+            strange = Stale(
+                "this form was not sent from a page of the console, or the page is of an earlier sign-in",
                 where="the form",
-                fix="load the page anew, and send it once more",
+                fix="look at what is filled in, and send it once more",
             )
+            # What another site has a browser send is not even shown.
+            if is_from_here(request) and token:
+                return self._refuse(page, request, visitor, token, tell_typed(form), strange)
             return self._tell_problem(request, strange, 403, visitor)
         try:
             query, is_change = dict(request.query_params), request.method == "POST"
@@ -186,7 +197,7 @@ class Console:
         """
         if isinstance(problem, UnderHold):
             problem = problem.without_reason()
-        origin = self._find_origin_of(page, visitor) if request.method == "POST" else None
+        origin = self._find_origin_of(page, visitor, is_change=request.method == "POST")
         if origin is not None and origin.show is not None:
             said = {name: value for name, value in form.items() if name != "form_token"}
             query = {**request.query_params, **said}
@@ -197,20 +208,24 @@ class Console:
             except (Problem, NotThere, sqlalchemy.exc.SQLAlchemyError):
                 answer = None
             if isinstance(answer, View):
-                facts = {**answer.facts, "refused": problem, "filled": form, "notice": "Not done: "}
+                facts = {**answer.facts, "refused": problem, "filled": said, "notice": "Not done: "}
                 view = msgspec.structs.replace(answer, status=_status_of(problem), facts=facts)
                 return _hold_off(self._draw(request, origin, visitor, token, view), problem)
         return _hold_off(self._tell_problem(request, problem, _status_of(problem), visitor), problem)
 
-    def _find_origin_of(self, page: Page, visitor: Visitor) -> Page | None:
-        """Return the page whose form leads to a page: itself, or the nearest above it that is shown."""
+    def _find_origin_of(self, page: Page, visitor: Visitor, *, is_change: bool = True) -> Page | None:
+        """Return the page whose form leads to a page: itself, or the nearest above it that is shown.
+
+        Args:
+            is_change: whether a page's own form may have led to it.
+        """
         above = [
             one
             for one in self._pages
             if one.show is not None
             and one.comes_again
             and visitor.parts & one.parts
-            and (one is page or page.path.startswith(f"{one.path}/"))
+            and ((one is page and is_change) or page.path.startswith(f"{one.path}/"))
         ]
         return max(above, key=lambda one: len(one.path), default=None)
 
@@ -378,9 +393,21 @@ class Console:
             found.setdefault(page.section, []).append((page.title, page.path, page.path == here))
         return [(section, found[section]) for section in Section if section in found]
 
-    def _turn_away(self, request: Request, visitor: Visitor) -> Response:
+    def _lead_back(self, page: Page, request: Request, visitor: Visitor) -> Response:
+        """Lead who loads the answer of a form anew to the page that the form stands on."""
+        origin = self._find_origin_of(page, visitor)
+        if request.method == "POST" or origin is None or "{" in origin.path:
+            return self._tell_nothing(request, visitor)
+        return RedirectResponse(origin.path, 303, HEADERS)
+
+    def _turn_away(
+        self, request: Request, visitor: Visitor, form: Mapping[str, str] | None = None
+    ) -> Response:
         if visitor.sign_in:
             return self._tell_nothing(request, visitor)
+        if form and "form_token" in form and is_from_here(request) and (typed := tell_typed(form)):
+            facts = {"typed": typed, "place": request.url.path}
+            return self._draw(request, None, visitor, "", View("lapsed.html", facts, 403, "Sign in first"))
         place = f"?next={quote(request.url.path)}" if request.method != "POST" else ""
         return RedirectResponse(f"{SIGN_IN_PATH}{place}", 303, HEADERS)
 
@@ -412,6 +439,10 @@ class Console:
         return Response(body, 200, headers, kinds[name])
 
 
+class Stale(Problem):
+    """A form is of a page that was drawn before this sign-in."""
+
+
 class _Sending(StreamingResponse):
     """A download whose pieces are made in threads, each once the one before is sent."""
 
@@ -431,7 +462,7 @@ def _name(name: str) -> dict[str, str]:
 
 
 def _status_of(problem: Problem) -> int:
-    return 429 if isinstance(problem, TooOften) else 400
+    return 429 if isinstance(problem, TooOften) else 403 if isinstance(problem, Stale) else 400
 
 
 def _hold_off(response: Response, problem: Problem) -> Response:

@@ -86,7 +86,7 @@ def _show(visit: Visit) -> Answer:
         "organization": organization_of(visit),
         "members": members,
         "account": account,
-        "admins": sum(one.role is Role.ADMIN for one in members),
+        "admins": sum(one.role is Role.ADMIN and not one.is_suspended for one in members),
         "taken": list_taken(visit, of_organization=True),
         "offers_dpp": offers_dpp(account.plan),
         "is_dpp_here": _provider(visit) is Provider.ANTHROPIC,

@@ -14,6 +14,8 @@ from bailee.policy.problems import Problem
 
 # A receipt that is pasted to be verified is the longest.
 LARGEST_FORM = 4_000_000
+# Fields that hold a secret, on whatever page: they are typed again.
+_SECRETS = frozenset({"again", "link", "password", "present", "proof", "secret", "value"})
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
 
@@ -22,15 +24,23 @@ def make_form_token(bound_to: str) -> str:
     return hmac.new(bound_to.encode(), b"bailee form 1", hashlib.sha256).hexdigest()
 
 
-def is_ours(request: Request, form: Mapping[str, str], token: str) -> bool:
-    """Tell whether a form comes from a page of ours: by its token, and by what the browser says of it."""
+def is_from_here(request: Request) -> bool:
+    """Tell whether a form comes from a page of ours, by what the browser says of it."""
     site = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin")
     here = f"{request.url.scheme}://{request.url.netloc}"
-    if site not in ("same-origin", "none") or (origin is not None and origin != here):
-        return False
+    return site in ("same-origin", "none") and origin in (None, here)
+
+
+def has_token(form: Mapping[str, str], token: str) -> bool:
+    """Tell whether a form comes from a page that was drawn for this browser's cookie."""
     given = form.get("form_token", "")
     return bool(token) and hmac.compare_digest(given.encode(), make_form_token(token).encode())
+
+
+def tell_typed(form: Mapping[str, str]) -> dict[str, str]:
+    """Return what was typed into a form, without secrets."""
+    return {name: value for name, value in form.items() if name not in ("form_token", *_SECRETS)}
 
 
 def is_called(request: Request, console_url: str) -> bool:

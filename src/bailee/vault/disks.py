@@ -26,6 +26,7 @@ from bailee.policy.problems import Problem
 from bailee.vault import ceilings, tables
 from bailee.vault.custody import Custody
 from bailee.vault.decisions import number_decision
+from bailee.vault.holds import covering, list_holds, lock_holds
 from bailee.vault.keystore import Keystore
 from bailee.vault.recording import decided_of
 
@@ -132,6 +133,37 @@ def set_terms(vault: sa.Engine, segment: bytes, retention: Period | None, writte
     change = sa.update(table).where(table.c.id == segment, table.c.is_destroyed.is_(False), ~is_erased)
     with vault.begin() as connection:
         connection.execute(change.values(**values))
+
+
+def tighten_disks(vault: sa.Engine, account: str, retention: Period) -> int:
+    """Bring the disks at rest of an account under terms that may be stricter; return how many changed.
+
+    One at work gets its day when it ends. A hold on anything of the account keeps all of its disks.
+
+    Args:
+        account: its id.
+        retention: that of its conversations.
+    """
+    table, changed = tables.segments, 0
+    at_rest = sa.and_(
+        table.c.account == account,
+        table.c.flow == FLOW,
+        table.c.is_destroyed.is_(False),
+        table.c.expires_on.is_not(None),
+        table.c.expires_on != tables.ERASED,
+    )
+    with vault.begin() as connection:
+        lock_holds(connection)
+        if list_holds(connection, covering(account)):
+            return 0
+        for row in connection.execute(sa.select(table).where(at_rest)).all():
+            period = tighten(Period.parse(row.retention, where="vault.db"), retention)
+            ends = period.expires_on(row.day)
+            if ends is not None and ends < row.expires_on:
+                values = {"retention": str(period), "expires_on": ends}
+                connection.execute(sa.update(table).where(table.c.number == row.number).values(values))
+                changed += 1
+    return changed
 
 
 def read_held(vault: sa.Engine, segments: Iterable[bytes]) -> dict[bytes, Held]:

@@ -6,9 +6,12 @@ from datetime import date
 import msgspec
 
 from bailee.accounts.people import Account
+from bailee.policy.flows import FlowId
 from bailee.policy.periods import Period, tighten
 from bailee.vault.ceilings import HELD
 from bailee.vault.custody import Custody
+from bailee.vault.disks import FLOW as DISKS
+from bailee.vault.disks import tighten_disks
 from bailee.vault.kinds import Held
 from bailee.vault.sweeping import sweep
 from bailee.vault.terms import terms_of
@@ -45,13 +48,16 @@ def preview(held: Iterable[tuple[Account, Held]], today: date) -> Preview:
     after: list[date | None] = []
     for account, holds in held:
         ceilings = {flow.value: terms_of(account, flow) for flow in HELD}
+        # Disks of cloud sessions are held as conversations are; one at work has no day yet.
+        ceilings[DISKS] = ceilings[FlowId.MESSAGES.value]
         for kind in holds.kinds:
             ceiling = ceilings.get(kind.flow)
+            is_at_work = kind.flow == DISKS and kind.expires_on is None
             is_due = kind.expires_on is not None and kind.expires_on <= today
             if ceiling is None or (is_due and not kind.is_kept):
                 continue
             period = tighten(Period.parse(kind.retention, where="vault.db"), ceiling.retention)
-            expiry = _sooner(kind.expires_on, period.expires_on(kind.day))
+            expiry = None if is_at_work else _sooner(kind.expires_on, period.expires_on(kind.day))
             count += kind.count
             untrained += kind.count if kind.trainable and not ceiling.trainable else 0
             is_gone = expiry is not None and expiry <= today
@@ -72,7 +78,10 @@ def bring_into_force(custody: Custody, accounts: Iterable[Account]) -> int:
 
     What is to go by it is destroyed before this returns, and not when the service sweeps next.
     """
-    changed = sum(custody.tighten(account) for account in accounts)
+    changed = 0
+    for account in accounts:
+        changed += custody.tighten(account)
+        changed += tighten_disks(custody.vault, account.id, terms_of(account, FlowId.MESSAGES).retention)
     custody.settle()
     if changed:
         sweep(custody, is_thorough=False)
