@@ -156,8 +156,10 @@ def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, 
     assert status == 400
     assert "hold" in told
     page = admin.go(f"{HOME}/holds")
-    page.fill("tr:has-text('in force') input[name=reason]", "case closed")
-    page.click("tr:has-text('in force') button")
+    page.click("tr:has-text('in force') >> text=Release…")
+    assert "each of which goes on its own day" in page.inner_text("main")
+    page.fill("#f-reason", "case closed")
+    page.click("text=Release it")
     assert "is released" in page.inner_text("main")
     assert cast.ask("GET", "/console/data/session/bob-first/erase", "bob")[0] == 200
     assert "legal hold" not in visit("bob").go("/console/data").inner_text("main")  # Control
@@ -207,8 +209,9 @@ def test_a_hold_is_told_wherever_it_keeps_something(cast: Cast, visit: Visit) ->
     status, told, _ = cast.ask("GET", f"{HOME}/switch?what=zdr&to=on", "admin")
     assert "but for what a legal hold keeps" in told
     assert "until it is released" in told
-    page.fill("tr:has-text('in force') input[name=reason]", "settled")
-    page.click("tr:has-text('in force') button")
+    page.click("tr:has-text('in force') >> text=Release…")
+    page.fill("#f-reason", "settled")
+    page.click("text=Release it")
     for place in (*places, f"/console/feedback/{report}/withdraw"):
         status, told, _ = cast.ask("GET", place, "bob")
         assert (status, "legal hold" in told) == (200, False), place

@@ -16,6 +16,9 @@ from bailee.policy.problems import Problem
 from bailee.vault import custody as keeping_custody
 from bailee.vault import writer as writing
 from bailee.vault.ceilings import HELD, Ceiling, end, lower, read_latest, read_latest_each
+from bailee.vault.disks import begin_disk, set_terms, tighten_disks
+from bailee.vault.disks import read_held as read_disks
+from bailee.vault.holds import Hold, count_freed
 from bailee.vault.kinds import read_held, sum_up
 from bailee.vault.sweeping import sweep
 from bailee.vault.terms import terms_of
@@ -389,3 +392,61 @@ def test_what_a_hold_keeps_is_not_told_as_gone(keeping: Keeping) -> None:
     custody.release(hold.id, reason="settled", by="boss")
     assert sweep(custody).keys_destroyed == 1
     assert tell_zero_data_retention(keeping).held == 0
+
+
+def begin(keeping: Keeping, id: str, *, is_at_work: bool = False) -> bytes:
+    """Give bob a cloud session's disk, at rest since today or at work."""
+    custody = keeping.custody
+    bob = custody.directory.get("bob")
+    disk = begin_disk(custody.vault, custody.keystore, bob, id, at_ms=custody.now_ms())
+    written = None if is_at_work else keeping.today
+    set_terms(custody.vault, disk, terms_of(bob, FlowId.MESSAGES).retention, written)
+    return disk
+
+
+def test_disks_of_cloud_sessions_come_under_it_at_once(keeping: Keeping) -> None:
+    """They are told before a change as all else is, and their keys go with it; one at work has no day yet.
+
+    Under a hold all of an account's stay.
+    """
+    custody = keeping.custody
+    disk, busy = begin(keeping, "abc"), begin(keeping, "def", is_at_work=True)
+    told = tell_zero_data_retention(keeping)
+    assert (told.held, told.gone, told.last_before) == (2, 1, None)
+    bob = custody.directory.get("bob")
+    keeping.record("bob", "one")
+    hold = custody.hold(bob, "one", reason="case 1", by="boss")
+    assert tighten_disks(custody.vault, bob.id, NONE) == 0
+    custody.release(hold.id, reason="settled", by="boss")
+    custody.directory.limit_organization("acme", Period.parse("7d"), by="boss")
+    assert bring_into_force(custody, [custody.directory.get("bob")]) == 2
+    held = read_disks(custody.vault, [disk, busy])
+    assert (held[disk].retention, held[disk].expires_on) == ("7d", date(2026, 5, 11))
+    assert held[busy].expires_on is None
+    custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    bring_into_force(custody, [custody.directory.get("bob")])
+    assert custody.keystore.get(disk) is None
+    assert custody.keystore.get(busy) is not None
+
+
+def test_what_a_release_frees_is_counted(keeping: Keeping) -> None:
+    """What is past its day goes at once, the rest on its day; what another hold covers stays."""
+    custody = keeping.custody
+    bob = custody.directory.get("bob")
+    keeping.record("bob", "one")
+    keeping.record("bob", "two")
+    all_of_it = custody.hold(bob, None, reason="case 1", by="boss")
+    one = custody.hold(bob, "one", reason="case 2", by="boss")
+
+    def count(hold: Hold) -> tuple[int, int]:
+        with custody.vault.connect() as connection:
+            return count_freed(connection, hold, keeping.today)
+
+    assert (count(all_of_it), count(one)) == ((1, 0), (0, 0))
+    custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    bring_into_force(custody, [custody.directory.get("bob")])
+    assert count(all_of_it) == (1, 1)
+    custody.release(one.id, reason="settled", by="boss")
+    assert count(all_of_it) == (2, 2)
+    custody.release(all_of_it.id, reason="settled", by="boss")
+    assert sweep(custody).keys_destroyed == 2

@@ -18,7 +18,7 @@ from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 from bailee.vault.erasure import count_session
-from bailee.vault.holds import list_holds
+from bailee.vault.holds import Hold, count_freed, list_holds
 from bailee.vault.tables import holds as holds_table
 from bailee.vault.tightening import bring_into_force
 
@@ -50,7 +50,7 @@ def make_pages() -> list[Page]:
         make("/keys", "Keys", _show_keys, _make_key, listed=True),
         make("/keys/revoke", "Keys", None, _revoke_key),
         make("/holds", "Legal holds", _show_holds, _place, listed=True),
-        make("/holds/release", "Legal holds", None, _release),
+        make("/holds/release", "Release a legal hold", _ask_release, _release),
     ]
 
 
@@ -295,11 +295,33 @@ def _require_session(visit: Visit, member: Account, session: str) -> None:
         ) from None
 
 
-def _release(visit: Visit) -> Answer:
-    id, accounts = require(visit.form, "hold"), [one.id for one in _members(visit)]
+def _find_hold(visit: Visit, id: str) -> tuple[Hold, int, int]:
+    """Return a hold on a member, and what its release would free: segments, and those that go at once."""
+    accounts = [one.id for one in _members(visit)]
     with visit.custody.vault.connect() as connection:
-        if not list_holds(connection, holds_table.c.account.in_(accounts), holds_table.c.id == id):
+        which = (
+            holds_table.c.account.in_(accounts),
+            holds_table.c.id == id,
+            holds_table.c.released_ms.is_(None),
+        )
+        found = list_holds(connection, *which)
+        if not found:
             raise Problem("there is no such hold on a member", where="Legal holds", fix="load the page anew")
+        return found[0], *count_freed(connection, found[0], visit.custody.today())
+
+
+def _ask_release(visit: Visit) -> Answer:
+    hold, freed, due = _find_hold(visit, visit.query.get("hold", ""))
+    names = {one.id: one.name for one in _members(visit)}
+    facts = {"hold": hold, "name": names[hold.account], "freed": freed, "due": due}
+    return View("release.html", facts)
+
+
+def _release(visit: Visit) -> Answer:
+    hold, _, due = _find_hold(visit, require(visit.form, "hold"))
     by, person = visit.visitor.name, visit.visitor.person
-    released = visit.custody.release(id, reason=require(visit.form, "reason"), by=by, person=person)
-    return Moved(f"{PATH}/holds", f"Hold {released.id} is released.")
+    released = visit.custody.release(hold.id, reason=require(visit.form, "reason"), by=by, person=person)
+    gone = (
+        f" {tell_count(due, 'segment')} that it kept beyond their day go with the next sweep." if due else ""
+    )
+    return Moved(f"{PATH}/holds", f"Hold {released.id} is released.{gone}")

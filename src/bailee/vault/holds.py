@@ -135,6 +135,29 @@ def list_holds(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> lis
     return [Hold(**row._mapping) for row in connection.execute(query)]
 
 
+def count_freed(connection: sa.Connection, hold: Hold, today: date) -> tuple[int, int]:
+    """Return how many segments the release of a hold would free, and how many of them would go at once.
+
+    What another hold covers as well stays.
+    """
+    table, segments = tables.holds, tables.segments
+    others = sa.and_(
+        table.c.id != hold.id,
+        table.c.account == hold.account,
+        table.c.released_ms.is_(None),
+        sa.or_(table.c.session.is_(None), table.c.session == segments.c.session),
+    )
+    covered = [segments.c.account == hold.account, segments.c.is_destroyed.is_(False)]
+    if hold.session is not None:
+        covered.append(segments.c.session == hold.session)
+    is_due = sa.case((segments.c.expires_on <= today, 1), else_=0)
+    counts = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(is_due), 0)).where(
+        *covered, ~sa.select(sa.literal(1)).where(others).correlate(segments).exists()
+    )
+    freed, due = connection.execute(counts).one()
+    return freed, due
+
+
 def covering(account: str, session: str | None = None) -> sa.ColumnElement[bool]:
     """Match the holds in force that cover a session; without one, any hold of the account."""
     table = tables.holds
