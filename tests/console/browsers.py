@@ -36,7 +36,8 @@ class Visitor:
         self.requests: list[str] = []
         self.faults: list[str] = []
         self.context: BrowserContext = browser.new_context(
-            base_url=cast.service.url, viewport={"width": DESKTOP[0], "height": DESKTOP[1]}, **options
+            base_url=cast.service.url,
+            **{"viewport": {"width": DESKTOP[0], "height": DESKTOP[1]}, **options},
         )
         if person in cast.tokens:
             self.context.add_cookies(
@@ -81,6 +82,52 @@ class Visitor:
             f"{one['id']}: {one['help']}: {', '.join(str(node['target']) for node in one['nodes'])[:300]}"
             for one in found["violations"]
         ]
+
+    def list_out_of_sight(self) -> list[str]:
+        """Return what of the page one reads or presses that lies off to a side of the window."""
+        return self._list(
+            "main :is(td, tbody th, .n, button, a, input, select, textarea, summary, svg text)",
+            "box.width > 0 && box.height > 0 && (box.left < -1 || box.right > innerWidth + 1)"
+            " && !one.closest('thead, .unseen')",
+        )
+
+    def list_hard_to_press(self) -> list[str]:
+        """Return buttons, fields and the like that are lower than a finger wants them: 44 px."""
+        return self._list(
+            ":is(button, .button, select, summary, nav a, input:not([type=checkbox], [type=radio]))",
+            "box.height > 0 && box.height < 43.5",
+        )
+
+    def list_mislabelled(self) -> list[str]:
+        """Return cells of cards that do not tell the head of their column, or not what they are."""
+        found: list[str] = self.page.evaluate(
+            """() => [...document.querySelectorAll("table.cards")].flatMap((table) => {
+              const heads = [...table.querySelectorAll("thead th")];
+              return [...table.tBodies[0].rows].flatMap((row) => {
+                let place = 0;
+                return [...row.cells].filter((cell) => {
+                  const head = heads[place];
+                  place += cell.colSpan;
+                  const isBare = head.querySelector(".unseen") || cell.colSpan === heads.length;
+                  const role = cell.tagName === "TH" ? "rowheader" : "cell";
+                  return (cell.dataset.label ?? "") !== (isBare ? "" : head.textContent)
+                    || cell.getAttribute("role") !== role || row.getAttribute("role") !== "row"
+                    || head.getAttribute("role") !== "columnheader";
+                });
+              });
+            }).map((cell) => cell.outerHTML.slice(0, 200))"""
+        )
+        return found
+
+    def _list(self, selector: str, is_meant: str) -> list[str]:
+        found: list[str] = self.page.evaluate(
+            f"""(selector) => [...document.querySelectorAll(selector)].filter((one) => {{
+              const box = one.getBoundingClientRect();
+              return {is_meant};
+            }}).map((one) => one.outerHTML.slice(0, 200))""",
+            selector,
+        )
+        return found
 
     def close(self) -> None:
         """Close the browser's windows."""

@@ -50,7 +50,7 @@ def test_a_member_is_added(visit: Visit, cast: Cast) -> None:
     directory.close()
     assert (dora.organization, dora.plan, dora.role) == ("acme", "team", "member")
     (told,) = cast.ask("GET", "/console/ledger?kind=member&q=dora", "admin")[1].split("<tbody>")[1:]
-    assert told.count("<tr>") == 1
+    assert told.count("<tr ") == 1
     assert "organization acme" in told
     assert ">ada<" in told
 

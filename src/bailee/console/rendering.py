@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bailee.characters import make_visible
+from bailee.console.cards import make_cards
 from bailee.moments import tell_minute
 from bailee.pages import Page
 from bailee.sizes import tell_count, tell_size
@@ -52,7 +53,7 @@ class Renderer:
     def draw(self, folder: Path, template: str, facts: Mapping[str, Any]) -> bytes:
         """Return a page as HTML."""
         found = self._environment.get_template(f"{_prefix(folder)}/{template}")
-        return found.render(facts).encode("utf-8", "replace")
+        return make_cards(found.render(facts)).encode("utf-8", "replace")
 
 
 def _prefix(folder: Path) -> str:
