@@ -1,8 +1,12 @@
 """What fills the operator's pages: counts, errors, ratings, refused connections, a cloud session."""
 
+import contextlib
+import fcntl
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -14,6 +18,7 @@ from bailee.cloud import disks
 from bailee.cloud.records import CloudSession, Sessions, State
 from bailee.flows.web.log import Closed, Opened, Refused, Way
 from bailee.flows.web.receiver import begin_log, end_log, is_taken
+from bailee.service.runs import FOLDER as RUNS
 from bailee.vault import tables
 from bailee.vault.store import open_keys, open_vault
 from console.cast import HOSTILE, Cast
@@ -112,45 +117,57 @@ def _error(name: str) -> bytes:
     return b"\n".join([b"{}", json.dumps({"type": "event", "length": len(payload)}).encode(), payload])
 
 
+@contextlib.contextmanager
+def holding_run(home: Path, run: str) -> Iterator[None]:
+    """Be a run that goes on: the service leaves its log alone, however long it takes."""
+    path = home / RUNS / run
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
+
+
 def leave_log(cast: Cast, run: str = RUN, person: str = "alice", key: str = "0" * 16) -> None:
     """Leave the log of a run, as its proxy does: two hosts reached, two refused."""
-    keys = open_keys(cast.home)
-    log, _ = begin_log(cast.home, run, account=cast.ids[person], key=key, wrapper=keys.wrapper)
-    keys.close()
-    now = int(time.time() * 1000)
-    for number, host in enumerate(("pypi.org", "registry.npmjs.org"), 1):
-        flow, rule = "web", "claude-code.web"
-        log.append(
-            Opened(number=number, at_ms=now, way=Way.CONNECT, host=host, port=443, flow=flow, rule=rule)
-        )
-        log.append(
-            Closed(
-                number=number,
-                at_ms=now + 40,
-                sent=2_400,
-                received=910_000,
-                kernel_sent=2_400,
-                kernel_received=910_000,
-                address="192.0.2.1",
-                outcome="done",
+    with holding_run(cast.home, run):
+        keys = open_keys(cast.home)
+        log, _ = begin_log(cast.home, run, account=cast.ids[person], key=key, wrapper=keys.wrapper)
+        keys.close()
+        now = int(time.time() * 1000)
+        for number, host in enumerate(("pypi.org", "registry.npmjs.org"), 1):
+            flow, rule = "web", "claude-code.web"
+            log.append(
+                Opened(number=number, at_ms=now, way=Way.CONNECT, host=host, port=443, flow=flow, rule=rule)
             )
-        )
-    refused = [REFUSED_HOST] * 3 + ["<b>evil</b>.example", "other.example"]
-    for number, host in enumerate(refused, 10):
-        reason = f"{host}:443 is not declared"
-        log.append(
-            Refused(
-                number=number,
-                at_ms=now + number,
-                way=Way.CONNECT,
-                host=host,
-                port=443,
-                rule="undeclared",
-                reason=reason,
+            log.append(
+                Closed(
+                    number=number,
+                    at_ms=now + 40,
+                    sent=2_400,
+                    received=910_000,
+                    kernel_sent=2_400,
+                    kernel_received=910_000,
+                    address="192.0.2.1",
+                    outcome="done",
+                )
             )
-        )
-    log.close()
-    end_log(cast.home, run)
+        refused = [REFUSED_HOST] * 3 + ["<b>evil</b>.example", "other.example"]
+        for number, host in enumerate(refused, 10):
+            reason = f"{host}:443 is not declared"
+            log.append(
+                Refused(
+                    number=number,
+                    at_ms=now + number,
+                    way=Way.CONNECT,
+                    host=host,
+                    port=443,
+                    rule="undeclared",
+                    reason=reason,
+                )
+            )
+        log.close()
+        end_log(cast.home, run)
 
 
 def make_cloud_session(cast: Cast, state: State = State.DONE, account: str = "alice") -> str:
