@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from bailee.accounts.holders import Operator
 from bailee.accounts.people import Account
 from bailee.accounts.tables import Role
 from bailee.ledger.pseudonyms import OPERATOR
+from bailee.policy.decisions import Decision
 from bailee.policy.flows import FlowId
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
@@ -29,6 +31,8 @@ from bailee.vault.tightening import Preview, preview
 _Value = TypeVar("_Value")
 # Where the console begins.
 HOME = "/console"
+# How something is encrypted on the way.
+TLS, LOOPBACK = "TLS", "in clear (loopback)"
 
 
 class Part(StrEnum):
@@ -97,28 +101,58 @@ class Visitor(msgspec.Struct, frozen=True):
         return Operator(self.name, -1, signed_in=self.account.id if self.account else "nobody")
 
 
+class Hop(msgspec.Struct, frozen=True):
+    """Where metrics or errors go on to: what it speaks, and its address without a credential."""
+
+    name: str
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.name} to {self.url}"
+
+
 class Installation(msgspec.Struct, frozen=True, kw_only=True):
     """What of the running service a page may tell.
 
     Attributes:
         upstream: its name; `provider` and `is_first_party` as the policy takes them.
+        upstream_url: another address of it than its own; empty for that.
+        upstream_scheme: how it is reached, `https` or `http`.
         retains_nothing: whether the upstream declares zero data retention.
-        hops: kinds and addresses of what metrics and errors go on to, without credentials.
+        hops: what metrics and errors go on to.
+        decisions: what the service decided of flows by its own environment; of all others agents decide.
         tracker: the repository that issues are opened in; empty if none is.
+        tracker_url: the API that they are opened through; empty if none are.
         started_ms: milliseconds since 1970 UTC.
         console_url: the origin that browsers reach the console at; empty for this machine's own name.
+        has_tls: whether the service has a certificate of its own.
     """
 
     home: Path
     upstream: str
     upstream_url: str
+    upstream_scheme: str = "https"
     provider: Provider
     is_first_party: bool
     retains_nothing: bool
-    hops: tuple[str, ...]
+    hops: tuple[Hop, ...]
+    decisions: Mapping[FlowId, Decision] = {}
     tracker: str
+    tracker_url: str = ""
     started_ms: int
     console_url: str = ""
+    has_tls: bool = False
+
+    def tell_way(self, *further: str) -> str:
+        """Say how what comes to the service is encrypted on the way, and from there to further URLs.
+
+        What is not encrypted never leaves the machine: the service does not start with such an address.
+        """
+        steps = [TLS] if self.has_tls or self.console_url.startswith("https:") else [LOOPBACK]
+        if not self.has_tls:  # a proxy on this machine has the certificate, if anything has
+            steps.append(LOOPBACK)
+        steps += [tell_encryption_to(url) for url in further]
+        return ", then ".join(step for step, _ in groupby(steps))
 
 
 class Kept:
@@ -324,6 +358,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         act: answers POST.
         flow: the arrow of the diagram that leads to it.
         leads: says where that arrow leads on this installation, if not where its manifest says.
+        carries: says how it is encrypted on the way there, if not as its manifest says.
         comes_again: whether it is shown once more where its form is refused; else that above it is.
         is_hourly: whether what passes of the flow can be counted by the hour: ratings are held by the day.
     """
@@ -337,8 +372,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     section: Section = Section.NONE
     flow: FlowId | None = None
     leads: Callable[[Installation], str] | None = None
+    carries: Callable[[Installation], str] | None = None
     comes_again: bool = True
     is_hourly: bool = True
+
+
+def tell_encryption_to(url: str) -> str:
+    """Say how what goes to a URL is encrypted on the way."""
+    return TLS if url.startswith("https:") else LOOPBACK
 
 
 def read_number(text: str, default: int, *, least: int = 0, most: int = 1 << 40) -> int:

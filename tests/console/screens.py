@@ -17,6 +17,8 @@ SCREENS: dict[str, tuple[str, str]] = {
     "sign-in": ("nobody", "/console/sign-in"),
     "sign-in-passkey": ("nobody", "{here}/console/sign-in"),
     "data-usage": ("nobody", "/data-usage"),
+    "data-usage-of-claude-code": ("nobody", "/data-usage/claude-code"),
+    "data-usage-of-codex": ("nobody", "/data-usage/codex"),
     "device": ("alice", "/oauth/device"),
     "account": ("alice", "/console/account"),
     "account-passkeys": ("alice", "{here}/console/account"),

@@ -34,6 +34,7 @@ def fill(path: str, cast: Cast) -> str:
         "/console/flows/errors/{id}": "0123456789ab",
         "/console/cloud/{id}": cast.cloud,
     }
+    path = path.replace("{agent}", "aider")
     for start, value in values.items():
         if path.startswith(start):
             return path.replace("{id}", value)

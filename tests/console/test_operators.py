@@ -297,8 +297,8 @@ def test_the_published_page_is_of_this_installation(visit: Visit, cast: Cast) ->
     """It names the upstream in force, and links each flow to its full telling."""
     page = visit("nobody").go("/data-usage")
     told = page.inner_text("main")
-    assert "through rehearsal" in told
-    assert "nothing, by its operator's declaration" in told
+    assert "the rehearsal model, which runs in this service" in told
+    assert "the model runs here and keeps nothing" in told
     assert len(page.query_selector_all("section.card")) == 10
     assert page.get_attribute(".diagram a", "href") == "#messages"
     with urllib.request.urlopen(f"{cast.service.url}/data-usage", timeout=10) as answer:

@@ -1,19 +1,30 @@
 """The published page of this very installation, and the operator's live diagram: both drawn from the
-manifest.
+manifest of our own agent. Those of other agents are `agent_pages`.
 
 Which pages flows brought is told by what they registered; no flow is known here by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+from markupsafe import Markup
 
 from bailee.console.diagrams import Arrow, draw
 from bailee.console.rendering import TEMPLATES
+from bailee.console.terms import (
+    list_retention,
+    tell_holding,
+    tell_issues,
+    tell_model_traffic,
+    tell_plans,
+    tell_reason,
+    tell_retained,
+    tell_training_notes,
+    tell_upstream,
+)
 from bailee.manifests import load_manifest
+from bailee.manifests.loading import OWN, agents
 from bailee.manifests.pages import (
-    PLAN_NAMES,
-    PROVIDER_NAMES,
     tell_at_rest,
     tell_encryption,
     tell_kept,
@@ -21,12 +32,10 @@ from bailee.manifests.pages import (
     tell_switches,
 )
 from bailee.pages import Answer, Installation, Page, Part, Section, View, Visit
-from bailee.policy.consents import offers_dpp, offers_training, offers_zdr
 from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow
-from bailee.policy.plans import Location, Plan
-from bailee.policy.retention import RETENTION
+from bailee.policy.plans import Location
 from bailee.sizes import tell_count, tell_size
 from bailee.vault.traffic import Passed, count_since
 
@@ -36,7 +45,11 @@ HOUR_MS = 3_600_000
 
 
 class Told(msgspec.Struct, frozen=True):
-    """A flow as it is on this installation."""
+    """A flow as it is on this installation.
+
+    Attributes:
+        by_itself: its state where the agent is not started by `bailee run`; empty where that is no matter.
+    """
 
     flow: Flow
     decision: Decision
@@ -47,6 +60,21 @@ class Told(msgspec.Struct, frozen=True):
     kept: str
     switches: str
     state: str
+    reason: str
+    by_itself: str = ""
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """An agent, as the pages of others tell of it.
+
+    Attributes:
+        model: which way its model traffic goes.
+    """
+
+    name: str
+    title: str
+    path: str
+    model: str
 
 
 def make_pages(others: Sequence[Page]) -> list[Page]:
@@ -55,7 +83,7 @@ def make_pages(others: Sequence[Page]) -> list[Page]:
     Args:
         others: all other pages, among them those that flows brought.
     """
-    found = {page.flow.value: page for page in others if page.flow is not None}
+    found = find_pages(others)
 
     def show_live(visit: Visit) -> Answer:
         return _show_live(visit, found)
@@ -82,9 +110,28 @@ def make_pages(others: Sequence[Page]) -> list[Page]:
     ]
 
 
+def find_pages(pages: Iterable[Page]) -> dict[str, Page]:
+    """Return the pages that flows brought, by the flow."""
+    return {page.flow.value: page for page in pages if page.flow is not None}
+
+
+def list_agents(installation: Installation) -> list[Neighbour]:
+    """Return the agents that have pages: our own first, whose page is that of the installation."""
+    manifests = sorted(map(load_manifest, agents()), key=lambda one: (one.agent != OWN, one.title.lower()))
+    return [
+        Neighbour(
+            one.agent,
+            "bailee code" if one.agent == OWN else one.title,
+            PUBLISHED if one.agent == OWN else f"{PUBLISHED}/{one.agent}",
+            tell_model_traffic(one, installation),
+        )
+        for one in manifests
+    ]
+
+
 def tell_flows(installation: Installation, pages: Mapping[str, Page]) -> list[Told]:
     """Return every flow with what this installation makes of it."""
-    manifest = load_manifest("bailee")
+    manifest = load_manifest(OWN)
     context = Context(
         provider=installation.provider,
         is_first_party=installation.is_first_party,
@@ -92,28 +139,41 @@ def tell_flows(installation: Installation, pages: Mapping[str, Page]) -> list[To
     )
     told = []
     for flow in manifest.flows:
-        decision = decide(flow, context)
-        state = "required" if decision.required else "on" if decision.allowed else "off"
-        page = pages.get(flow.id.value)
-        leads = page.leads(installation) if page is not None and page.leads is not None else ""
-        told.append(
-            Told(
-                flow,
-                decision,
-                leads or flow.destinations[installation.provider],
-                tell_need(flow),
-                tell_encryption(flow.in_transit),
-                tell_at_rest(flow),
-                tell_kept(flow, str(decision.terms.retention)),
-                tell_switches(flow),
-                state,
-            )
-        )
+        # What leaves the service is switched by its own environment; of the rest agents decide.
+        decision = installation.decisions.get(flow.id) or decide(flow, context)
+        told.append(tell_flow(flow, decision, installation, pages.get(flow.id)))
     return told
 
 
-def _show_published(visit: Visit, pages: Mapping[str, Page]) -> Answer:
-    flows = tell_flows(visit.installation, pages)
+def tell_flow(flow: Flow, decision: Decision, installation: Installation, page: Page | None) -> Told:
+    """Return a flow with what this installation makes of it.
+
+    Args:
+        page: that of the flow, which knows where it leads and how; None where it does not come here.
+    """
+    leads = page.leads(installation) if page is not None and page.leads is not None else ""
+    carries = page.carries(installation) if page is not None and page.carries is not None else ""
+    return Told(
+        flow,
+        decision,
+        leads or flow.destinations[installation.provider],
+        tell_need(flow),
+        carries or tell_encryption(flow.in_transit),
+        tell_at_rest(flow),
+        tell_kept(flow, str(decision.terms.retention)) if decision.allowed else "nothing: it is off",
+        tell_switches(flow),
+        tell_state(decision),
+        tell_reason(decision, installation),
+    )
+
+
+def tell_state(decision: Decision) -> str:
+    """Say in a word what a decision makes of a flow."""
+    return "required" if decision.required else "on" if decision.allowed else "off"
+
+
+def draw_flows(flows: Sequence[Told], title: str) -> Markup:
+    """Draw flows as arrows, each of which leads to its full telling."""
     arrows = [
         Arrow(
             one.flow.id.value,
@@ -123,27 +183,36 @@ def _show_published(visit: Visit, pages: Mapping[str, Page]) -> Answer:
             f"#{one.flow.id.value}",
             one.decision.allowed,
             one.flow.is_required(Location.LOCAL),
-            "service" in one.flow.origin,
+            _is_ours(one.flow),
             one.state,
         )
         for one in flows
     ]
-    plans = [
-        (
-            PLAN_NAMES[plan],
-            "the account holder" if offers_training(plan) else "an admin" if offers_dpp(plan) else "nobody",
-            "yes" if offers_zdr(plan) else "no",
-        )
-        for plan in Plan
-    ]
+    return draw(arrows, title)
+
+
+def _is_ours(flow: Flow) -> bool:
+    """Tell whether a flow begins at the service, and not at a machine of somebody's."""
+    return "service" in flow.origin
+
+
+def _show_published(visit: Visit, pages: Mapping[str, Page]) -> Answer:
+    installation = visit.installation
+    flows = tell_flows(installation, pages)
     facts = {
         "flows": flows,
-        "diagram": draw(arrows, "Data flows of this installation"),
-        "plans": plans,
-        "retention": RETENTION,
-        "provider": PROVIDER_NAMES[visit.installation.provider],
+        "agents": list_agents(installation),
+        "agent": OWN,
+        "diagram": draw_flows(flows, "Data flows of this installation"),
         "required": sum(one.decision.required for one in flows),
-        "specification": load_manifest("bailee"),
+        "reached": tell_upstream(installation),
+        "holding": tell_holding(installation),
+        "retained": tell_retained(installation),
+        "going_on": [one for one in flows if _is_ours(one.flow)] if installation.hops else [],
+        "issues": tell_issues(installation),
+        "plans": tell_plans(installation),
+        "notes": tell_training_notes(installation),
+        "retention": list_retention([one.flow for one in flows], installation),
     }
     return View("data_usage.html", facts)
 
@@ -174,7 +243,7 @@ def _show_live(visit: Visit, pages: Mapping[str, Page]) -> Answer:
                 link,
                 one.decision.allowed,
                 one.flow.is_required(Location.LOCAL),
-                "service" in one.flow.origin,
+                _is_ours(one.flow),
                 one.state,
                 words,
             )

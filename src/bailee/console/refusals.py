@@ -66,13 +66,14 @@ def _tell(visit: Visit, account: Account, flow: FlowId, of_organization: bool) -
         has_next_hop=bool(installation.hops),
     )
     decision = decide(manifest, context)
+    of_service = installation.decisions.get(flow, decision)
     by_organization = flow in account.organization_refuses
     is_refused = by_organization if of_organization else flow in account.refuses
     if is_refused:
         words = "refused" if of_organization else "refused by you"
     elif by_organization:
         words = "refused by your organization"
-    elif decision.allowed:
+    elif decision.allowed and of_service.allowed:
         words = "taken"
     else:
         words = "off under zero data retention" if "zdr" in decision.decided_by else "off on this service"

@@ -44,6 +44,7 @@ class Renderer:
             "number": number,
             "count": tell_count,
             "visible": visible,
+            "coded": coded,
             "text": shown_text,
             "days_left": days_left,
         }
@@ -96,6 +97,13 @@ def number(count: float | None) -> str:
 def visible(text: object) -> str:
     """Return one line of text with characters that a terminal or a reader would obey made visible."""
     return make_visible(str(text))
+
+
+def coded(text: str) -> Markup:
+    """Return one line of text, what stands between backticks in it as code."""
+    parts = [visible(part) for part in text.split("`")]
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if place % 2 else part for place, part in enumerate(parts))
 
 
 def shown_text(text: str, most: int = LONGEST_SHOWN) -> Markup:

@@ -233,19 +233,7 @@ def _consents(plan: Plan) -> Iterator[tuple[str, Context]]:
 def _switches(manifest: Manifest) -> Iterator[str]:
     yield "## Switches"
     yield ""
-    stops: dict[str, list[str]] = {}
-    readings: dict[str, Reading] = {}
-    for flow in manifest.flows:
-        for switch in flow.switches:
-            stops.setdefault(switch.name, []).append(flow.title)
-            readings[switch.name] = switch.reading
-    rows = []
-    for name, titles in stops.items():
-        rows.append((f"`{name}`", ", ".join(titles), READINGS[readings[name]]))
-    for flow in manifest.flows:
-        for key, value in flow.settings_off.items():
-            rows.append((f"`{key}` in a settings file", flow.title, f"`{_tell_value(value)}`"))
-    yield from _table(("Variable or key", "Stops", "When set to"), rows)
+    yield from _table(("Variable or key", "Stops", "When set to"), list_switches(manifest))
     if manifest.is_specified:
         yield ""
         yield from _prose("Each variable can stand in the environment or under `env` in a settings file.")
@@ -260,11 +248,7 @@ def _settings(manifest: Manifest) -> Iterator[str]:
     )
     yield "## Settings files, and who may loosen"
     yield ""
-    rows = []
-    for file in manifest.settings_files:
-        moved = f" (`{file.folder_variable}` replaces `{file.folder}`)" if file.folder else ""
-        rows.append((file.layer, f"`{file.path}`{moved}"))
-    yield from _table(("Layer", "File"), rows)
+    yield from _table(("Layer", "File"), list_settings_files(manifest))
     yield ""
     longer = (
         "Only a managed file or the user's own file can keep the local session cache longer than 30 days. "
@@ -281,10 +265,9 @@ def _settings(manifest: Manifest) -> Iterator[str]:
 
 
 def _launch(manifest: Manifest) -> Iterator[str]:
-    launch = manifest.launch
     yield "## Under `bailee run`"
     yield ""
-    if not launch.environment:
+    if not manifest.is_led:
         yield from _prose(
             "Nothing is taken out and nothing set: the agent cannot be led to the service. The boundary lets "
             "it reach the hosts of the flows above that are on, and no others."
@@ -292,21 +275,7 @@ def _launch(manifest: Manifest) -> Iterator[str]:
         return
     yield from _prose("A `*` stands for any ending.")
     yield ""
-    rows = [("taken out of the environment", _names(launch.remove))]
-    for provider, names in launch.remove_for.items():
-        rows.append((f"taken out where the upstream is {PROVIDER_NAMES[provider]}", _names(names)))
-    for provider, table in launch.environment.items():
-        rows.append((f"set, for {PROVIDER_NAMES[provider]}", _assignments(table)))
-    if launch.essential_only:
-        rows.append(("set, unless `--nonessential` is given", _assignments(launch.essential_only)))
-    if launch.telemetry:
-        rows.append(("taken out, unless `--nonessential` is given", _names(launch.telemetry_removed)))
-        rows.append(("set, unless `--nonessential` is given", _assignments(launch.telemetry)))
-    refused = (*launch.leading, *launch.leading_keys, *launch.telemetry_keys)
-    if refused:
-        what = "refused in a settings file, as is all of the above that differs from what is set"
-        rows.append((what, _names(refused)))
-    yield from _table(("What is done", "Variables and keys"), rows)
+    yield from _table(("What is done", "Variables and keys"), list_launch(manifest))
 
 
 def _names(names: Sequence[str]) -> str:
@@ -362,6 +331,52 @@ def _destinations(flow: Flow) -> Iterator[str]:
         yield f"- **To**: {places}".replace("<", "&lt;")
     if flow.moved_by:
         yield f"- **Moved by**: {', '.join(f'`{name}`' for name in flow.moved_by.values())}"
+
+
+def list_switches(manifest: Manifest) -> list[tuple[str, str, str]]:
+    """Return what stops flows: a variable or a key, the flows that it stops, and what it has to be."""
+    stops: dict[str, list[str]] = {}
+    readings: dict[str, Reading] = {}
+    for flow in manifest.flows:
+        for switch in flow.switches:
+            stops.setdefault(switch.name, []).append(flow.title)
+            readings[switch.name] = switch.reading
+    rows = []
+    for name, titles in stops.items():
+        rows.append((f"`{name}`", ", ".join(titles), READINGS[readings[name]]))
+    for flow in manifest.flows:
+        for key, value in flow.settings_off.items():
+            rows.append((f"`{key}` in a settings file", flow.title, f"`{_tell_value(value)}`"))
+    return rows
+
+
+def list_settings_files(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return where settings lie: the layer, and the file."""
+    rows = []
+    for file in manifest.settings_files:
+        moved = f" (`{file.folder_variable}` replaces `{file.folder}`)" if file.folder else ""
+        rows.append((file.layer.value, f"`{file.path}`{moved}"))
+    return rows
+
+
+def list_launch(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what `bailee run` does to the environment: what is done, and to which variables and keys."""
+    launch = manifest.launch
+    rows = [("taken out of the environment", _names(launch.remove))]
+    for provider, names in launch.remove_for.items():
+        rows.append((f"taken out where the upstream is {PROVIDER_NAMES[provider]}", _names(names)))
+    for provider, table in launch.environment.items():
+        rows.append((f"set, for {PROVIDER_NAMES[provider]}", _assignments(table)))
+    if launch.essential_only:
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.essential_only)))
+    if launch.telemetry:
+        rows.append(("taken out, unless `--nonessential` is given", _names(launch.telemetry_removed)))
+        rows.append(("set, unless `--nonessential` is given", _assignments(launch.telemetry)))
+    refused = (*launch.leading, *launch.leading_keys, *launch.telemetry_keys)
+    if refused:
+        what = "refused in a settings file, as is all of the above that differs from what is set"
+        rows.append((what, _names(refused)))
+    return rows
 
 
 def tell_need(flow: Flow) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,15 @@ from starlette.types import Receive, Scope, Send
 
 from bailee.characters import make_visible
 from bailee.console.paths import LINK, OWN_NAME, lead_browsers
+from bailee.flows.feedback.github import Tracker
+from bailee.flows.forwarding.hops import NextHop
 from bailee.flows.messages.upstreams import Upstream, parse_origin
-from bailee.pages import Installation
+from bailee.pages import Hop, Installation
+from bailee.policy.contexts import Context
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.service.configuration import Configuration
+from bailee.service.forwarding import decide_forwarding
 from bailee.vault.custody import open_custody
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from bailee.flows.messages.data_pages import Table
     from bailee.pages import Page
 
-PATHS = ("/console", "/console/{rest:path}", "/data-usage", "/oauth/device")
+PATHS = ("/console", "/console/{rest:path}", "/data-usage", "/data-usage/{agent}", "/oauth/device")
 
 
 class ConsoleRoutes:
@@ -69,19 +73,33 @@ class ConsoleRoutes:
 
 
 def describe_installation(
-    configuration: Configuration, upstream: Upstream, *, hops: Sequence[str], tracker: str, console_url: str
+    configuration: Configuration,
+    upstream: Upstream,
+    *,
+    hops: Sequence[NextHop],
+    tracker: Tracker | None,
+    environment: Mapping[str, str],
 ) -> Installation:
-    """Return what pages may tell of the running service."""
+    """Return what pages may tell of the running service.
+
+    Args:
+        environment: the service's own.
+    """
+    forwarding = decide_forwarding(Context(provider=upstream.provider), environment)
     return Installation(
         home=configuration.home,
         upstream=upstream.name,
         upstream_url=configuration.upstream_url,
+        upstream_scheme=upstream.origin.scheme,
         provider=upstream.provider,
         is_first_party=upstream.is_first_party,
         retains_nothing=upstream.zero_data_retention,
-        hops=tuple(hops),
-        tracker=tracker,
-        console_url=read_console_url(console_url),
+        hops=tuple(Hop(hop.name, hop.target) for hop in hops),
+        decisions={FlowId.FORWARDING: forwarding} if hops else {},
+        tracker=tracker.repository if tracker else "",
+        tracker_url=tracker.url if tracker else "",
+        console_url=read_console_url(environment.get("BAILEE_CONSOLE_URL", "")),
+        has_tls=configuration.tls_certificate is not None,
         started_ms=int(time.time() * 1000),
     )
 
@@ -107,6 +125,7 @@ def read_console_url(url: str) -> str:
 def make_pages() -> "list[Page]":
     """Return all pages, in the order of the navigation."""
     from bailee.console import (
+        agent_pages,
         devices,
         flow_pages,
         ledgers,
@@ -150,7 +169,7 @@ def make_pages() -> "list[Page]":
         *retention_pages.make_pages(),
         *SigningIn().make_pages(),
     ]
-    return [*flow_pages.make_pages(pages), *pages]
+    return [*flow_pages.make_pages(pages), *agent_pages.make_pages(pages), *pages]
 
 
 def tell_log(body: bytes) -> "Table":

@@ -214,9 +214,9 @@ async def _serve(
             describe_installation(
                 configuration,
                 upstream,
-                hops=[f"{hop.name} to {hop.target}" for hop in hops],
-                tracker=environment.get("BAILEE_GITHUB_REPOSITORY", ""),
-                console_url=environment.get("BAILEE_CONSOLE_URL", ""),
+                hops=hops,
+                tracker=tracker,
+                environment=environment,
             )
         )
         stack.callback(console.close)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bailee.flows.errors.results import Group, group, read_faults
 from bailee.flows.errors.triage import State, decide, find, triage
-from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
+from bailee.pages import Answer, Installation, Moved, Page, Part, Section, View, Visit, require
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 
@@ -26,6 +26,7 @@ def make_pages() -> list[Page]:
             act=_decide,
             section=Section.SERVICE,
             flow=FlowId.ERRORS,
+            carries=Installation.tell_way,
         ),
         Page(path=PATH + "/{id}", title="Error", parts=_OPERATOR, templates=TEMPLATES, show=_show_one),
     ]

@@ -4,6 +4,7 @@ triage.
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,7 +18,7 @@ from bailee.flows.feedback.storage import (
     read_report,
     triage_report,
 )
-from bailee.pages import Answer, Moved, NotThere, Page, Part, Section, View, Visit, require
+from bailee.pages import Answer, Installation, Moved, NotThere, Page, Part, Section, View, Visit, require
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
 from bailee.vault.erasure import count_session, refuse_held
@@ -57,6 +58,8 @@ def make_pages() -> list[Page]:
             show=_show_all,
             section=Section.SERVICE,
             flow=FlowId.FEEDBACK,
+            leads=_tell_tracker,
+            carries=_tell_encryption,
         ),
         Page(
             path=TRIAGE + "/{id}",
@@ -68,6 +71,17 @@ def make_pages() -> list[Page]:
         ),
         Page(path=TRIAGE + "/{id}/triage", title="Report", parts=_OPERATOR, templates=TEMPLATES, act=_triage),
     ]
+
+
+def _tell_tracker(installation: Installation) -> str:
+    if not installation.tracker:
+        return "the Bailee service"
+    host = urlsplit(installation.tracker_url).netloc
+    return f"the Bailee service, then {host} for an issue in {installation.tracker}, if asked for"
+
+
+def _tell_encryption(installation: Installation) -> str:
+    return installation.tell_way(*filter(None, [installation.tracker_url]))
 
 
 # --- Whoever sent them ---

@@ -30,6 +30,7 @@ def make_pages() -> list[Page]:
             section=Section.SERVICE,
             flow=FlowId.MESSAGES,
             leads=_tell_upstream,
+            carries=lambda installation: installation.tell_way(f"{installation.upstream_scheme}:"),
         )
     ]
 

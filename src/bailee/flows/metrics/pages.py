@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bailee.flows.metrics.drops import Drops
 from bailee.flows.metrics.results import Summary, count_dropped, read_points, summarize
-from bailee.pages import Answer, Page, Part, Section, View, Visit, read_number
+from bailee.pages import Answer, Installation, Page, Part, Section, View, Visit, read_number
 from bailee.policy.flows import FlowId
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -23,6 +23,7 @@ def make_pages() -> list[Page]:
             show=_show,
             section=Section.SERVICE,
             flow=FlowId.METRICS,
+            carries=Installation.tell_way,
         )
     ]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from bailee.flows.survey.ratings import Rating
 from bailee.flows.survey.receiver import NOBODY, SESSION
 from bailee.flows.survey.results import Count, count_ratings, summarize
-from bailee.pages import Answer, Page, Part, Section, View, Visit
+from bailee.pages import Answer, Installation, Page, Part, Section, View, Visit
 from bailee.policy.flows import FlowId
 from bailee.vault.reader import list_exchanges, read_session
 
@@ -23,6 +23,7 @@ def make_pages() -> list[Page]:
             show=_show,
             section=Section.SERVICE,
             flow=FlowId.SURVEY,
+            carries=Installation.tell_way,
             is_hourly=False,
         )
     ]
