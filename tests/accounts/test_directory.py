@@ -69,10 +69,11 @@ def test_a_browser_that_was_there_first_is_its_holders(directory: Directory) -> 
 
 
 def test_a_name_is_taken_once(directory: Directory) -> None:
-    """A second account of a name is an error and changes nothing."""
+    """A second account of a name is an error and changes nothing; it may be the one that is meant."""
     directory.add("ada", Plan.PRO)
-    with pytest.raises(Problem, match="already"):
+    with pytest.raises(Problem, match="already") as told:
         directory.add("ada", Plan.TEAM)
+    assert "bailee accounts list" in told.value.fix
     assert directory.get("ada").plan is Plan.PRO
 
 

@@ -128,6 +128,7 @@ def test_a_report_is_shown_sent_and_taken_back(desk: Desk, service: Service) -> 
     terminal.type(WORD)
     terminal.wait("Sent: report report-")
     ((id, body),) = held(service.home).items()
+    terminal.wait("At any time it can be withdrawn")
     sent = decode_report(body)
     assert [one.name for one in sent.attachments] == ["instructions 1"]
     assert TOKEN.encode() not in body
@@ -357,6 +358,24 @@ def test_control_without_a_switch_it_is_on(tmp_path: Path, scanner_rules: Path, 
         BugReporter(work).ask_offer()
     assert "bailee login" in told.value.fix
     assert "bailee run -- bailee code" in told.value.fix
+    assert told.value.fix.startswith("set BAILEE_SERVICE to its address, with a key of that service")
+
+
+def test_the_service_that_model_traffic_goes_through_is_named_and_not_taken(
+    tmp_path: Path, scanner_rules: Path, service: Service
+) -> None:
+    """With the two variables for the model alone it is said what to set; set so, the service is asked."""
+    key = make_key(service.home)
+    model = {"ANTHROPIC_BASE_URL": service.url, "ANTHROPIC_AUTH_TOKEN": key}
+    with work_in(tmp_path, scanner_rules, model) as work, pytest.raises(Problem) as told:
+        BugReporter(work).ask_offer()
+    assert told.value.where == "BAILEE_SERVICE"
+    assert f"set BAILEE_SERVICE to {service.url}, with a key of that service in ANTHROPIC_AUTH_TOKEN" in (
+        told.value.fix
+    )
+    assert key not in told.value.fix
+    with work_in(tmp_path, scanner_rules, model | {"BAILEE_SERVICE": service.url}) as work:
+        assert BugReporter(work).ask_offer().allowed
 
 
 def test_zero_data_retention_is_named(tmp_path: Path, scanner_rules: Path, service: Service) -> None:

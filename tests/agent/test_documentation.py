@@ -35,7 +35,7 @@ def test_the_login_of_the_readme(tmp_path: Path, name: str) -> None:
         given = [name if word == "me" else word for word in words]
         return run_program(*given, *more, environment=environment, folder=tmp_path)
 
-    added = run(words_after("accounts add"))
+    added = run(words_after("accounts add me"))
     assert added.stdout.startswith(f"Added {name}, plan api")
     assert (f"bailee keys create --account {name} --for-holder" in added.stderr) is (name != "me")
     assert run(words_after("keys create --account me")).stdout.startswith("bailee_")
@@ -71,7 +71,6 @@ def test_the_repository_for_the_script_that_mends(tmp_path: Path) -> None:
     found = re.search(r"^    mkdir calculator.*?mend-the-test\"$", page, re.MULTILINE | re.DOTALL)
     assert found
     assert "(docs/agents.md#the-rehearsal-model)" in README
-    (tmp_path / ".gitconfig").write_text("[user]\nname = a user\nemail = user@example.invalid\n")
     environment = clean_environment(tmp_path)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(

@@ -71,6 +71,21 @@ def test_a_whole_session(desk: Desk) -> None:
     assert "is kept on this machine until" in terminal.wait_until_ended()
 
 
+def test_exit_ends_as_quit_does_and_other_words_do_not(desk: Desk) -> None:
+    """`/exit` is `/quit`, and the help says so once; the word alone goes to the model; `/exits` is none."""
+    terminal = desk.terminal
+    desk.start()
+    terminal.wait(READY)
+    terminal.type("/help")
+    assert terminal.wait("Ctrl-D ends").count("/exit") == 1
+    terminal.type("/exits")
+    terminal.wait("there is no command /exits")
+    terminal.type("exit")
+    terminal.wait("tokens in")
+    terminal.type("/exit")
+    terminal.wait_until_ended()
+
+
 def test_a_session_is_resumed(tmp_path: Path, scanner_rules: Path) -> None:
     """What was said is found again by its name in the picker, and the conversation goes on with it."""
     with opening(tmp_path) as terminal:

@@ -26,10 +26,10 @@ class Bailee:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, *words: str, **environment: str) -> Done:
+    def __call__(self, *words: str, given: str = "", **environment: str) -> Done:
         home = str(self.folder / "state")
         whole = clean_environment(self.folder, BAILEE_HOME=home, **environment)
-        return run_program(*words, environment=whole, folder=self.folder)
+        return run_program(*words, environment=whole, folder=self.folder, given=given)
 
     def json(self, *words: str, **environment: str) -> Any:
         done = self(*words, "--json", **environment)
@@ -42,8 +42,8 @@ class Bailee:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def refused(self, *words: str, **environment: str) -> str:
-        done = self(*words, **environment)
+    def refused(self, *words: str, given: str = "", **environment: str) -> str:
+        done = self(*words, given=given, **environment)
         assert done.returncode == 2, done
         assert done.stdout == ""
         assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ from cli.test_holdings import Bailee
 from counterparts.holdings import copy_first_home
 from counterparts.services import serving
 
+PASSWORD = "several words that nobody would guess"
 HERON = "the heron of turn 1"
 SHOW = ("sessions", "show", "first-session")
 TRAIN = ("privacy", "training", "on", "--account", "ada")
@@ -100,6 +101,16 @@ def test_a_key_is_handed_over_once_and_in_sight(bailee: Bailee) -> None:
     for revoked in (key, own):
         assert "--reason" in bailee.refused(*SHOW, BAILEE_KEY=revoked)
     assert HERON in bailee(*SHOW, BAILEE_KEY=make_key(bailee, "--for-holder")).stdout
+
+
+def test_who_was_handed_a_key_sets_a_password_with_it(bailee: Bailee) -> None:
+    """No password is handed over beside it, and the refusal says the way; a key for agents sets none."""
+    key, words = make_key(bailee, "--for-holder"), ("console", "password", "ada")
+    told = bailee.refused(*words, "--for-holder", given=PASSWORD)
+    assert "has a key or a password already" in told
+    assert "without --for-holder, with their key in BAILEE_KEY" in told
+    assert "alone sets their password" in bailee.refused(*words, given=PASSWORD, BAILEE_KEY=make_key(bailee))
+    assert bailee(*words, given=PASSWORD, BAILEE_KEY=key).returncode == 0
 
 
 def test_the_user_whose_account_it_is_makes_keys_that_prove(tmp_path: Path) -> None:

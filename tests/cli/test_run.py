@@ -102,12 +102,38 @@ def test_the_exit_status_is_the_commands(run: Run, status: int) -> None:
     assert run.told["exit_status"] == status
 
 
-def test_a_command_that_is_not_there(run: Run) -> None:
-    """127, as a shell says it, and no traceback."""
-    done = run("no-such-command")
+@pytest.mark.parametrize("command", ["no-such-command", "./no-such-command"])
+def test_a_command_that_is_not_there(run: Run, command: str) -> None:
+    """127, as a shell says it, with what mends it; and nothing is made for it: no account, no receipt."""
+    done = run(command)
     assert done.returncode == 127
-    assert "no-such-command: not found" in done.stderr
+    assert (done.stdout, done.stderr.count("not found")) == ("", 1)
+    where, fix = ("PATH", "install it") if command == "no-such-command" else (command, "name a file")
+    assert f"  where: {where}\n  fix:   {fix}" in done.stderr
+    assert not run.home.exists()
+    assert not run.receipt.exists()
+
+
+def test_a_command_that_shows_itself_missing_only_where_it_is_started(run: Run) -> None:
+    """Control: a file that is there, with an interpreter that is not, is told by whoever starts it."""
+    script = run.folder / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    done = run(str(script))
+    assert done.returncode == 127
+    assert "script: not found" in done.stderr
     assert "Traceback" not in done.stderr
+    assert run.told["exit_status"] == 127
+
+
+def test_a_command_is_found_wherever_it_would_be_started_from(run: Run) -> None:
+    """By a path from the working folder, and on a PATH of the user's own."""
+    folder = run.folder / "programs"
+    folder.mkdir()
+    (folder / "tool").write_text("#!/bin/sh\necho here\n")
+    (folder / "tool").chmod(0o755)
+    assert run("programs/tool").stdout == "here\n"
+    assert run("tool", PATH=f"{folder}:{os.environ['PATH']}").stdout == "here\n"
 
 
 def test_input_and_output_pass_through(run: Run) -> None:

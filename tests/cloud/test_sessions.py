@@ -290,9 +290,20 @@ def test_stop_and_remove(world: World) -> None:
     world.bailee("cloud", "stop", known["id"])
     assert world.show(known["id"])["reason"] == "it was stopped"
     assert not subprocess.run(["pgrep", "-f", "sleep 301"], capture_output=True, check=False).stdout
-    world.bailee("cloud", "rm", "--yes", known["id"])
+    assert "still held" not in world.bailee("cloud", "rm", "--yes", known["id"])  # it said nothing
     assert not folder.exists()
     assert json.loads(world.bailee("cloud", "list", "--json")) == []
+
+
+def test_what_is_still_held_of_a_removed_session_is_told(world: World) -> None:
+    """The conversation of a removed session is there until it is erased, with the command that is told."""
+    known, _ = world.start("rehearse greet")
+    told = world.bailee("cloud", "rm", "--yes", known["id"]).splitlines()
+    (held,) = json.loads(world.bailee("sessions", "list", "--json"))
+    command = f"  bailee sessions erase {held['id']}"
+    assert told[-2:] == ["Its conversation is still held, until its day. To erase it:", command]
+    world.bailee(*command.split()[1:], "--yes")
+    assert json.loads(world.bailee("sessions", "list", "--json")) == []  # Control
 
 
 def test_a_repository_that_is_not_started_is_not_touched(world: World) -> None:

@@ -122,7 +122,7 @@ def choose_origin(directory: Directory, account: str, operator: Operator, *, for
         for_holder: it is made for the account holder and handed over to them.
 
     Raises:
-        Problem: the account holder has a proving key already, which is to be revoked first so that they
+        Problem: the account holder has a proof already, which is to be revoked first so that they
             notice; or there is no such account.
     """
     holder = directory.get(account)
@@ -133,9 +133,10 @@ def choose_origin(directory: Directory, account: str, operator: Operator, *, for
     if has_proof(directory.engine, holder.id):
         directory.tell_refusal(KEY, True, operator.person, of=holder.id)
         raise Problem(
-            f"the holder of {account!r} has a key that proves who they are, and makes further ones with it",
+            f"the holder of {account!r} has a key or a password already that proves who they are",
             where="--for-holder",
-            fix="have them present it in BAILEE_KEY; if it is lost, revoke it first: bailee keys list",
+            fix="have them do it without --for-holder, with their key in BAILEE_KEY, or in the console; "
+            "if a key is lost, revoke it first: bailee keys list",
         )
     return KeyOrigin.HANDED_OVER
 

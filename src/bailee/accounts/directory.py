@@ -92,7 +92,11 @@ class Directory:
             organization = check_name(organization or name, where="--org")
         accounts, organizations = tables.accounts, tables.organizations
         id, is_new = secrets.token_hex(16), True
-        taken = Problem(f"there is an account {name!r} already", where="NAME", fix="choose another name")
+        taken = Problem(
+            f"there is an account {name!r} already",
+            where="NAME",
+            fix="it may be the one you mean: bailee accounts list; else choose another name",
+        )
         with _refusing(taken), self.engine.begin() as connection:
             if connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).first():
                 raise taken

@@ -14,7 +14,7 @@ import msgspec
 
 from bailee import __version__
 from bailee.agent.conversations import Message
-from bailee.agent.service import VARIABLE, Service
+from bailee.agent.service import KEYS, VARIABLE, Service, find_gateway
 from bailee.agent.work import Work
 from bailee.flows.feedback.issues import Issue, Queued
 from bailee.flows.feedback.reports import (
@@ -184,10 +184,14 @@ class BugReporter:
     def _service(self) -> Service:
         service = self._work.service
         if service is None:
+            # Model traffic may go through one: a report holds more, and goes only where it was told to.
+            gateway = find_gateway(self._work.environment)
+            url = gateway.place if gateway else "its address"
             raise Problem(
                 "there is no Bailee service to send a report to",
                 where=VARIABLE,
-                fix="log in to one (bailee login), or start the agent through one: bailee run -- bailee code",
+                fix=f"set {VARIABLE} to {url}, with a key of that service in {KEYS[0]}; or log in to it "
+                "(bailee login), or start the agent through it: bailee run -- bailee code",
             )
         parts = urlsplit(service.url)
         if parts.scheme.lower() != "https" and parts.hostname not in _LOOPBACK:

@@ -87,7 +87,7 @@ def group() -> None:
 
     \b
     Examples:
-      bailee run -- claude -p "fix the failing test"
+      bailee run -- claude -p "fix the failing test" --allowedTools Bash,Edit,Write
       bailee explain --as plan=pro --as training=on
       bailee sessions list
 

@@ -81,8 +81,10 @@ def add(
         click.echo(f"Added {account.name}, plan {account.plan}{place}{limit}.")
         if account.name != DEFAULT_NAME:
             click.echo(
-                "It is its holder's, who alone approves logins of it. What proves the holder is a key that "
-                f"is handed over: bailee keys create --account {account.name} --for-holder",
+                "It is its holder's, who alone approves logins of it. To prove it they are handed\n"
+                "a password for the console or a key:\n"
+                f"  bailee console password {account.name} --for-holder\n"
+                f"  bailee keys create --account {account.name} --for-holder",
                 err=True,
             )
 

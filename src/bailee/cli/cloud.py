@@ -143,8 +143,10 @@ def start(
       bailee cloud logs -f SESSION
     """
     from bailee.accounts.directory import open_directory
+    from bailee.cli.cloud_words import tell_start
     from bailee.cloud.records import Sessions, State
     from bailee.service.cloud_orders import Order, begin, check_order
+    from bailee.service.isolations import is_emulated
 
     order = Order(
         repository=repo,
@@ -174,7 +176,8 @@ def start(
         echo_json({"session": id, "branch": session.branch, "isolation": session.isolation})
     else:
         click.echo(id)
-        click.echo(f"It pushes to {session.branch}. See: bailee cloud logs -f {id}", err=True)
+        for line in tell_start(session, emulated=is_emulated(session.isolation)):
+            click.echo(line, err=True)
     if wait:
         _follow(sessions, id, is_followed=True)
         ended = sessions.look(id)
@@ -207,6 +210,7 @@ def drive(save: bool, lock: int | None, home: Path, session: str) -> None:
 def list_(home: Path, as_json: bool) -> None:
     """List the sessions, the newest first."""
     from bailee.characters import make_visible
+    from bailee.cli.cloud_words import tell_state
     from bailee.moments import tell_minute
     from bailee.service.cloud_disks import tell_held
     from bailee.sizes import tell_size
@@ -222,7 +226,7 @@ def list_(home: Path, as_json: bool) -> None:
     rows = [
         (
             one.id,
-            _tell_state(one)[:60],
+            tell_state(one)[:60],
             one.account,
             one.repository,
             one.branch,
@@ -393,15 +397,18 @@ def save(home: Path, session: str) -> None:
 def rm(yes: bool, receipt: Path | None, home: Path, as_json: bool, session: str) -> None:
     """Remove a session: destroy the key of its disk, then the disk. What it did not push is gone.
 
-    Its conversation is erased with: bailee sessions erase. With --json the receipt itself is printed: it
-    proves the removal offline (`bailee ledger verify RECEIPT`).
+    Its conversation stays, and is erased with: bailee sessions erase. With --json the receipt itself is
+    printed: it proves the removal offline (`bailee ledger verify RECEIPT`).
     """
     from bailee.cli.accesses import operator
+    from bailee.cli.cloud_words import find_conversations, tell_left
     from bailee.cli.erasures import require_confirmation
     from bailee.cli.proofs import claiming, write_proof
     from bailee.service.cloud_disks import receipt_of, remove_session
 
-    id = _open(home).find(session)
+    sessions = _open(home)
+    id = sessions.find(session)
+    conversations = find_conversations(home, sessions, id)
     with claiming(receipt):
         require_confirmation(f"Remove the session {id} with what it did not push?", yes=yes)
         proof = remove_session(home, id, by=operator())
@@ -412,6 +419,8 @@ def rm(yes: bool, receipt: Path | None, home: Path, as_json: bool, session: str)
     path = receipt or receipt_of(home, id)
     click.echo(f"{id} is gone with its disk, and the key is destroyed.", err=True)
     click.echo(f"Receipt: {path} (verify: bailee ledger verify {path})", err=True)
+    for line in tell_left(conversations):
+        click.echo(line, err=True)
 
 
 def _open(home: Path) -> "Sessions":
@@ -425,11 +434,12 @@ def _open(home: Path) -> "Sessions":
 
 
 def _follow(sessions: "Sessions", id: str, *, is_followed: bool, with_states: bool = False) -> None:
+    from bailee.cli.cloud_words import tell_state
     from bailee.service.cloud_logs import read_log, tell_line
 
     at, rest, told = 0, b"", ""
     while True:
-        if with_states and (state := _tell_state(sessions.look(id))) != told:
+        if with_states and (state := tell_state(sessions.look(id))) != told:
             told = state
             click.echo(f"[{state}]", err=True)
         is_last = not sessions.is_driven(id)
@@ -447,16 +457,11 @@ def _follow(sessions: "Sessions", id: str, *, is_followed: bool, with_states: bo
 
 def _tell_end(session: "CloudSession") -> None:
     """Tell how a session ended, beside what it said."""
+    from bailee.cli.cloud_words import tell_state
     from bailee.cloud.records import ENDED
 
     if session.state in ENDED:
-        click.echo(_tell_state(session), err=True)
-
-
-def _tell_state(session: "CloudSession") -> str:
-    from bailee.characters import make_visible
-
-    return f"{session.state}{f': {make_visible(session.reason)}' if session.reason else ''}"
+        click.echo(tell_state(session), err=True)
 
 
 def _describe(session: "CloudSession") -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FALLBACK_AGENT = "bailee"
 # Whatever the agent, and whoever it works for: these are the operator's.
 OWN_SECRETS = ("BAILEE_UPSTREAM_KEY", "BAILEE_GITHUB_TOKEN", "BAILEE_GITHUB_APP_ID", "BAILEE_GITHUB_APP_KEY")
+EXIT_NOT_FOUND = 127  # as a shell says it
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -85,6 +86,11 @@ def run(
       bailee run --upstream rehearsal -- claude -p "rehearse greet"
       bailee run --account ada --receipt receipt.json -- python my_agent.py
     """
+    if not is_there(command[0]):
+        from bailee.cli import report
+
+        report(tell_missing(command[0]))
+        raise SystemExit(EXIT_NOT_FOUND)
     from bailee.accounts.directory import open_directory
     from bailee.accounts.keys import create_key, revoke_key
     from bailee.accounts.tables import KeyOrigin
@@ -219,6 +225,26 @@ def find_manifests(agent: str | None, command: str) -> "tuple[Manifest, ...]":
         if name == known or name in manifest.launch.commands:
             return (manifest,)
     return every.pop(FALLBACK_AGENT), *(one for one in every.values() if one.is_specified)
+
+
+def is_there(command: str) -> bool:
+    """Tell whether there is a file for a command, as a path or on PATH.
+
+    Whether it can be executed, and is there inside the boundary too, shows only where it is started.
+    """
+    folders = [""] if "/" in command else os.get_exec_path()
+    return any(os.access(Path(folder, command), os.F_OK) for folder in folders)
+
+
+def tell_missing(command: str) -> Problem:
+    """Return the problem of a command that is not there."""
+    if "/" in command:
+        return Problem("the command is not found", where=command, fix="name a file that is there")
+    return Problem(
+        f"the command {command!r} is not found",
+        where="PATH",
+        fix=f"install it, or name its file: bailee run -- /path/to/{command}",
+    )
 
 
 def check_receipt(path: Path) -> None:

@@ -48,6 +48,7 @@ class State(StrEnum):
     LOST = "lost"  # whoever drove it was killed
 
 
+STOP_REASON = "it was stopped"
 ENDED = frozenset({State.DONE, State.FAILED, State.STOPPED, State.LOST})
 
 

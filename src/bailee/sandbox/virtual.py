@@ -19,7 +19,16 @@ from pathlib import Path
 from bailee.boundary.means import find_means
 from bailee.policy.problems import Problem
 from bailee.sandbox import guest
-from bailee.sandbox.images import Image, Tell, building, check_programs, find_kernel, make_image, name_state
+from bailee.sandbox.images import (
+    Image,
+    Tell,
+    building,
+    cache_folder,
+    check_programs,
+    find_kernel,
+    make_image,
+    name_state,
+)
 from bailee.sandbox.machines import WORK, Begin, Kind, Limits, Machine, NotAnswered, Spec
 from bailee.sandbox.namespaces import write_machine
 
@@ -111,6 +120,11 @@ class VirtualMachines:
         return Machine(
             enclosure, ours, opening=write_opening, copy_disk=lambda target: copy_disk(disk, target)
         )
+
+
+def is_emulated() -> bool:
+    """Tell whether machines are known to be emulated here; where KVM was not tried yet it may still fail."""
+    return "kvm" not in _list_accelerations(cache_folder())
 
 
 def write_opening() -> Mapping[str, object]:

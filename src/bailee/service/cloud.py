@@ -21,7 +21,7 @@ from bailee.boundary.declarations import find_index, make_rules, resolve
 from bailee.boundary.means import find_means
 from bailee.cloud.conversations import Disk, MachineDisk, keep_conversation
 from bailee.cloud.networks import TRUSTED, Network
-from bailee.cloud.records import ENDED, WORK, CloudSession, Sessions, State
+from bailee.cloud.records import ENDED, STOP_REASON, WORK, CloudSession, Sessions, State
 from bailee.flows.git.access import Access, Attached, scope_of
 from bailee.flows.git.grants import grant, read_stop, withdraw_grant
 from bailee.flows.git.receiver import BASE
@@ -241,7 +241,7 @@ class Driver:
                 spec,
                 deadline,
                 lambda: (
-                    "it was stopped"
+                    STOP_REASON
                     if self._is_stopped()
                     else surroundings.stopped_for or read_stop(self._home, key)
                 ),

@@ -27,6 +27,15 @@ def make_isolation(kind: Kind, tell: Callable[[str], None] = lambda what: None) 
     return Namespaces()
 
 
+def is_emulated(kind: str) -> bool:
+    """Tell whether machines of a kind are emulated here, and so take their time."""
+    if kind != Kind.VM:
+        return False
+    from bailee.sandbox import virtual
+
+    return virtual.is_emulated()
+
+
 def choose_kind(asked: str, make: Callable[[Kind], Isolation] = make_isolation) -> Kind:
     """Return the kind that was asked for, or for `auto` the strongest that can be made here.
 

@@ -176,5 +176,8 @@ COMMANDS: Mapping[str, Command] = {
     "/bug": Command("report a bug: shows all that would be sent, and asks; /bug undo takes it back", _bug),
     "/feedback": Command("the same as /bug", _bug),
     "/tools": Command("what the model may call", _tools),
-    "/quit": Command("end", _quit),
+    "/quit": Command("end; so does /exit", _quit),
 }
+
+# Other agents' words for the same; the help lists each command once.
+ALIASES: Mapping[str, str] = {"/exit": "/quit"}

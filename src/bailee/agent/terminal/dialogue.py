@@ -11,7 +11,7 @@ from bailee.agent.faults import told_as_problem
 from bailee.agent.indicator import tell_indicator
 from bailee.agent.survey import QUESTION
 from bailee.agent.terminal.asking import Reader
-from bailee.agent.terminal.commands import COMMANDS
+from bailee.agent.terminal.commands import ALIASES, COMMANDS
 from bailee.agent.terminal.screen import Screen
 from bailee.agent.work import Work
 from bailee.characters import make_visible
@@ -80,7 +80,7 @@ class Dialogue:
         """Do what a line asks for; raises Problem, EOFError to end."""
         if text.startswith("/"):
             name, _, rest = text.partition(" ")
-            command = COMMANDS.get(name)
+            command = COMMANDS.get(ALIASES.get(name, name))
             if command is None:
                 raise Problem(f"there is no command {name}", fix="see: /help")
             command.run(self, rest.strip())

@@ -76,6 +76,10 @@ def _report(dialogue: "Dialogue", description: str) -> None:
         f"For {minutes} minutes /bug undo takes it back; in another terminal, with a key of yours in "
         f"BAILEE_KEY: bailee feedback undo {make_visible(taken.id)} --service {make_visible(reporter.place)}"
     )
+    screen.note(
+        "At any time it can be withdrawn: in the console, under Feedback, or where the service runs: "
+        f"bailee feedback withdraw {make_visible(taken.id)}"
+    )
     if offer.issues:
         _ask_for_issue(dialogue, reporter, offer, taken.id)
 
