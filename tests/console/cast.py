@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -82,6 +83,14 @@ class Cast:
             found["set-cookie"] = "\n".join(cookies)
         connection.close()
         return answer.status, told, found
+
+    def send_form(self, path: str, person: str, **fields: str) -> tuple[int, str]:
+        """Send a form as a page of somebody's own does, and return status and text."""
+        token = self.ask("GET", "/console/privacy", person)[1].partition('form_token" value="')[2][:64]
+        body = urlencode({"form_token": token, **fields})
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        status, told, _ = self.ask("POST", path, person, body, **form)
+        return status, told
 
     def say(self, name: str, session: str, text: str, model: str = "claude-rehearsal-1") -> None:
         """Send a prompt as an agent of somebody does."""

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import pytest
 
 from bailee.accounts.directory import open_directory
+from bailee.accounts.managed import LONGEST
 from bailee.accounts.secrets import list_secrets, open_secrets
 from bailee.ledger.log import FOLDER, open_log
 from bailee.vault.store import open_keys
@@ -295,6 +296,34 @@ def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> 
     written = told.partition("<textarea")[2].partition("</textarea>")[0]
     assert "cleanupPeriodDays" in written
     assert cast.ask("GET", "/api/settings", **bearer)[1] == "{}\n"
+
+
+def test_managed_settings_that_are_too_long_are_not_saved(cast: Cast) -> None:
+    """One character more than there may be is refused, and what was served before is served still; so many
+    are saved (control).
+    """
+    organization = found_organization(cast.home, cast.service, "massive")
+    place, bearer = f"{HOME}/settings", {"authorization": f"Bearer {organization.keys['member']}"}
+
+    def save(settings: str) -> tuple[int, str]:
+        shown = organization.ask("GET", place, "admin")[1]
+        tag = shown.partition('name="tag" value="')[2].partition('"><')[0].replace("&#34;", '"')
+        return organization.send_form(place, "admin", settings=settings, tag=tag)
+
+    def write(length: int) -> str:
+        """Return settings that are saved with so many characters, of which a line feed is one."""
+        settings = '{"telemetry": "off"}'
+        return settings[:-1] + " " * (length - len(settings) - 1) + settings[-1]
+
+    before = '{"cleanupPeriodDays": 7}'
+    assert save(before)[0] == 303
+    status, told = save(write(LONGEST + 1))
+    assert (status, "the settings are too long" in told) == (400, True)
+    assert f"keep them below {LONGEST:,} characters" in told
+    assert organization.ask("GET", "/api/settings", **bearer)[1] == f"{before}\n"
+    assert save(write(LONGEST))[0] == 303
+    served = organization.ask("GET", "/api/settings", **bearer)[1]
+    assert (len(served), json.loads(served)) == (LONGEST, {"telemetry": "off"})
 
 
 def test_another_organizations_members_are_out_of_reach(cast: Cast) -> None:

@@ -17,6 +17,8 @@ from bailee.vault.kinds import sum_up
 from bailee.vault.tightening import bring_into_force
 
 PATH = "/console/privacy"
+# Of who read what so many are shown; the export has all of them.
+MOST_ACCESSES = 50
 _HOLDER = frozenset({Part.HOLDER})
 
 
@@ -63,6 +65,7 @@ def list_keys_of(visit: Visit, name: str) -> list[Key]:
 def _show(visit: Visit) -> Answer:
     account, custody = visit.account, visit.custody
     holdings = sum_up(visit.held(account.id))
+    accesses = custody.directory.list_accesses(account.id)
     reason = ""
     try:
         require_available(account.plan, visit.installation.provider, training=True)
@@ -77,7 +80,8 @@ def _show(visit: Visit) -> Answer:
         "offers_training": offers_training(account.plan, visit.installation.provider),
         "reason": reason,
         "taken": list_taken(visit),
-        "accesses": custody.directory.list_accesses(account.id)[:50],
+        "accesses": accesses[:MOST_ACCESSES],
+        "accesses_in_all": len(accesses),
         "keys": list_keys_of(visit, account.name),
         "plan_period": period_of_plan(account),
     }
