@@ -1,5 +1,7 @@
-"""Tables of a page, read as a visitor reads them: each cell under its head."""
+"""Tables and facts of a page, read as a visitor reads them: each cell under its head."""
 
+import html
+import re
 from html.parser import HTMLParser
 
 
@@ -43,3 +45,9 @@ def read_table(told: str, first: str) -> dict[str, dict[str, str]]:
             cells = [[text.strip() for text, columns in row for _ in range(columns)] for row in rows]
             return {row[0]: dict(zip(names, row, strict=True)) for row in cells}
     raise AssertionError(f"no table begins with {first}")
+
+
+def read_facts(told: str) -> dict[str, str]:
+    """Return what a page says as facts, each under its term."""
+    pairs = re.findall(r"<dt>(.*?)</dt>\s*<dd[^>]*>(.*?)</dd>", told, re.DOTALL)
+    return {term: html.unescape(re.sub(r"<[^>]+>", "", said)).strip() for term, said in pairs}

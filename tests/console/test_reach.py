@@ -109,6 +109,9 @@ def test_keys_of_others_are_neither_seen_nor_revoked(cast: Cast, other: Cast) ->
     own = found_organization(cast.home, cast.service, "cyberdyne")
     assert own.send_form(f"{HOME}/keys/revoke", "admin", key=name_key(own.keys["member"]))[0] == 303
     assert not opens(own, "member")
+    shown = own.ask("GET", f"{HOME}/keys", "admin")[1]
+    assert name_key(own.keys["member"]) not in shown
+    assert "1 revoked or expired ones are left out" in shown
 
 
 def test_holds_of_others_are_neither_seen_nor_released(cast: Cast, other: Cast) -> None:
@@ -201,3 +204,25 @@ def test_a_limit_is_for_members_of_ones_own(cast: Cast, other: Cast) -> None:
     assert "Nothing is held that it would change." in told
     assert organization.send_form(f"{HOME}/retention", "admin", period="none")[0] == 303
     assert is_read(other, "umbrella-first", "said at umbrella")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        (HOME, {"act": "role", "member": "alice", "role": "owner"}, "there is no such role"),
+        (HOME, {"act": "erase", "member": "alice"}, "there is no such thing to do"),
+        (HOME, {"act": "flow", "flow": "messages", "to": "refused"}, "there is no such choice"),
+        (HOME, {"act": "flow", "flow": "metrics", "to": "off"}, "there is no such choice"),
+        (f"{HOME}/switch", {"what": "training", "to": "on"}, "there is no such switch"),
+        (f"{HOME}/switch", {"what": "zdr", "to": "yes", "name": "acme"}, "there is no such switch"),
+        (f"{HOME}/retention", {"period": "0d", "name": "acme"}, "is not a retention period"),
+        ("/console/privacy/training", {"to": "yes"}, "training is on or off"),
+        ("/console/privacy/flows", {"flow": "messages", "to": "refused"}, "there is no such choice"),
+    ],
+)
+def test_what_no_page_offers_is_refused(cast: Cast, path: str, fields: dict[str, str], words: str) -> None:
+    """Sent all the same it is told to be none, and changes nothing."""
+    before = [cast.ask("GET", place, "admin")[1] for place in (HOME, "/console/privacy")]
+    status, told = cast.send_form(path, "admin", **fields)
+    assert (status, words in told) == (400, True)
+    assert [cast.ask("GET", place, "admin")[1] for place in (HOME, "/console/privacy")] == before

@@ -11,6 +11,7 @@ import pytest
 from bailee.accounts.directory import open_directory
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.notes import Signer, Verifier
+from bailee.ledger.receipts import join_receipts
 from bailee.policy.plans import Plan
 from console.cast import Cast, make_people
 from counterparts.keeping import Keeping
@@ -57,6 +58,33 @@ def test_a_receipt_of_this_ledger_is_refused_by_another_key(cast: Cast, tmp_path
         assert total >= 1
         assert f"<strong>{total} of {total}</strong>" in told
         assert f"<strong>0 of {total}</strong>" in refused
+
+
+def test_of_many_receipts_each_is_verified(cast: Cast, tmp_path: Path) -> None:
+    """What the first fifty prove is shown, and that the rest was verified; one that was altered is named,
+    wherever it stands.
+    """
+    keeping = Keeping(tmp_path / "elsewhere")
+    account = keeping.custody.directory.add("zoe", Plan.PRO)
+    receipts = []
+    for number in range(52):
+        keeping.record("zoe", f"session-{number}")
+        receipts.append(keeping.custody.erase_session(account.id, f"session-{number}", by="zoe")[1])
+    key = keeping.custody.log.verifier.text
+    keeping.close()
+
+    def verify(given: list[bytes]) -> str:
+        whole = b"".join(join_receipts(given)).decode()
+        return cast.send_form(RECEIPTS, "charlie", receipt=whole, key=key)[1]
+
+    told = verify(receipts)
+    assert "<strong>52 of 52</strong>" in told
+    assert "All 52 were verified; what the first ones prove is shown." in told
+    assert told.count('aria-label="What receipt') == 50
+    altered = receipts[-1].replace(b'"index": ', b'"index": 1', 1)
+    told = verify([*receipts[:-1], altered])
+    assert "<strong>51 of 52</strong>" in told
+    assert "Receipt 52: Not verified: " in told
 
 
 @pytest.fixture(scope="module")

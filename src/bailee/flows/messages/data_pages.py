@@ -43,6 +43,8 @@ MOST_ROWS = 500
 REPORTS = "/console/feedback"
 PAGE_SESSIONS, PAGE_EXCHANGES = 50, 20
 MOST_RECEIPTS = 100
+# The ids of exchanges, which pages of sessions begin before, are 63 bits long.
+_LATEST = (1 << 63) - 1
 TEMPLATES = Path(__file__).parent / "templates"
 _HOLDER = frozenset({Part.HOLDER})
 
@@ -128,7 +130,7 @@ def _show(places: Sequence[Place], visit: Visit) -> Answer:
     for place in places:
         if visit.query.get("flow", "") == place.flow:
             return Moved(place.path)
-    before = read_number(visit.query.get("before", ""), 0) or None
+    before = read_number(visit.query.get("before", ""), 0, most=_LATEST) or None
     flow = _read_flow(visit.query.get("flow", ""))
     if flow is FlowId.FEEDBACK:
         return Moved(REPORTS)
