@@ -155,10 +155,15 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
         return ", then ".join(step for step, _ in groupby(steps))
 
 
+# What is kept beside requests is given out no older than this.
+OLDEST_SECONDS = 60.0
+
+
 class Kept:
     """What takes long to add up, kept a while and renewed beside the requests that ask for it.
 
-    Whoever asks first waits; who asks later gets what is there, and has it renewed if it is old.
+    Whoever asks first waits; who asks later gets what is there, and has it renewed if it is old. What is
+    very old is nobody's answer: a number that somebody is about to decide by may not be of this morning.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -171,7 +176,7 @@ class Kept:
     def get(self, name: str, make: Callable[[], _Value], *, seconds: float = 10.0) -> _Value:
         """Return a value of that name, made anew beside if it is older than some seconds."""
         found = self._values.get(name)
-        if found is None:
+        if found is None or self._clock() - found[0] > OLDEST_SECONDS:
             value = make()
             self._values[name] = self._clock(), value
             return value

@@ -109,7 +109,7 @@ def test_tighter_retention(admin: Visitor, cast: Cast) -> None:
     page.click("main button:has-text('Hold at most 20d')")
     assert "Members' records are held at most 20d." in page.inner_text("main")
     page = admin.go(f"{HOME}/retention?period=unlimited")
-    page.click("main button:has-text('Hold at most unlimited')")
+    page.click("main button:has-text('Take the wish back')")
     assert "As the plan has it" in page.inner_text("main")
 
 

@@ -46,7 +46,8 @@ def read_rows(told: str, of: str = "Every flow") -> dict[str, list[str]]:
     """Return the rows of a table: the first cell, and the others."""
     table = told.partition(f'aria-label="{of}">')[2].partition("</table>")[0]
     rows = [
-        re.findall(r"(?s)<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"(?s)<tr>(.*?)</tr>", table)
+        re.findall(r"(?s)<t[hd]\b[^>]*>(.*?)</t[hd]>", row)
+        for row in re.findall(r"(?s)<tr\b[^>]*>(.*?)</tr>", table)
     ]
     return {strip(cells[0]): [strip(cell) for cell in cells[1:]] for cells in rows}
 

@@ -258,7 +258,7 @@ def test_erasing_everything(visit: Visit, cast: Cast) -> None:
     page = visit("operator").go("/console/data/erase")
     page.fill("#f-name", "somebody")
     page.click("main button")
-    assert "not that" in page.inner_text(".problem")
+    assert "that is not the name of your account" in page.inner_text(".problem")
     page = visit("operator", java_script_enabled=False).go("/console/data/erase")
     page.fill("#f-name", "olga")
     page.click("main button")

@@ -8,7 +8,7 @@ from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
 from bailee.accounts.suspensions import suspend_member
 from bailee.accounts.tables import KeyOrigin, Role
-from bailee.console.privacy import period_of_plan, tell_changed
+from bailee.console.privacy import name_limit, period_of_plan, tell_changed
 from bailee.console.refusals import list_taken, name_flow, read_choice
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Handler, Moved, NotThere, Page, Part, Section, View, Visit, require
@@ -158,6 +158,7 @@ def _ask_switch(visit: Visit) -> Answer:
         "organization": organization_of(visit),
         "members": len(members),
         "preview": visit.preview(members),
+        "is_other_on": visit.account.zdr if kind is Kind.DPP else visit.account.dpp,
     }
     words = {"zdr": "zero data retention", "dpp": "the development partner program"}[kind.value]
     return View("switch.html", facts, heading=f"Switch {words} {facts['to']}")
@@ -201,8 +202,8 @@ def _ask_retention(visit: Visit) -> Answer:
     present = visit.account.organization_retention or UNLIMITED
     limit = Period.parse(text, where="How long it is held") if text else present
     preview = visit.preview(_with_limit(visit, limit))
-    facts = {"period": str(limit), "preview": preview, "organization": organization_of(visit)}
-    return View("organization_limit.html", facts, heading=f"Hold members' records at most {limit}")
+    facts = {"period": str(limit), "words": name_limit(limit), "preview": preview}
+    return View("organization_limit.html", facts, heading=f"{name_limit(limit)}: members' records")
 
 
 def _limit(visit: Visit) -> Answer:
@@ -213,7 +214,12 @@ def _limit(visit: Visit) -> Answer:
     directory.limit_organization(organization, limit, by=admin)
     changed = bring_into_force(visit.custody, directory.members(organization))
     kept = visit.preview(directory.members(organization)).kept
-    return Moved(PATH, f"Members' records are held at most {limit}.{tell_changed(changed, kept)}")
+    told = f"Members' records are held at most {limit}."
+    if limit.is_none or limit.is_unlimited:
+        told = (
+            "Nothing is held of members from now on." if limit.is_none else "There is no such wish any more."
+        )
+    return Moved(PATH, f"{told}{tell_changed(changed, kept)}")
 
 
 # --- Keys ---

@@ -7,10 +7,11 @@ from bailee.accounts.keys import Key, list_keys, revoke_key
 from bailee.accounts.people import Account
 from bailee.console.refusals import list_taken, name_flow, read_choice
 from bailee.console.rendering import TEMPLATES
-from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit, require
+from bailee.pages import Answer, Installation, Moved, Page, Part, Section, View, Visit, require
 from bailee.policy.consents import offers_training, require_available
 from bailee.policy.flows import FlowId
-from bailee.policy.periods import UNLIMITED, Period
+from bailee.policy.periods import UNLIMITED, Period, tighten
+from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 from bailee.vault.kinds import sum_up
@@ -80,6 +81,7 @@ def _show(visit: Visit) -> Answer:
         "offers_training": offers_training(account.plan, visit.installation.provider),
         "reason": reason,
         "taken": list_taken(visit),
+        "is_dpp_here": is_claude_api(visit.installation),
         "accesses": accesses[:MOST_ACCESSES],
         "accesses_in_all": len(accesses),
         "keys": list_keys_of(visit, account.name),
@@ -126,17 +128,47 @@ def _ask_retention(visit: Visit) -> Answer:
     limit = Period.parse(text, where="How long it is held") if text else visit.account.retention or UNLIMITED
     wish = None if limit.is_unlimited else limit
     changed = msgspec.structs.replace(visit.account, retention=wish)
-    facts = {"period": str(limit), "preview": visit.preview([changed]), "account": visit.account}
-    return View("retention_limit.html", facts, heading=f"Hold records at most {limit}")
+    plan_period = period_of_plan(visit.account)
+    facts = {
+        "period": str(limit),
+        "words": name_limit(limit),
+        "preview": visit.preview([changed]),
+        "changes_nothing": wish is not None and tighten(limit, plan_period) == plan_period != limit,
+        "plan_period": str(plan_period),
+    }
+    return View("retention_limit.html", facts, heading=name_limit(limit))
 
 
 def _choose_retention(visit: Visit) -> Answer:
     limit = Period.parse(require(visit.form, "period"), where="How long it is held")
     directory, name = visit.custody.directory, visit.account.name
+    wish = None if limit.is_unlimited else limit
+    seen = visit.preview([msgspec.structs.replace(visit.account, retention=wish)])
+    if (seen.gone or seen.waiting) and visit.form.get("name", "").strip() != name:
+        raise Problem(
+            f"something would be erased, and the name of your account, {name}, is not what you wrote",
+            where="How long it is held",
+            fix=f"write {name} to confirm",
+        )
     choose_retention(directory, name, visit.visitor.operator, limit)
     changed = bring_into_force(visit.custody, [directory.get(name)])
     kept = visit.preview([directory.get(name)]).kept
-    return Moved(PATH, f"Records are held at most {limit}.{tell_changed(changed, kept)}")
+    told = f"Records are held at most {limit}."
+    if limit.is_none or limit.is_unlimited:
+        told = "Nothing is held from now on." if limit.is_none else "There is no wish of yours any more."
+    return Moved(PATH, f"{told}{tell_changed(changed, kept)}")
+
+
+def is_claude_api(installation: Installation) -> bool:
+    """Tell whether the model is reached at the Claude API itself, which alone the partner program is for."""
+    return installation.provider is Provider.ANTHROPIC and installation.is_first_party
+
+
+def name_limit(limit: Period) -> str:
+    """Return what a button says that limits how long records are held."""
+    if limit.is_none:
+        return "Hold nothing"
+    return "Take the wish back" if limit.is_unlimited else f"Hold at most {limit}"
 
 
 def _choose_flow(visit: Visit) -> Answer:
