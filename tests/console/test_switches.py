@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -142,3 +143,31 @@ def test_the_partner_program(visit: Visit, tmp_path: Path) -> None:
         assert "Nothing that your members say trains a model." in told
         say(globex, "after")
         assert not any(find_session(globex, one).trainable for one in ("before", "during", "after"))
+
+
+def test_zero_data_retention_where_the_upstream_retains(tmp_path: Path, cast: Cast) -> None:
+    """It is told before it is switched on and while it is that the upstream has to declare it too; until then
+    members' requests are refused. Control: of the rehearsal model none of it is told.
+    """
+    words = "does not declare that it retains nothing"
+    home = tmp_path / "state"
+    environment = {"BAILEE_UPSTREAM_KEY": "sk-of-the-organization"}
+    with (
+        standing_in_for_the_claude_api() as url,
+        serving(home, tmp_path, "--upstream", f"anthropic={url}", environment=environment) as service,
+    ):
+        globex = found_organization(home, service, "globex")
+        for path in (HOME, f"{HOME}/switch?what=zdr&to=on"):
+            assert words in globex.ask("GET", path, "admin")[1]
+            assert words not in cast.ask("GET", path, "admin")[1]
+        say(globex, "before")
+        switching = {"what": "zdr", "to": "on", "name": "globex"}
+        assert globex.send_form(f"{HOME}/switch", "admin", **switching)[0] == 303
+        assert words in globex.ask("GET", HOME, "admin")[1]
+        bearer = {"authorization": f"Bearer {globex.keys['member']}", "content-type": "application/json"}
+        asked = {"model": "claude-rehearsal-1", "max_tokens": 64, "messages": []}
+        body = json.dumps(asked)
+        status, told, _ = globex.ask("POST", "/v1/messages", body=body, **bearer)
+        assert (status, "zero data retention" in told.lower()) == (403, True), told
+        assert globex.send_form(f"{HOME}/switch", "admin", what="zdr", to="off")[0] == 303
+        say(globex, "after")
