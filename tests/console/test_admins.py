@@ -70,6 +70,9 @@ def test_a_member_is_suspended(visit: Visit, cast: Cast, has_scripts: bool) -> N
     assert initech.ask("GET", "/console/data", "member")[0] == 303
     assert "suspended" in page.inner_text(f"tr:has-text('{name}')")
     assert page.query_selector(f"text=Make {name} an admin") is None
+    keys = initech.ask("GET", f"{HOME}/keys", "admin")[1]
+    assert f"<option>{name}</option>" not in keys.replace(f' value="{name}"', "")
+    assert "suspended" in keys
     page.click(f"text=Let {name} in again")
     assert initech.ask("GET", "/api/account", **bearer)[0] == 200
     told = page.goto(f"{page.url.partition('/console')[0]}/console/ledger?kind=suspension")
@@ -281,9 +284,21 @@ def test_managed_settings_are_checked_and_served(admin: Visitor, cast: Cast) -> 
     other = cast.ask("GET", "/api/settings", authorization=f"Bearer {cast.keys['charlie']}")
     assert (other[0], other[1]) == (200, "{}\n")
     assert cast.ask("GET", "/api/settings")[0] == 401
+    assert "will not heed" not in page.inner_text("main")
+    vain = {
+        "telemetry": "on",
+        "cleanupPeriodDays": 400,
+        "permissions": {"allow": ["bash(*)"]},
+        "env": {"A": 1},
+    }
+    page.fill("#f-settings", json.dumps(vain))
+    page.click("text=Check and save")
+    told = page.inner_text(".note.warn")
+    for what in ("telemetry: on", "cleanupPeriodDays: 400", "permissions.allow bash(*)", "env.A"):
+        assert what in told
     stale = cast.ask("GET", f"{HOME}/settings", "admin")[1]
     page.click("text=Remove them")
-    assert page.inner_text(".big").split()[0] == "Nothing"
+    assert page.inner_text(".big").startswith("No settings")
     assert cast.ask("GET", "/api/settings", **bearer)[1] == "{}\n"
     token = stale.partition('form_token" value="')[2][:64]
     tag = stale.partition('name="tag" value="')[2].partition('"><p')[0].replace("&#34;", '"')

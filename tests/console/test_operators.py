@@ -145,7 +145,7 @@ def test_a_report_is_read_with_a_reason_that_its_sender_sees(
 def test_ratings_are_counted(visit: Visit, has_scripts: bool) -> None:
     """Two good, one fine, one bad and one dismissed."""
     page = visit("operator", java_script_enabled=has_scripts).go("/console/flows/survey")
-    assert page.inner_text(".big strong") == "2.25"
+    assert page.inner_text(".big strong") == "2.25 of 3"
     row = page.inner_text("div[aria-label='By version'] tbody tr").split()
     assert row == ["1.2", "1", "1", "2", "1", "2.25"]
 

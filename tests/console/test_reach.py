@@ -33,7 +33,7 @@ def opens(organization: Cast, person: str) -> bool:
 def find_hold(organization: Cast) -> str:
     """Return the id of the hold that an organization's page shows first."""
     told = organization.ask("GET", f"{HOME}/holds", "admin")[1]
-    return told.partition('name="hold" value="')[2].partition('"')[0]
+    return told.partition("holds/release?hold=")[2].partition('"')[0]
 
 
 # --- The organization's name ---

@@ -19,7 +19,7 @@ from bailee.agent.managed import (
 )
 from bailee.agent.permissions import read_rule
 from bailee.agent.service import Service, tell_fault
-from bailee.agent.settings import AGENT, Effective, understand
+from bailee.agent.settings import AGENT, USUAL_DAYS, Effective, Telemetry, compose, understand
 from bailee.agent.state import state_folder
 from bailee.agent.tools import TOOLS
 from bailee.manifests import load_manifest
@@ -146,6 +146,27 @@ def check_source(source: Source) -> None:
     for name, rules in (("allow", permissions.allow), ("deny", permissions.deny)):
         for rule in rules:
             read_rule(rule, tuple(TOOLS), where=f"{source.origin}: permissions.{name}")
+
+
+def list_unheeded(source: Source) -> list[str]:
+    """Return what an organization's settings say in vain: they only tighten what members chose themselves.
+
+    Raises:
+        Problem: see `check_source`.
+    """
+    settings = understand(source)
+    effective = compose(
+        load_manifest(AGENT), [(LayerName.ORGANIZATION, source.origin, settings)], (source.decided,), {}
+    )
+    told = [notice.removeprefix(f"{source.origin}: ") for notice in effective.notices]
+    if settings.telemetry is Telemetry.ON:
+        told.append("telemetry: on switches nothing on")
+    days = settings.cleanup_period_days
+    if days == "unlimited" or (isinstance(days, int) and days > USUAL_DAYS):
+        told.append(f"cleanupPeriodDays: {days} lengthens nothing; {USUAL_DAYS} days are usual")
+    if settings.feedback_survey_rate not in (None, effective.values["feedbackSurveyRate"].value):
+        told.append("feedbackSurveyRate: nobody is asked more often by it than usual")
+    return told
 
 
 def _tell_last(reason: str, known: Managed | None) -> str:

@@ -28,6 +28,8 @@ from bailee.policy.switches import find_meant
 
 AGENT = "bailee"
 DEFAULT_MODEL = "claude-sonnet-5-5"
+# How long sessions are kept on a machine where nobody says anything.
+USUAL_DAYS = 30
 
 
 class Mode(StrEnum):
@@ -342,7 +344,7 @@ def _telemetry(ordered: Stated) -> Value:
 
 def _cleanup(ordered: Stated) -> Value:
     """Return what the nearest layer says; the policy decides what comes of all of them."""
-    return _first(ordered, "cleanup_period_days", 30)
+    return _first(ordered, "cleanup_period_days", USUAL_DAYS)
 
 
 def _rules(ordered: Stated, notices: list[str]) -> tuple[Value, Value]:

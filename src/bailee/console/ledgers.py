@@ -291,6 +291,15 @@ def _matches(one: Told, wanted: str) -> bool:
 
 
 def _verify(visit: Visit) -> Answer:
+    try:
+        return _tell_verification(visit)
+    except Problem as problem:
+        # Such as a checkpoint that is gone; where it lay is not for everybody who may ask.
+        facts = {"is_verified": False, "checkpoint": None, "faults": [problem.what], "key": ""}
+        return View("ledger_verified.html", facts)
+
+
+def _tell_verification(visit: Visit) -> Answer:
     _settle(visit.custody)
     verifier = visit.custody.log.verifier
     found = verify_ledger(DirectoryTiles(visit.custody.home / FOLDER), verifier)

@@ -10,7 +10,7 @@ from bailee.console.organizations import PATH as ORGANIZATION
 from bailee.console.organizations import organization_of
 from bailee.console.rendering import TEMPLATES
 from bailee.manifests import load_manifest
-from bailee.manifests.settings import read_source
+from bailee.manifests.settings import Source, read_source
 from bailee.pages import Answer, Moved, Page, Part, Section, View, Visit
 from bailee.policy.layers import LayerName
 from bailee.policy.problems import Problem
@@ -42,14 +42,28 @@ def check_settings(text: str) -> None:
     """
     from bailee.agent.fetches import check_source  # the words of the agent, which the service does not need
 
+    check_source(_read(text))
+
+
+def list_unheeded(text: str) -> list[str]:
+    """Return what of settings agents will not heed, as these only tighten; nothing of what cannot be read."""
+    from bailee.agent.fetches import list_unheeded
+
+    try:
+        return list_unheeded(_read(text))
+    except Problem:
+        return []
+
+
+def _read(text: str) -> Source:
     if len(text) > LONGEST:
         raise Problem("the settings are too long", where=WHERE, fix=f"keep them below {LONGEST:,} characters")
     if not text.strip():
         raise Problem("there is nothing in them", where=WHERE, fix="write a JSON object; {} says nothing")
-    source = read_source(Path(WHERE), LayerName.MANAGED, load_manifest("bailee"), {}, data=text.encode())
+    source = read_source(Path(WHERE), LayerName.ORGANIZATION, load_manifest("bailee"), {}, data=text.encode())
     if source is None:
         raise Problem("this is no settings file", where=WHERE, fix="write a JSON object; {} says nothing")
-    check_source(source)
+    return source
 
 
 def _show(visit: Visit) -> Answer:
@@ -64,6 +78,7 @@ def _tell(visit: Visit, text: str, problem: Problem | None, *, is_stale: bool = 
         "is_served": managed.body.strip() not in ("", "{}"),
         "text": text,
         "problem": problem,
+        "unheeded": list_unheeded(text),
         "is_stale": is_stale,
         # What is refused for another reason is still over what its page was of.
         "over": visit.form.get("tag", "") if problem and not is_stale else managed.tag,

@@ -226,12 +226,16 @@ def _limit(visit: Visit) -> Answer:
 
 
 def _show_keys(visit: Visit) -> Answer:
-    names, now = {one.name for one in _members(visit)}, visit.custody.now_ms()
+    members, now = _members(visit), visit.custody.now_ms()
+    names = {one.name for one in members}
+    suspended = {one.name for one in members if one.is_suspended}
     known = [key for key in list_keys(visit.custody.directory) if key.account in names]
     facts = {
         "keys": [key for key in known if key.is_in_force(now)],
         "ended": sum(not key.is_in_force(now) for key in known),
-        "members": [(name, name) for name in sorted(names)],
+        # A key of theirs opens nothing meanwhile.
+        "suspended": suspended,
+        "members": [(name, name) for name in sorted(names - suspended)],
         "made": None,
         "secret": "",
     }

@@ -147,3 +147,13 @@ def describe_sessions(
             )
         )
     return found
+
+
+def count_flows(connection: sa.Connection, account: str, session: str) -> dict[str, int]:
+    """Return how many exchanges a session has of each flow: those of a key without a session share one."""
+    table = tables.exchanges
+    query = sa.select(table.c.flow, sa.func.count().label("many")).where(
+        table.c.account == account, table.c.session == session
+    )
+    rows = connection.execute(query.group_by(table.c.flow).order_by(table.c.flow)).all()
+    return {row.flow: row.many for row in rows}

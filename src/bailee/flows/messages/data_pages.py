@@ -34,7 +34,7 @@ from bailee.vault.holds import covering, list_holds, read_covered
 from bailee.vault.kinds import has_many, sum_up
 from bailee.vault.proofs import count_receipts, keep_receipt, read_receipts
 from bailee.vault.reader import Session, Transcript, list_exchanges, read_session
-from bailee.vault.recent import Recent, describe_sessions, list_recent
+from bailee.vault.recent import Recent, count_flows, describe_sessions, list_recent
 
 PATH = "/console/data"
 # Of a record in columns so many rows are shown; the export has all of them.
@@ -137,13 +137,15 @@ def _show(places: Sequence[Place], visit: Visit) -> Answer:
     found = _list(visit, flow, before)
     wanted = visit.query.get("session", "").strip()
     if wanted:
-        return Moved(link_to(_find(visit, wanted).id))
+        with contextlib.suppress(NotThere):
+            return Moved(link_to(_find(visit, wanted).id))
     held = {one.flow: one for one in sum_up(visit.held(account.id))}
     with custody.vault.connect() as connection:
         covered = {session for of, session in read_covered(connection) if of == account.id}
     facts = {
         "is_covered": lambda session: None in covered or session in covered,
         "has_holds": bool(covered),
+        "missing": wanted,
         "sessions": found.sessions,
         "next": found.next,
         "is_first": before is None,
@@ -293,7 +295,10 @@ def _ask(visit: Visit) -> Answer:
     session = _session_of(visit)
     refuse_held(visit.custody.vault, session.account, session.id)
     counted = count_session(visit.custody.vault, session.account, session.id)
-    return View("erase.html", {"session": session, "counted": counted, "here": link_to(session.id)})
+    with visit.custody.vault.connect() as connection:
+        flows = count_flows(connection, session.account, session.id)
+    facts = {"session": session, "counted": counted, "flows": flows, "here": link_to(session.id)}
+    return View("erase.html", facts)
 
 
 def _erase(visit: Visit) -> Answer:

@@ -131,7 +131,8 @@ def _open(visit: Visit) -> Answer:
 def _read_asked(visit: Visit) -> tuple[str, int, bool]:
     host, port = require(visit.form, "host").strip(), require(visit.form, "port").strip()
     if "/" in host:
-        raise Problem(f"{host[:80]!r} is more than a host", where="Rules", fix="leave out what begins with /")
+        fix = "write the host alone, such as deploy.example"
+        raise Problem(f"{host[:80]!r} is more than a host", where="Rules", fix=fix)
     if not 0 < read_number(port, 0) < 65536:
         raise Problem(f"{port[:20]!r} is no port", where="Rules", fix="give one from 1 to 65535")
     return host, int(port), visit.form.get("wire", "") == Wire.HTTP
