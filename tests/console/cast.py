@@ -86,11 +86,15 @@ class Cast:
 
     def send_form(self, path: str, person: str, **fields: str) -> tuple[int, str]:
         """Send a form as a page of somebody's own does, and return status and text."""
+        status, told, _ = self.press(path, person, **fields)
+        return status, told
+
+    def press(self, path: str, person: str, **fields: str) -> tuple[int, str, dict[str, str]]:
+        """Send a form as a page of somebody's own does, and return what `ask` does."""
         token = self.ask("GET", "/console/privacy", person)[1].partition('form_token" value="')[2][:64]
         body = urlencode({"form_token": token, **fields})
         form = {"content-type": "application/x-www-form-urlencoded"}
-        status, told, _ = self.ask("POST", path, person, body, **form)
-        return status, told
+        return self.ask("POST", path, person, body, **form)
 
     def say(self, name: str, session: str, text: str, model: str = "claude-rehearsal-1") -> None:
         """Send a prompt as an agent of somebody does."""

@@ -341,6 +341,36 @@ def test_managed_settings_that_are_too_long_are_not_saved(cast: Cast) -> None:
     assert (len(served), json.loads(served)) == (LONGEST, {"telemetry": "off"})
 
 
+def test_managed_settings_are_saved_over_what_was_looked_at(cast: Cast) -> None:
+    """Whose settings were refused, and who sends them mended, still does not save over what another saved
+    meanwhile; once that was shown, they do.
+    """
+    organization = found_organization(cast.home, cast.service, "overtaken")
+    place, bearer = f"{HOME}/settings", {"authorization": f"Bearer {organization.keys['member']}"}
+
+    def read_tag(told: str) -> str:
+        return told.partition('name="tag" value="')[2].partition('"><')[0].replace("&#34;", '"')
+
+    def serve() -> str:
+        return organization.ask("GET", "/api/settings", **bearer)[1].strip()
+
+    first = read_tag(organization.ask("GET", place, "admin")[1])
+    theirs, ours = '{"telemetry": "off"}', '{"cleanupPeriodDays": 7}'
+    assert organization.send_form(place, "admin", settings=theirs, tag=first)[0] == 303
+    status, told = organization.send_form(place, "admin", settings="{", tag=first)
+    assert (status, read_tag(told), "somebody changed them" in told) == (400, first, False)
+    status, told = organization.send_form(place, "admin", settings=ours, tag=read_tag(told))
+    assert (status, "somebody changed them" in told, serve()) == (400, True, theirs)
+    assert organization.send_form(place, "admin", settings=ours, tag=read_tag(told))[0] == 303
+    assert serve() == ours
+    shown = organization.ask("GET", place, "admin")[1]
+    assert "Changed by overtaken-admin" in shown
+    assert "<strong>Served</strong>" in shown
+    removing = {"act": "remove", "settings": ours, "tag": read_tag(shown)}
+    assert organization.send_form(place, "admin", **removing)[0] == 303
+    assert (serve(), "<strong>Nothing</strong>" in organization.ask("GET", place, "admin")[1]) == ("{}", True)
+
+
 def test_another_organizations_members_are_out_of_reach(cast: Cast) -> None:
     """With the right token, too, an admin does nothing to Charlie, who is no member."""
     page = cast.ask("GET", HOME, "admin")[1]

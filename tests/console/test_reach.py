@@ -2,6 +2,8 @@
 cannot take back goes only where they write the organization's name.
 """
 
+from urllib.parse import unquote
+
 import pytest
 
 from console.cast import Cast, found_organization
@@ -88,6 +90,31 @@ def test_what_a_hold_alone_keeps_takes_the_name_too(cast: Cast, path: str, field
     release = {"hold": hold, "reason": "settled"}
     assert organization.send_form(f"{HOME}/holds/release", "admin", **release)[0] == 303
     assert is_read(organization, f"{name}-first", "said at weyland")
+
+
+def test_what_was_done_and_what_a_hold_left_is_said(cast: Cast) -> None:
+    """Once a limit is in force the page says how much came under it, and how much of it a hold keeps; where
+    nothing did it says neither.
+    """
+    organization = found_organization(cast.home, cast.service, "gringotts")
+    for session in ("gringotts-first", "gringotts-second"):
+        organization.say("member", session, "said at gringotts")
+        wait_until_ended(cast.home, session)
+
+    def limit(period: str) -> str:
+        fields = {"period": period, "name": "gringotts"}
+        return unquote(organization.press(f"{HOME}/retention", "admin", **fields)[2]["set-cookie"])
+
+    holding = {"member": "gringotts-member", "session": "gringotts-first", "reason": "case 4"}
+    assert organization.send_form(f"{HOME}/holds", "admin", **holding)[0] == 303
+    said = limit("none")
+    assert "2 segments held already came under it, or went" in said
+    assert "but for 1 segment that a legal hold keeps" in said
+    assert not is_read(organization, "gringotts-second", "said at gringotts")
+    assert is_read(organization, "gringotts-first", "Legal hold")
+    said = limit("none")
+    assert "Members' records are held at most none." in said
+    assert "came under it" not in said
 
 
 # --- Members of another organization ---
