@@ -135,6 +135,7 @@ def test_an_interrupt_ends_the_turn_and_not_the_session(desk: Desk) -> None:
     terminal.wait("interrupted")
     terminal.type("rehearse greet")
     terminal.wait("this is all of my answer")
+    terminal.wait("tokens in", times=2)  # before that the turn has not ended
     terminal.press("C-c")
     terminal.wait("once more")
     terminal.press("C-c")

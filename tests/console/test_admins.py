@@ -46,6 +46,7 @@ def test_a_member_is_added(visit: Visit, cast: Cast) -> None:
     page.fill("#f-member", "charlie")
     page.click("main button:has-text('Add')")
     assert "there is an account 'charlie' already" in page.inner_text(".problem")
+    assert "bailee accounts" not in page.inner_text(".problem")
     directory = open_directory(cast.home)
     dora = directory.get("dora")
     directory.close()

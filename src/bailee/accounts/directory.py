@@ -33,6 +33,10 @@ DEFAULT_NAME = "me"
 _FEW = 50
 
 
+class NameTaken(Problem):
+    """There is an account of that name already."""
+
+
 class Directory:
     """Accounts, organizations and consents in one database.
 
@@ -92,7 +96,7 @@ class Directory:
             organization = check_name(organization or name, where="--org")
         accounts, organizations = tables.accounts, tables.organizations
         id, is_new = secrets.token_hex(16), True
-        taken = Problem(
+        taken = NameTaken(
             f"there is an account {name!r} already",
             where="NAME",
             fix="it may be the one you mean: bailee accounts list; else choose another name",

@@ -3,6 +3,7 @@
 import msgspec
 
 from bailee.accounts.choices import RETENTION, require_admin
+from bailee.accounts.directory import NameTaken
 from bailee.accounts.keys import create_key, list_keys, revoke_key
 from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
@@ -118,10 +119,16 @@ def _change(visit: Visit) -> Answer:
         case "add":
             name = require(visit.form, "member")
             require_admin(directory, admin, operator, "admin", given=True)
-            directory.add(
-                name, visit.account.plan, organization=organization, role=Role.MEMBER, by=visit.account.id
+            plan, by = visit.account.plan, visit.account.id
+            try:
+                directory.add(name, plan, organization=organization, role=Role.MEMBER, by=by)
+            except NameTaken as taken:
+                # Of others no more is told than that, and nobody becomes a member without their own say.
+                fix = "choose another name, such as one with the organization's in front"
+                raise Problem(taken.what, where="Add a member", fix=fix) from None
+            return Moved(
+                PATH, f"{name} is a member. For a first password: bailee console password {name} --for-holder"
             )
-            return Moved(PATH, f"{name} is a member. Whoever runs the service hands them a password.")
         case "flow":
             flow, refused = read_choice(visit)
             kind = Kind.refusing(flow)
