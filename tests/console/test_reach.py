@@ -106,7 +106,9 @@ def test_what_was_done_and_what_a_hold_left_is_said(cast: Cast) -> None:
         return unquote(organization.press(f"{HOME}/retention", "admin", **fields)[2]["set-cookie"])
 
     holding = {"member": "gringotts-member", "session": "gringotts-first", "reason": "case 4"}
-    assert organization.send_form(f"{HOME}/holds", "admin", **holding)[0] == 303
+    placed = unquote(organization.press(f"{HOME}/holds", "admin", **holding)[2]["set-cookie"])
+    assert "session gringotts-first of gringotts-member stays." in placed
+    assert "Gone before it was placed" not in placed
     said = limit("none")
     assert "2 segments held already came under it, or went" in said
     assert "but for 1 segment that a legal hold keeps" in said

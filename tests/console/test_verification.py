@@ -60,6 +60,26 @@ def test_a_receipt_of_this_ledger_is_refused_by_another_key(cast: Cast, tmp_path
         assert f"<strong>0 of {total}</strong>" in refused
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "receipt.json"),
+        ({"name": "receipts"}, "receipts.json"),
+        ({"name": "../x"}, "receipt.json"),
+        ({"session": "alice-first"}, "receipt-alice-first.json"),
+        ({"session": "../a b\r\n<c>"}, "receipt-a-b-c.json"),
+    ],
+)
+def test_a_receipt_is_downloaded_as_it_was_made(cast: Cast, fields: dict[str, str], name: str) -> None:
+    """To the byte, though a form sends it with carriage returns; its file is named after the session, by what
+    may stand in a name.
+    """
+    sent = "{\r\n}\r\n"
+    status, told, headers = cast.press(f"{RECEIPTS}/download", "charlie", receipt=sent, **fields)
+    assert (status, told) == (200, "{\n}\n")
+    assert f'filename="{name}"' in headers["content-disposition"]
+
+
 def test_of_many_receipts_each_is_verified(cast: Cast, tmp_path: Path) -> None:
     """What the first fifty prove is shown, and that the rest was verified; one that was altered is named,
     wherever it stands.
