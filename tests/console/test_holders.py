@@ -8,12 +8,13 @@ from pathlib import Path
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.keys import create_key
+from bailee.accounts.people import Kind
 from bailee.accounts.tables import KeyOrigin
 from bailee.flows.web.receiver import is_taken
 from bailee.ledger.log import FOLDER, open_log
 from bailee.ledger.receipts import verify_receipt
 from bailee.policy.flows import FlowId
-from bailee.policy.plans import Plan
+from bailee.policy.plans import Plan, Provider
 from bailee.vault.proofs import count_receipts
 from bailee.vault.reader import list_sessions
 from bailee.vault.store import open_vault
@@ -79,6 +80,58 @@ def test_a_shorter_time_is_told_and_applied(visit: Visit, has_scripts: bool) -> 
     page.click(f"main button:has-text('Hold at most {period}')")
     assert re.search(rf"Records are held at most {period}\. \d+ segments?", page.inner_text("main"))
     assert f"At most {period}, as you wished" in page.inner_text("main")
+
+
+def test_holding_nothing_takes_the_accounts_name(visit: Visit, cast: Cast, has_scripts: bool) -> None:
+    """Where something would be erased by it, the name of the account is written first; a longer time than the
+    plan's is said to change nothing.
+    """
+    name = f"hooli-{has_scripts}".lower()
+    hooli = found_organization(cast.home, cast.service, name)
+    hooli.say("member", f"{name}-first", "hello")
+    wait_for("it", lambda: f"{name}-first" in hooli.ask("GET", "/console/data", "member")[1] or None)
+    window = visit("member", hooli, java_script_enabled=has_scripts)
+    page = window.go("/console/privacy/retention?period=5y")
+    assert "this one changes nothing" in page.inner_text("main")
+    page = window.go("/console/privacy/retention?period=none")
+    assert page.inner_text(".big strong") == "1"
+    page.fill("#f-name", "somebody")
+    page.click("main button:has-text('Hold nothing')")
+    assert "is not what you wrote" in page.inner_text(".problem")
+    assert sessions_of(hooli, "member") == [f"{name}-first"]
+    page.fill("#f-name", f"{name}-member")
+    page.click("main button:has-text('Hold nothing')")
+    assert "Nothing is held from now on. 1 segment" in page.inner_text("main")
+
+
+def test_a_session_that_is_not_there_is_not_found(visit: Visit, has_scripts: bool) -> None:
+    """Another's id, and one that nobody has, are answered alike: below what was typed."""
+    window = visit("alice", java_script_enabled=has_scripts)
+    for id in ("bob-first", "no-such-session"):
+        page = window.go("/console/data")
+        page.fill("#f-session", id)
+        page.click("main button:has-text('Find')")
+        assert "No session of yours has that id" in page.inner_text("main")
+        assert page.input_value("#f-session") == id
+
+
+def test_each_of_program_and_retention_says_what_the_other_means(visit: Visit, cast: Cast) -> None:
+    """Who switches zero data retention off, having joined the partner program, is told that conversations may
+    train from then on; who joins while it is on, that nothing is kept. Control: without the other neither is.
+    """
+    hooli = found_organization(cast.home, cast.service, "hooli-both")
+    off = "/console/organization/switch?what=zdr&to=off"
+    on = "/console/organization/switch?what=dpp&to=on"
+    words = ("may train models from then on", "nothing is kept that could")
+    for given in (False, True):
+        directory = open_directory(cast.home)
+        for kind in (Kind.DPP, Kind.ZDR) if given else ():
+            directory.decide_for_organization(
+                "hooli-both", kind, given=True, by="hooli-both-admin", provider=Provider.ANTHROPIC
+            )
+        directory.close()
+        told = hooli.ask("GET", off, "admin")[1], hooli.ask("GET", on, "admin")[1]
+        assert tuple(word in page for word, page in zip(words, told, strict=True)) == (given, given)
 
 
 def test_a_flow_is_refused_and_taken_again(visit: Visit, has_scripts: bool) -> None:

@@ -21,7 +21,7 @@ from bailee.flows.feedback.storage import (
 from bailee.pages import Answer, Installation, Moved, NotThere, Page, Part, Section, View, Visit, require
 from bailee.policy.flows import FlowId
 from bailee.policy.problems import Problem
-from bailee.vault.erasure import count_session, refuse_held
+from bailee.vault.erasure import refuse_held
 from bailee.vault.holds import read_covered
 from bailee.vault.proofs import keep_receipt
 
@@ -123,8 +123,7 @@ def _read_own(visit: Visit) -> Answer:
 def _ask(visit: Visit) -> Answer:
     report = _find_own(visit)
     refuse_held(visit.custody.vault, report.account, report.id)
-    counted = count_session(visit.custody.vault, report.account, report.id)
-    return View("withdraw.html", {"report": report, "counted": counted})
+    return View("withdraw.html", {"report": report})
 
 
 def _withdraw(visit: Visit) -> Answer:
