@@ -2,10 +2,12 @@
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from bailee.vault.custody import open_custody
 from console.browsers import DESKTOP, PHONE, Visitor, open_browser
 from console.cast import SESSIONS, Cast, make_cast, make_people
 from console.filling import fill
@@ -63,6 +65,9 @@ SCREENS: dict[str, tuple[str, str]] = {
 }
 
 
+RELEASE = "/console/organization/holds/release"
+
+
 def place(path: str, cast: Cast) -> str:
     """Return a path with what is in braces put in."""
     if "{error}" in path:
@@ -73,10 +78,19 @@ def place(path: str, cast: Cast) -> str:
     )
 
 
-def take(browser: Browser, cast: Cast, folder: Path) -> None:
+def place_hold(cast: Cast) -> str:
+    """Place a hold on all that is held of Bob, and return its id."""
+    custody = open_custody(cast.home)
+    bob, person = custody.directory.get("bob"), cast.ids["admin"]
+    hold = custody.hold(bob, None, reason="case 12", by="ada", person=person)
+    custody.close()
+    return hold.id
+
+
+def take(browser: Browser, cast: Cast, screens: Mapping[str, tuple[str, str]], folder: Path) -> None:
     """Take all pictures, in the light and, of some, in the dark."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (person, path) in SCREENS.items():
+    for name, (person, path) in screens.items():
         visitor = Visitor(browser, cast, person)
         page = visitor.go(place(path, cast))
         for kind, (width, height) in (("desktop", DESKTOP), ("phone", PHONE)):
@@ -99,7 +113,9 @@ def main() -> None:
     with serving(home, home.parent, "--upstream", "rehearsal") as service, open_browser() as browser:
         cast = make_cast(home, service)
         fill(cast)
-        take(browser, cast, Path(sys.argv[1]))
+        folder = Path(sys.argv[1])
+        take(browser, cast, SCREENS, folder)
+        take(browser, cast, {"hold-release": ("admin", f"{RELEASE}?hold={place_hold(cast)}")}, folder)
 
 
 if __name__ == "__main__":

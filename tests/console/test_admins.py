@@ -369,7 +369,10 @@ def test_managed_settings_are_saved_over_what_was_looked_at(cast: Cast) -> None:
     assert "<strong>Served</strong>" in shown
     removing = {"act": "remove", "settings": ours, "tag": read_tag(shown)}
     assert organization.send_form(place, "admin", **removing)[0] == 303
-    assert (serve(), "<strong>Nothing</strong>" in organization.ask("GET", place, "admin")[1]) == ("{}", True)
+    assert (serve(), "<strong>No settings</strong>" in organization.ask("GET", place, "admin")[1]) == (
+        "{}",
+        True,
+    )
 
 
 def test_another_organizations_members_are_out_of_reach(cast: Cast) -> None:

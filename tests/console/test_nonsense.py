@@ -74,4 +74,5 @@ def test_nothing_breaks(database: str, tmp_path: Path) -> None:
                         ask("POST", action, person, urlencode({**fields, name: value}))
         assert "Traceback" not in service.errors
     assert len(sent) > 300
-    assert [one for one in sent if one[2] not in (200, 303, 400, 403, 404, 429)] == []
+    # A head may be too long before the console has it.
+    assert [one for one in sent if one[2] not in (200, 303, 400, 403, 404, 429, 431)] == []

@@ -115,7 +115,7 @@ def test_what_was_done_and_what_a_hold_left_is_said(cast: Cast) -> None:
     assert not is_read(organization, "gringotts-second", "said at gringotts")
     assert is_read(organization, "gringotts-first", "Legal hold")
     said = limit("none")
-    assert "Members' records are held at most none." in said
+    assert "Nothing is held of members from now on." in said
     assert "came under it" not in said
 
 

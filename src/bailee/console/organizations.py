@@ -328,6 +328,8 @@ def _find_hold(visit: Visit, id: str) -> tuple[Hold, int, int]:
 
 
 def _ask_release(visit: Visit) -> Answer:
+    if not visit.query.get("hold", ""):
+        return Moved(f"{PATH}/holds")
     hold, freed, due = _find_hold(visit, visit.query.get("hold", ""))
     names = {one.id: one.name for one in _members(visit)}
     facts = {"hold": hold, "name": names[hold.account], "freed": freed, "due": due}

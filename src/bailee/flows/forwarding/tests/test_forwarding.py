@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,6 +151,10 @@ def test_what_waits_survives_a_kill(tmp_path: Path) -> None:
         port, other = there.address[1], make_key(there.home)
     to = {OTLP_HEADERS: f"Authorization=Bearer {other}"}
     option = ("--forward", f"otlp=http://127.0.0.1:{port}")
+    # Bound, and nobody listens: another test's service would be taken for the next hop.
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", port))
     with sending(tmp_path, *option, **to) as here:
         key = make_key(here.home)
         for number in (1, 2):
@@ -162,6 +167,7 @@ def test_what_waits_survives_a_kill(tmp_path: Path) -> None:
         wait_for("a vain attempt", lambda: progress.list_progress(vault)[0].attempts or None)
         assert "is not reached" in progress.list_progress(vault)[0].fault
         vault.dispose()
+        taken.close()
         with receiving(tmp_path, "--port", str(port)) as there:
             wait_for("all of it", lambda: set(rounds(there.home)) == {1.0, 2.0, 3.0} or None)
 
