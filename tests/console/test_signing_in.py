@@ -212,6 +212,15 @@ def test_what_was_typed_is_not_lost_with_a_sign_in(visit: Visit, cast: Cast, has
     page.click("main button:has-text('Keep it')")
     assert "DEPLOY_TOKEN" in page.inner_text("tbody")
     page.click("tr:has-text('DEPLOY_TOKEN') button:has-text('Remove')")
+    page = window.go("/console/organization/settings")
+    page.fill("#f-settings", '{"cleanupPeriodDays": 3}')
+    tag = page.input_value("input[name=tag]")
+    page.context.clear_cookies()
+    page.click("text=Check and save")
+    page.context.add_cookies([{**one, "value": cast.sign_in("admin")} for one in known])
+    page.click("main button:has-text('Send it once more')")
+    assert page.input_value("#f-settings").strip() == '{"cleanupPeriodDays": 3}'
+    assert page.input_value("input[name=tag]") == tag
     form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "cross-site"}
     for person in ("admin", "nobody"):
         body = "form_token=x&name=planted-by-another-site"
