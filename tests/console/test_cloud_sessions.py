@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import re
+import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +23,8 @@ from bailee.accounts.tables import accesses
 from bailee.flows.web.files import read_rules_file
 from bailee.policy.plans import Plan
 from bailee.service.cloud_pages import OPEN_MS, follow_events
+from bailee.vault import tables
+from bailee.vault.store import open_vault
 from console.browsers import Visitor
 from console.cast import Cast
 from counterparts.clouds import World, open_world
@@ -321,3 +326,50 @@ def test_without_a_network_no_rule_is_offered(visit: Visit, world: World, here: 
     page = open_audit(visit("olga"), id)
     assert "no rule opens anything to it" in page.inner_text("main")
     assert page.query_selector("text=Allow this") is None
+
+
+# --- What ends it ---
+
+
+def list_held(here: Cast) -> set[str]:
+    """Return the flows that something of Alice's is held of."""
+    vault, table = open_vault(here.home), tables.segments
+    is_there = sa.and_(table.c.is_destroyed.is_(False), table.c.account == here.ids["alice"])
+    with vault.connect() as connection:
+        found = set(connection.execute(sa.select(table.c.flow).where(is_there)).scalars())
+    vault.dispose()
+    return found
+
+
+def test_erasing_everything_ends_what_is_at_work(visit: Visit, world: World, here: Cast, host: str) -> None:
+    """The session's machine is ended, and what it had asked for goes with the rest, though it comes to the
+    vault only then; a damaged session keeps nobody from what is whole, and goes as well.
+    """
+    asking = f"{ASKING.replace('URL', f'{host}/')}; sleep 600"
+    id, damaged = start(world, asking, "--network", "custom"), start(world, "true")
+    wait_for("its work", lambda: "CODE=" in world.bailee("cloud", "logs", id) or None, 60)
+    wait_for("the end", lambda: world.show(damaged)["state"] == "done" or None, 60)
+    record = world.home / "cloud" / damaged / "session.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps(told | {"sealed": told["sealed"][:-8] + "AAAAAAA="}))
+    window = visit("alice")
+    page = window.go("/console/data")
+    with page.expect_download() as download:
+        page.click("text=Export everything")
+    with tarfile.open(download.value.path()) as archive:
+        held = archive.extractfile("bailee-alice/cloud.jsonl")
+        assert held is not None
+        lines = [json.loads(line) for line in held]
+    assert any("CODE=" in line.get("log", "") for line in lines if line["id"] == id)
+    assert [line for line in lines if line["id"] == damaged and "fault" in line]
+    assert damaged in window.go("/console/cloud").inner_text("main")
+    assert window.go(f"/console/cloud/{damaged}/erase").inner_text(".big").startswith("1")
+    page = window.go("/console/data/erase")
+    page.fill("#f-name", "alice")
+    page.click("main button")
+    assert "cloud sessions:" in page.inner_text("main")
+    assert list_held(here) == set()
+    assert not (world.home / "cloud" / id).exists()
+    assert not record.exists()
+    time.sleep(2)
+    assert list_held(here) == set()

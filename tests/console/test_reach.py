@@ -111,7 +111,7 @@ def test_what_was_done_and_what_a_hold_left_is_said(cast: Cast) -> None:
     assert "Gone before it was placed" not in placed
     said = limit("none")
     assert "2 segments held already came under it, or went" in said
-    assert "but for 1 segment that a legal hold keeps" in said
+    assert "A legal hold keeps 1 segment until it is released." in said
     assert not is_read(organization, "gringotts-second", "said at gringotts")
     assert is_read(organization, "gringotts-first", "Legal hold")
     said = limit("none")

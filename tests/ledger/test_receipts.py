@@ -148,6 +148,7 @@ def test_one_alone_is_taken_as_it_is(log: Log) -> None:
     assert split_receipts(made + b" ") == [made + b" "]
     assert split_receipts(made + b" \n" + made) == [made, made]
     assert b"".join(join_receipts([])) == b"[]\n"
+    assert split_receipts(b"[]\n") == []
 
 
 def test_what_is_not_there_gets_no_receipt(log: Log, tmp_path: Path) -> None:

@@ -150,7 +150,12 @@ def model(held: list[tuple[Change, list[KindOfSegments]]]) -> Preview:
         last_before=end(list_days(is_changed=False)),
         last_after=end(list_days(is_changed=True)),
         kept=len(each) - len(free),
-        waiting=sum(not is_there(kind, change, TODAY) for change, kind in each if kind.is_kept),
+        waiting=sum(
+            is_there(kind, None, TODAY) and not is_there(kind, change, TODAY)
+            for change, kind in each
+            if kind.is_kept
+        ),
+        overdue=sum(not is_there(kind, None, TODAY) for _, kind in each if kind.is_kept),
     )
 
 

@@ -386,7 +386,7 @@ def test_what_a_hold_keeps_is_not_told_as_gone(keeping: Keeping) -> None:
     custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
     assert bring_into_force(custody, [custody.directory.get("bob")]) == 2
     told = tell_zero_data_retention(keeping)
-    assert (told.held, told.gone, told.kept, told.waiting) == (1, 0, 1, 1)
+    assert (told.held, told.gone, told.kept, told.waiting, told.overdue) == (1, 0, 1, 0, 1)
     (held,) = sum_up(read_held(custody.vault, bob.id))
     assert (held.segments, held.kept, held.last_expiry) == (1, 1, None)
     custody.release(hold.id, reason="settled", by="boss")
@@ -412,7 +412,7 @@ def test_disks_of_cloud_sessions_come_under_it_at_once(keeping: Keeping) -> None
     custody = keeping.custody
     disk, busy = begin(keeping, "abc"), begin(keeping, "def", is_at_work=True)
     told = tell_zero_data_retention(keeping)
-    assert (told.held, told.gone, told.last_before) == (2, 1, None)
+    assert (told.held, told.gone, told.last_before) == (2, 1, date(2026, 6, 3))
     bob = custody.directory.get("bob")
     keeping.record("bob", "one")
     hold = custody.hold(bob, "one", reason="case 1", by="boss")
@@ -427,6 +427,44 @@ def test_disks_of_cloud_sessions_come_under_it_at_once(keeping: Keeping) -> None
     bring_into_force(custody, [custody.directory.get("bob")])
     assert custody.keystore.get(disk) is None
     assert custody.keystore.get(busy) is not None
+
+
+def test_disks_under_a_hold_are_told_as_kept(keeping: Keeping) -> None:
+    """Any hold of an account keeps its disks, which have no day as long as it does: they are in what is kept,
+    and in what its release frees, and go by the day that they were last at work.
+    """
+    custody = keeping.custody
+    disk = begin(keeping, "abc")
+    keeping.record("bob", "one")
+    bob = custody.directory.get("bob")
+    hold = custody.hold(bob, "one", reason="case 1", by="boss")
+    for written in (keeping.today, None):  # before the next look at disks, and after it
+        set_terms(custody.vault, disk, terms_of(bob, FlowId.MESSAGES).retention, written)
+        told = tell_zero_data_retention(keeping)
+        assert (told.held, told.gone, told.kept, told.waiting, told.overdue) == (2, 0, 2, 2, 0)
+    with custody.vault.connect() as connection:
+        assert count_freed(connection, hold, keeping.today) == (2, 0)
+    keeping.go_to(date(2026, 7, 4))
+    with custody.vault.connect() as connection:
+        assert count_freed(connection, hold, keeping.today) == (2, 2)
+    told = tell_zero_data_retention(keeping)
+    assert (told.kept, told.waiting, told.overdue) == (2, 0, 2)
+
+
+def test_what_is_overdue_already_is_no_change_of_a_change(keeping: Keeping) -> None:
+    """What a hold keeps beyond its day goes with the hold, whatever is switched: it is told apart from what a
+    change would have go.
+    """
+    custody = keeping.custody
+    keeping.record("bob", "one")
+    custody.hold(custody.directory.get("bob"), None, reason="case 1", by="boss")
+    told = tell_zero_data_retention(keeping)
+    assert (told.kept, told.waiting, told.overdue) == (1, 1, 0)  # Control
+    custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    bring_into_force(custody, [custody.directory.get("bob")])
+    bob = msgspec.structs.replace(custody.directory.get("bob"), zdr=False)
+    told = preview([(bob, read_held(custody.vault, bob.id))], keeping.today)
+    assert (told.held, told.gone, told.kept, told.waiting, told.overdue) == (1, 0, 1, 0, 1)
 
 
 def test_what_a_release_frees_is_counted(keeping: Keeping) -> None:

@@ -110,6 +110,10 @@ def _verify_receipts(file: BinaryIO, verifier: "Verifier", *, as_json: bool) -> 
 
     data = file.read(MAX_RECEIPT_BYTES + 1)
     given = split_receipts(data) if len(data) <= MAX_RECEIPT_BYTES else [data]
+    if not given:
+        raise Problem(
+            "there is no receipt in this file", where="RECEIPT", fix="name the file of one, or several"
+        )
     found = [_verify_receipt(one, verifier) for one in given]
     held = sum(bool(one["verified"]) for one in found)
     if as_json and len(found) == 1:

@@ -19,7 +19,7 @@ from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
 from bailee.vault.erasure import count_session
-from bailee.vault.holds import Hold, count_freed, list_holds
+from bailee.vault.holds import Hold, NotInForce, count_freed, list_holds
 from bailee.vault.tables import holds as holds_table
 from bailee.vault.tightening import bring_into_force
 
@@ -314,32 +314,35 @@ def _require_session(visit: Visit, member: Account, session: str) -> None:
 
 def _find_hold(visit: Visit, id: str) -> tuple[Hold, int, int]:
     """Return a hold on a member, and what its release would free: segments, and those that go at once."""
-    accounts = [one.id for one in _members(visit)]
+    table, accounts = holds_table, [one.id for one in _members(visit)]
     with visit.custody.vault.connect() as connection:
-        which = (
-            holds_table.c.account.in_(accounts),
-            holds_table.c.id == id,
-            holds_table.c.released_ms.is_(None),
-        )
-        found = list_holds(connection, *which)
+        found = list_holds(connection, table.c.account.in_(accounts), table.c.id == id)
         if not found:
             raise Problem("there is no such hold on a member", where="Legal holds", fix="load the page anew")
+        if found[0].released_ms is not None:
+            raise NotInForce("it is released already", where="Legal holds", fix="load the page anew")
         return found[0], *count_freed(connection, found[0], visit.custody.today())
 
 
 def _ask_release(visit: Visit) -> Answer:
     if not visit.query.get("hold", ""):
         return Moved(f"{PATH}/holds")
-    hold, freed, due = _find_hold(visit, visit.query.get("hold", ""))
+    try:
+        hold, freed, due = _find_hold(visit, visit.query["hold"])
+    except NotInForce:
+        return Moved(f"{PATH}/holds")
     names = {one.id: one.name for one in _members(visit)}
     facts = {"hold": hold, "name": names[hold.account], "freed": freed, "due": due}
     return View("release.html", facts)
 
 
 def _release(visit: Visit) -> Answer:
-    hold, _, due = _find_hold(visit, require(visit.form, "hold"))
     by, person = visit.visitor.name, visit.visitor.person
-    released = visit.custody.release(hold.id, reason=require(visit.form, "reason"), by=by, person=person)
+    try:
+        hold, _, due = _find_hold(visit, require(visit.form, "hold"))
+        released = visit.custody.release(hold.id, reason=require(visit.form, "reason"), by=by, person=person)
+    except NotInForce:
+        return Moved(f"{PATH}/holds", "Not done: somebody released it before.")
     gone = (
         f" {tell_count(due, 'segment')} that it kept beyond their day go with the next sweep." if due else ""
     )

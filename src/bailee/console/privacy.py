@@ -194,8 +194,8 @@ def tell_changed(changed: int, kept: int) -> str:
     """
     if not changed:
         return ""
-    stays = f", but for {tell_count(kept, 'segment')} that a legal hold keeps" if kept else ""
-    return f" {tell_count(changed, 'segment')} held already came under it, or went{stays}."
+    stays = f" A legal hold keeps {tell_count(kept, 'segment')} until it is released." if kept else ""
+    return f" {tell_count(changed, 'segment')} held already came under it, or went.{stays}"
 
 
 def _period_of(visit: Visit, training: bool) -> str:

@@ -137,6 +137,8 @@ def split_receipts(data: bytes) -> list[bytes]:
     is_array = whole.startswith(b"[") and whole.endswith(b"]")
     if is_array:
         whole = whole[1:-1].strip()
+    if is_array and not whole:
+        return []
     found = _BETWEEN.split(whole)
     # One that stands alone is as it is: each bit of its file matters.
     return [one.strip() + b"\n" for one in found] if is_array or len(found) > 1 else [data]

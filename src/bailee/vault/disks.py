@@ -31,7 +31,7 @@ from bailee.vault.keystore import Keystore
 from bailee.vault.recording import decided_of
 
 # No flow of this name tightens it: its terms are looked at with each sweep (`set_terms`).
-FLOW = "cloud"
+FLOW = tables.DISKS
 _NUMBER_SHIFT = 2  # as in `vault.writer`
 _LEAST = timedelta(days=2)
 

@@ -5,6 +5,7 @@ from datetime import date
 import msgspec
 import sqlalchemy as sa
 
+from bailee.policy.periods import Period
 from bailee.policy.problems import Problem
 from bailee.vault import ceilings, tables
 from bailee.vault.keystore import Keystore
@@ -113,7 +114,8 @@ def release_hold(connection: sa.Connection, id: str, *, by: str, reason: str, at
     """Release a hold: what it covered goes its way by its own terms again.
 
     Raises:
-        Problem: there is no such hold in force, or no reason is given.
+        NotInForce: there is no such hold, or not any more.
+        Problem: no reason is given.
     """
     check_reason(reason)
     table = tables.holds
@@ -123,7 +125,7 @@ def release_hold(connection: sa.Connection, id: str, *, by: str, reason: str, at
         .values(released_by=by, released_ms=at_ms, release_reason=reason)
     )
     if connection.execute(release).rowcount == 0:
-        raise Problem(f"there is no hold {id!r} in force", where="HOLD_ID", fix="see: bailee holds list")
+        raise NotInForce(f"there is no hold {id!r} in force", where="HOLD_ID", fix="see: bailee holds list")
     (found,) = list_holds(connection, table.c.id == id)
     return found
 
@@ -135,10 +137,15 @@ def list_holds(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> lis
     return [Hold(**row._mapping) for row in connection.execute(query)]
 
 
+class NotInForce(Problem):
+    """There is no such hold, or it was released already."""
+
+
 def count_freed(connection: sa.Connection, hold: Hold, today: date) -> tuple[int, int]:
     """Return how many segments the release of a hold would free, and how many of them would go at once.
 
-    What another hold covers as well stays.
+    What another hold covers as well stays. Any hold of an account keeps all disks of its cloud sessions, and
+    these have no day meanwhile.
     """
     table, segments = tables.holds, tables.segments
     others = sa.and_(
@@ -147,7 +154,8 @@ def count_freed(connection: sa.Connection, hold: Hold, today: date) -> tuple[int
         table.c.released_ms.is_(None),
         sa.or_(table.c.session.is_(None), table.c.session == segments.c.session),
     )
-    covered = [segments.c.account == hold.account, segments.c.is_destroyed.is_(False)]
+    of_account = sa.and_(segments.c.account == hold.account, segments.c.is_destroyed.is_(False))
+    covered = [of_account, segments.c.flow != tables.DISKS]
     if hold.session is not None:
         covered.append(segments.c.session == hold.session)
     is_due = sa.case((segments.c.expires_on <= today, 1), else_=0)
@@ -155,6 +163,12 @@ def count_freed(connection: sa.Connection, hold: Hold, today: date) -> tuple[int
         *covered, ~sa.select(sa.literal(1)).where(others).correlate(segments).exists()
     )
     freed, due = connection.execute(counts).one()
+    if not list_holds(connection, covering(hold.account), table.c.id != hold.id):
+        disks = sa.select(segments).where(of_account, segments.c.flow == tables.DISKS)
+        for row in connection.execute(disks).all():
+            ends = Period.parse(row.retention, where="vault.db").expires_on(row.day)
+            freed += 1
+            due += ends is not None and ends <= today
     return freed, due
 
 

@@ -79,7 +79,9 @@ def read_held(engine: sa.Engine, account: str) -> Held:
     held = sa.select(sa.literal(1)).where(covering(account)).limit(1)
     with engine.connect() as connection:
         # Hardly ever is there one, and to ask it of each row doubles the time.
-        kept = is_held() if connection.execute(held).first() else sa.false()
+        is_any = connection.execute(held).first() is not None
+        # Any of them keeps all disks of the account's cloud sessions.
+        kept = sa.or_(is_held(), table.c.flow == tables.DISKS) if is_any else sa.false()
         each = sa.select(*columns, kept.label("is_kept")).where(table.c.account == account).subquery()
         kinds = sa.select(*each.c, sa.func.count().label("many")).group_by(*each.c)
         rows = connection.execute(kinds).all()

@@ -67,6 +67,8 @@ class State(StrEnum):
 
 # The day that stands in for the expiry of what is to go at once, whatever its terms were.
 ERASED = date(1, 1, 1)
+# What segments of cloud sessions' disks are of: no flow of a manifest's.
+DISKS = "cloud"
 
 
 class Kind:

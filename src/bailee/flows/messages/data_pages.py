@@ -350,8 +350,17 @@ def _erase_all(places: Sequence[Place], visit: Visit) -> Answer:
         )
     refuse_held(custody.vault, account.id, None)
     receipts: list[bytes] = []
-    sessions = 0
-    segments = exchanges = stored = 0
+    besides = []
+    # First, as what runs there leaves something in the vault when it ends.
+    for place in places:
+        gone = 0
+        for proof in place.erase(custody, account, visit.visitor.name, visit.visitor.person):
+            keep_receipt(custody.home, account.id, proof, at_ms=custody.now_ms())
+            receipts.append(proof)
+            gone += 1
+        if gone:
+            besides.append((place.name, gone))
+    sessions = segments = exchanges = stored = 0
     for id in list_ids(custody, account):
         try:
             erased, receipt = _erase_one(visit, id)
@@ -361,15 +370,6 @@ def _erase_all(places: Sequence[Place], visit: Visit) -> Answer:
         segments, exchanges = segments + erased.segments, exchanges + erased.exchanges
         stored += erased.stored_bytes
         receipts.append(receipt.encode())
-    besides = []
-    for place in places:
-        gone = 0
-        for proof in place.erase(custody, account, visit.visitor.name, visit.visitor.person):
-            keep_receipt(custody.home, account.id, proof, at_ms=custody.now_ms())
-            receipts.append(proof)
-            gone += 1
-        if gone:
-            besides.append((place.name, gone))
     facts = {
         "sessions": sessions,
         "besides": besides,

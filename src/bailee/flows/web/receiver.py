@@ -5,6 +5,7 @@ records under the terms of the `web` flow, sealed, expired and erased like all o
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
@@ -94,6 +95,15 @@ def read_live(home: Path, key: str, wrapper: KeyWrapper) -> list[Row] | None:
         except msgspec.MsgspecError as fault:
             raise LogBroken(f"{path.name} is not what was written there") from fault
     return None
+
+
+def is_open(home: Path, key: str) -> bool:
+    """Tell whether the log of a key's run is still on its way to the vault."""
+    for path in (path for end in (OWNER, ENDED) for path in list((home / FOLDER).glob(f"*{end}"))):
+        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+            if msgspec.json.decode(path.read_bytes(), type=Owner).key == key:
+                return True
+    return False
 
 
 def read_held(body: bytes) -> list[Row]:
