@@ -312,7 +312,7 @@ def test_an_agent_that_is_led_here_is_told_as_such(cast: Cast) -> None:
     led goes past, with what it sends by itself.
     """
     told = fetch(cast.service, "/data-usage/claude-code")
-    assert "to this service, whose rehearsal model answers" in read_facts(told)["Its model traffic goes"]
+    assert "to this service, whose rehearsal model answers" in read_facts(told)["Its model traffic"]
     rows = read_rows(told)
     assert rows["Model traffic"][0] == "the Bailee service, then the rehearsal model in it"
     assert rows["Model traffic"][3] == f"{LOOPBACK} / AES-256-GCM"
@@ -320,7 +320,7 @@ def test_an_agent_that_is_led_here_is_told_as_such(cast: Cast) -> None:
     assert "the environment that bailee run makes" in read_facts(told, "metrics")["Under bailee run"]
     assert read_rows(fetch(cast.service, "/data-usage/opencode"))["Shared sessions"][1:3] == ["off", "on"]
     told = fetch(cast.service, "/data-usage/codex")
-    assert read_facts(told)["Its model traffic goes"].startswith("Past this service")
+    assert read_facts(told)["Its model traffic"].startswith("Past this service")
     assert read_rows(told)["Model traffic"][0] == "api.openai.com, or chatgpt.com with a login"
     assert read_rows(told)["Metrics"][1:3] == ["on", "on"]
 
@@ -332,11 +332,11 @@ def test_an_agent_that_cannot_be_led_to_the_upstream(tmp_path: Path) -> None:
     home = tmp_path / "state"
     with serving(home, tmp_path, "--upstream", "bedrock", environment=AMAZON) as service:
         told = fetch(service, "/data-usage/aider")
-        assert "it cannot be led here for Bedrock" in read_facts(told)["Its model traffic goes"]
+        assert "it cannot be led here for Bedrock" in read_facts(told)["Its model traffic"]
         assert read_facts(told)["This service holds"] == "nothing of it"
         assert read_rows(told)["Model traffic"][3] == "as its keeper says"
         told = fetch(service, "/data-usage/claude-code")
-        assert "through this service to Amazon Bedrock" in read_facts(told)["Its model traffic goes"]
+        assert "through this service to Amazon Bedrock" in read_facts(told)["Its model traffic"]
 
 
 def test_control_an_agent_told_without_the_run(tmp_path: Path) -> None:

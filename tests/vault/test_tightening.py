@@ -429,6 +429,22 @@ def test_disks_of_cloud_sessions_come_under_it_at_once(keeping: Keeping) -> None
     assert custody.keystore.get(busy) is not None
 
 
+def test_a_disk_that_was_never_at_work_is_left_its_first_moment(keeping: Keeping) -> None:
+    """Under zero data retention a session that is just beginning keeps its key through a change of settings.
+
+    Control: once it was at work it goes with it.
+    """
+    custody = keeping.custody
+    custody.directory.decide_for_organization("acme", Kind.ZDR, given=True, by="boss")
+    bob = custody.directory.get("bob")
+    disk = begin_disk(custody.vault, custody.keystore, bob, "abc", at_ms=custody.now_ms())
+    bring_into_force(custody, [bob])
+    assert custody.keystore.get(disk) is not None
+    set_terms(custody.vault, disk, NONE, keeping.today)
+    sweep(custody)
+    assert custody.keystore.get(disk) is None
+
+
 def test_disks_under_a_hold_are_told_as_kept(keeping: Keeping) -> None:
     """Any hold of an account keeps its disks, which have no day as long as it does: they are in what is kept,
     and in what its release frees, and go by the day that they were last at work.

@@ -30,6 +30,7 @@ from bailee.policy.contexts import Context
 from bailee.policy.decisions import Decision, decide
 from bailee.policy.flows import Flow, FlowId
 from bailee.policy.layers import Layer, LayerName
+from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.policy.retention import Holding
 
@@ -87,10 +88,12 @@ def _show(visit: Visit, pages: Mapping[str, Page]) -> Answer:
 
 def tell_agent(manifest: Manifest, installation: Installation, pages: Mapping[str, Page]) -> list[Told]:
     """Return every flow of an agent under `bailee run` on this installation, and its state by itself."""
-    by_itself = Context(provider=installation.provider, is_first_party=installation.is_first_party)
+    # By itself it goes where it goes unless somebody leads it elsewhere.
+    by_itself = Context(provider=Provider.ANTHROPIC, is_first_party=True)
+    here = Context(provider=installation.provider, is_first_party=installation.is_first_party)
     runs = can_run(manifest, installation)
     layers = tuple(_find_layers(manifest, installation)) if runs else ()
-    under_run = msgspec.structs.replace(by_itself, layers=layers)
+    under_run = msgspec.structs.replace(here, layers=layers)
     told = []
     for flow in manifest.flows:
         is_led = flow.id is FlowId.MESSAGES and is_led_here(manifest, installation)

@@ -251,6 +251,8 @@ def _show_keys(visit: Visit) -> Answer:
 
 def _make_key(visit: Visit) -> Answer:
     member = find_member(visit, require(visit.form, "member"))
+    if member.is_suspended:
+        raise Problem(f"{member.name!r} is suspended", where="Keys", fix="let them in again first")
     # For agents: a key that an admin makes proves no account holder.
     key, secret = create_key(
         visit.custody.directory,

@@ -15,7 +15,20 @@ from bailee.policy.problems import Problem
 # A receipt that is pasted to be verified is the longest.
 LARGEST_FORM = 4_000_000
 # Fields that hold a secret, on whatever page: they are typed again.
-_SECRETS = frozenset({"again", "link", "password", "present", "proof", "secret", "value"})
+_SECRETS = frozenset(
+    {
+        "again",
+        "code",
+        "credential",
+        "link",
+        "password",
+        "present",
+        "proof",
+        "secret",
+        "token",
+        "value",
+    }
+)
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
 

@@ -157,10 +157,13 @@ def tighten_disks(vault: sa.Engine, account: str, retention: Period) -> int:
         if list_holds(connection, covering(account)):
             return 0
         for row in connection.execute(sa.select(table).where(at_rest)).all():
-            period = tighten(Period.parse(row.retention, where="vault.db"), retention)
-            ends = period.expires_on(row.day)
+            own = Period.parse(row.retention, where="vault.db")
+            ends = tighten(own, retention).expires_on(row.day)
+            # One that has more than its terms give was never at work: its first moment has not come.
+            if row.expires_on > (own.expires_on(row.day) or row.expires_on):
+                continue
             if ends is not None and ends < row.expires_on:
-                values = {"retention": str(period), "expires_on": ends}
+                values = {"retention": str(tighten(own, retention)), "expires_on": ends}
                 connection.execute(sa.update(table).where(table.c.number == row.number).values(values))
                 changed += 1
     return changed

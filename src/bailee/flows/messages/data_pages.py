@@ -30,7 +30,7 @@ from bailee.vault.custody import Custody
 from bailee.vault.downloads import stream_account
 from bailee.vault.erasure import Erasure, NothingHeld, count_session, refuse_held
 from bailee.vault.exports import list_ids
-from bailee.vault.holds import covering, list_holds, read_covered
+from bailee.vault.holds import UnderHold, covering, list_holds, read_covered
 from bailee.vault.kinds import has_many, sum_up
 from bailee.vault.proofs import count_receipts, keep_receipt, read_receipts
 from bailee.vault.reader import Session, Transcript, list_exchanges, read_session
@@ -340,6 +340,39 @@ def _ask_all(places: Sequence[Place], visit: Visit) -> Answer:
     return View("erase_all.html", facts)
 
 
+class _Done(msgspec.Struct):
+    """What has been erased so far."""
+
+    receipts: list[bytes] = []
+    besides: list[tuple[str, int]] = []
+    sessions: int = 0
+    segments: int = 0
+    exchanges: int = 0
+    stored: int = 0
+
+    def add(self, erased: Erasure, receipt: str) -> None:
+        self.receipts.append(receipt.encode())
+        self.sessions += 1
+        self.segments += erased.segments
+        self.exchanges += erased.exchanges
+        self.stored += erased.stored_bytes
+
+
+def _erase_places(places: Sequence[Place], visit: Visit, done: _Done) -> None:
+    """Erase what is held besides: first, as what runs there leaves something in the vault when it ends."""
+    custody, account = visit.custody, visit.account
+    for place in places:
+        gone = 0
+        try:
+            for proof in place.erase(custody, account, visit.visitor.name, visit.visitor.person):
+                keep_receipt(custody.home, account.id, proof, at_ms=custody.now_ms())
+                done.receipts.append(proof)
+                gone += 1
+        finally:
+            if gone:
+                done.besides.append((place.name, gone))
+
+
 def _erase_all(places: Sequence[Place], visit: Visit) -> Answer:
     account, custody = visit.account, visit.custody
     if visit.form.get("name", "").strip() != account.name:
@@ -349,33 +382,27 @@ def _erase_all(places: Sequence[Place], visit: Visit) -> Answer:
             fix=f"write {account.name} to confirm",
         )
     refuse_held(custody.vault, account.id, None)
-    receipts: list[bytes] = []
-    besides = []
-    # First, as what runs there leaves something in the vault when it ends.
-    for place in places:
-        gone = 0
-        for proof in place.erase(custody, account, visit.visitor.name, visit.visitor.person):
-            keep_receipt(custody.home, account.id, proof, at_ms=custody.now_ms())
-            receipts.append(proof)
-            gone += 1
-        if gone:
-            besides.append((place.name, gone))
-    sessions = segments = exchanges = stored = 0
-    for id in list_ids(custody, account):
-        try:
-            erased, receipt = _erase_one(visit, id)
-        except NothingHeld:
-            continue  # it went meanwhile, as where this is sent twice
-        sessions += 1
-        segments, exchanges = segments + erased.segments, exchanges + erased.exchanges
-        stored += erased.stored_bytes
-        receipts.append(receipt.encode())
+    done = _Done()
+    stopped = ""
+    try:
+        _erase_places(places, visit, done)
+        for id in list_ids(custody, account):
+            with contextlib.suppress(NothingHeld):  # it went meanwhile, as where this is sent twice
+                done.add(*_erase_one(visit, id))
+    except Problem as problem:
+        if not done.receipts:
+            raise
+        # What went is gone, and its receipts are there to be had.
+        stopped = problem.without_reason().what if isinstance(problem, UnderHold) else problem.what
+    receipts = done.receipts
     facts = {
-        "sessions": sessions,
-        "besides": besides,
-        "segments": segments,
-        "exchanges": exchanges,
-        "stored": stored,
+        "sessions": done.sessions,
+        "besides": done.besides,
+        "keys": done.segments + sum(many for _, many in done.besides),
+        "segments": done.segments,
+        "exchanges": done.exchanges,
+        "stored": done.stored,
+        "stopped": stopped,
         # A form takes so many; all of them are kept.
         "receipts": b"".join(join_receipts(receipts)).decode() if len(receipts) <= MOST_RECEIPTS else "",
         "many": len(receipts),
