@@ -112,7 +112,7 @@ def talking(world: World, here: Cast) -> Iterator[str]:
     id = start(world, TALKING)
     wait_for("its work", lambda: "tick 1" in world.bailee("cloud", "logs", id) or None, 60)
     yield id
-    if world.show(id)["state"] == "working":
+    if (world.home / "cloud" / id).exists() and world.show(id)["state"] == "working":
         world.bailee("cloud", "stop", id)
 
 
