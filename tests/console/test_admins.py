@@ -74,6 +74,8 @@ def test_a_member_is_suspended(visit: Visit, cast: Cast, has_scripts: bool) -> N
     keys = initech.ask("GET", f"{HOME}/keys", "admin")[1]
     assert f"<option>{name}</option>" not in keys.replace(f' value="{name}"', "")
     assert "suspended" in keys
+    status, told = initech.send_form(f"{HOME}/keys", "admin", member=name, label="late")
+    assert (status, "is suspended" in told, "Shown this once" in told) == (400, True, False)
     page.click(f"text=Let {name} in again")
     assert initech.ask("GET", "/api/account", **bearer)[0] == 200
     told = page.goto(f"{page.url.partition('/console')[0]}/console/ledger?kind=suspension")

@@ -130,6 +130,43 @@ def test_erasing_everything_goes_on_where_it_was_cut_off(
         assert len(verify_receipt(receipt, custody.log.verifier)) == 2
 
 
+def test_a_hold_that_comes_midway_is_told_with_what_went(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was erased before it is told, with its receipt, and that not all of it went; the reason is not.
+    Control: where nothing went yet it is a refusal.
+    """
+    custody, ada = keeping.custody, keeping.custody.directory.get("ada")
+    (act,) = [page.act for page in make_pages() if page.path == "/console/data/erase"]
+    assert act is not None
+    visit = Visit(
+        visitor=Visitor(ada),
+        custody=custody,
+        installation=install(keeping),
+        kept=Kept(),
+        path={},
+        query={},
+        form={"name": "ada"},
+    )
+    erase = custody.erase_session
+
+    def erase_and_hold(account: str, session: str, *, by: str, person: str) -> object:
+        done = erase(account, session, by=by, person=person)
+        custody.hold(ada, None, reason="a secret case", by="boss")
+        return done
+
+    with monkeypatch.context() as held:
+        held.setattr(custody, "erase_session", erase_and_hold)
+        answer = act(visit)
+    assert isinstance(answer, View)
+    assert (answer.facts["sessions"], answer.facts["keys"], answer.facts["many"]) == (1, 1, 1)
+    assert "a legal hold keeps it" in answer.facts["stopped"]
+    assert "secret case" not in answer.facts["stopped"]
+    assert count_receipts(keeping.home, ada.id) == 1
+    with pytest.raises(Problem, match="legal hold"):
+        act(visit)
+
+
 def test_kept_receipts_go_with_their_account(keeping: Keeping) -> None:
     """Erasing the account removes them, and none of another's."""
     ada = keeping.custody.directory.get("ada")

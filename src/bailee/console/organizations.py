@@ -9,7 +9,7 @@ from bailee.accounts.people import Account, Kind
 from bailee.accounts.roles import change_role
 from bailee.accounts.suspensions import suspend_member
 from bailee.accounts.tables import KeyOrigin, Role
-from bailee.console.privacy import name_limit, period_of_plan, tell_changed
+from bailee.console.privacy import is_claude_api, name_limit, period_of_plan, tell_changed
 from bailee.console.refusals import list_taken, name_flow, read_choice
 from bailee.console.rendering import TEMPLATES
 from bailee.pages import Answer, Handler, Moved, NotThere, Page, Part, Section, View, Visit, require
@@ -18,7 +18,7 @@ from bailee.policy.periods import UNLIMITED, Period
 from bailee.policy.plans import Provider
 from bailee.policy.problems import Problem
 from bailee.sizes import tell_count
-from bailee.vault.erasure import count_session
+from bailee.vault.erasure import NothingHeld, count_session
 from bailee.vault.holds import Hold, NotInForce, count_freed, list_holds
 from bailee.vault.tables import holds as holds_table
 from bailee.vault.tightening import bring_into_force
@@ -90,7 +90,7 @@ def _show(visit: Visit) -> Answer:
         "admins": sum(one.role is Role.ADMIN and not one.is_suspended for one in members),
         "taken": list_taken(visit, of_organization=True),
         "offers_dpp": offers_dpp(account.plan),
-        "is_dpp_here": _provider(visit) is Provider.ANTHROPIC,
+        "is_dpp_here": is_claude_api(visit.installation),
         "offers_zdr": offers_zdr(account.plan),
         "plans": sorted({one.plan.value for one in members}),
         "plan_periods": sorted({str(period_of_plan(one)) for one in members}),
@@ -306,7 +306,7 @@ def _place(visit: Visit) -> Answer:
 def _require_session(visit: Visit, member: Account, session: str) -> None:
     try:
         count_session(visit.custody.vault, member.id, session)
-    except Problem:
+    except NothingHeld:
         raise Problem(
             f"nothing is held of a session {session!r} of {member.name}",
             where="Only this session",

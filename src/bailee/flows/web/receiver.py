@@ -83,8 +83,7 @@ def read_live(home: Path, key: str, wrapper: KeyWrapper) -> list[Row] | None:
     Raises:
         LogBroken: it was changed.
     """
-    # A log goes from the first name to the second, and from there into the vault: looked for in this order.
-    for path in (path for end in (OWNER, ENDED) for path in list((home / FOLDER).glob(f"*{end}"))):
+    for path in _list_owners(home):
         try:
             owner = msgspec.json.decode(path.read_bytes(), type=Owner)
             if owner.key == key:
@@ -99,11 +98,17 @@ def read_live(home: Path, key: str, wrapper: KeyWrapper) -> list[Row] | None:
 
 def is_open(home: Path, key: str) -> bool:
     """Tell whether the log of a key's run is still on its way to the vault."""
-    for path in (path for end in (OWNER, ENDED) for path in list((home / FOLDER).glob(f"*{end}"))):
+    for path in _list_owners(home):
         with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
             if msgspec.json.decode(path.read_bytes(), type=Owner).key == key:
                 return True
     return False
+
+
+def _list_owners(home: Path) -> Iterator[Path]:
+    # A log goes from the first name to the second, and from there into the vault: looked for in this order.
+    for end in (OWNER, ENDED):
+        yield from list((home / FOLDER).glob(f"*{end}"))
 
 
 def read_held(body: bytes) -> list[Row]:
