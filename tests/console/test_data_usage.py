@@ -337,6 +337,8 @@ def test_an_agent_that_cannot_be_led_to_the_upstream(tmp_path: Path) -> None:
         assert read_rows(told)["Model traffic"][3] == "as its keeper says"
         told = fetch(service, "/data-usage/claude-code")
         assert "through this service to Amazon Bedrock" in read_facts(told)["Its model traffic"]
+        # Started by itself it goes to the Claude API, where all of it is on.
+        assert [read_rows(told)[name][2] for name in ("Metrics", "Errors")] == ["on", "on"]
 
 
 def test_control_an_agent_told_without_the_run(tmp_path: Path) -> None:

@@ -82,11 +82,15 @@ def test_a_cloud_session_is_erased(visit: Visit, initech: Cast, cast: Cast, has_
     for person in ("charlie", "operator", "admin", "nobody"):
         assert cast.ask("GET", place, person)[0] in (303, 404), person
     window = visit("member", initech, java_script_enabled=has_scripts)
-    page = window.go(f"/console/cloud/{initech.cloud}")
+    sessions = Sessions(initech.home)
+    for retention, is_offered in (("none", False), ("30d", True)):
+        # Of what is not kept nothing can be gone on with.
+        sessions.change(initech.cloud, retention=retention)
+        page = window.go(f"/console/cloud/{initech.cloud}")
+        assert (page.query_selector("text=bailee cloud say") is not None) is is_offered
     page.click("text=Erase…")
     assert "what it pushed to" in page.inner_text("main")
     assert not has_scripts or window.check_with_axe() == []
-    sessions = Sessions(initech.home)
     disk = sessions.read_facts(initech.cloud).disk
     assert sessions.key_of(disk) is not None
     page.click("text=Erase this session")
@@ -129,6 +133,9 @@ def test_everything_is_everything(visit: Visit, initech: Cast, tmp_path: Path) -
     path.write_bytes(path.read_bytes().replace(b'"index": ', b'"index": 1', 1))
     done = run_program(*words, environment={}, folder=tmp_path)
     assert (done.returncode, "1 of 2 receipts hold" in done.stdout) == (1, True)
+    path.write_bytes(b"[]\n")
+    done = run_program(*words, environment={}, folder=tmp_path)
+    assert (done.returncode, "there is no receipt in this file" in done.stderr) == (2, True)
 
 
 def initech_member(initech: Cast) -> str:
