@@ -14,7 +14,7 @@ from bailee.ledger.entries import AnyEntry
 from bailee.service.console import make_pages
 from console.browsers import DESKTOP, PHONE, Visitor
 from console.cast import HOSTILE_ID, Cast, found_organization
-from console.screens import RELEASE, SCREENS, place
+from console.screens import OF_A_HOLD, RELEASE, SCREENS, place
 
 Visit = Callable[..., Visitor]
 SMALL = {"width": PHONE[0], "height": PHONE[1]}
@@ -120,7 +120,7 @@ def test_every_page_is_looked_at(cast: Cast) -> None:
     assert fixed <= seen
     assert len(SCREENS) >= len(shown)
     names = {path.name for path in PICTURES.glob("*.png")} - {"flows-dark.png"}
-    assert names == {f"{name}-{kind}.png" for name in SCREENS for kind in ("desktop", "phone")}
+    assert names == {f"{name}-{kind}.png" for name in [*SCREENS, OF_A_HOLD] for kind in ("desktop", "phone")}
 
 
 def test_the_ledger_has_words_for_every_kind_of_entry() -> None:
