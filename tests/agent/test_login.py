@@ -254,7 +254,8 @@ def test_privacy_in_the_agent_is_what_explain_says(place: Place, words: tuple[st
     with place.serve() as service:
         place.log_in(service)
         before = both()
-        assert f"plan pro (account ada at {service.url}, as of 20" in before
+        whose = f"account ada at {service.url}, not known to reach the Claude API, as of 20"
+        assert f"plan pro ({whose}" in before
         assert "training on" not in before
         place.operate("privacy", "training", "on", "--account", "ada", proof=place.proofs["ada"])
         assert "training on" in both()

@@ -3,11 +3,11 @@
 import html
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page
 
 from bailee.accounts.directory import open_directory
 from bailee.accounts.passwords import set_password
-from bailee.console.openid import Providers, check_address
+from bailee.console.openid import Providers, _is_public, check_address
 from bailee.ledger.log import FOLDER, open_log
 from bailee.policy.problems import Problem
 from console.cast import PASSWORD, RUNNER, Cast, make_people
@@ -399,7 +399,77 @@ def test_addresses_that_are_none(address: str) -> None:
         check_address(address)
 
 
-def test_a_provider_that_is_away(tmp_path: Path) -> None:
-    """It is told, and signs nobody in."""
-    with pytest.raises(Problem, match="cannot be reached"):
-        Providers().discover("http://127.0.0.1:9")
+class Silent(BaseHTTPRequestHandler):
+    """Answers that there is nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_a_port_of_the_services_network_is_not_told(
+    crooked: Crooked, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is closed, speaks otherwise, has nothing or calls itself otherwise is told in the same words,
+    and why in the log of the service alone. Control: of a public address the reason is told.
+    """
+    crooked.said = {"issuer": "https://another.example"}
+    silent = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=silent.serve_forever, daemon=True).start()
+    addresses = {
+        f"http://127.0.0.1:{find_closed_port()}": "cannot be reached",
+        f"http://127.0.0.1:{silent.server_address[1]}": "answers 404",
+        crooked.issuer: "calls itself otherwise",
+        f"https://127.0.0.1:{silent.server_address[1]}": "cannot be reached",
+    }
+    said = {ask(address) for address in addresses}
+    assert said == {"no identity provider answers there; the log of the service says why"}
+    assert all(why in one.message for why, one in zip(addresses.values(), caplog.records, strict=True))
+    monkeypatch.setattr("bailee.console.openid._is_public", lambda address: True)
+    assert all(why in ask(address) for address, why in addresses.items())
+    silent.shutdown()
+    silent.server_close()
+
+
+@pytest.mark.parametrize(
+    ("leads", "public"),
+    [
+        (("93.184.216.34",), True),
+        (("93.184.216.34", "10.0.0.1"), False),
+        (("127.0.0.1",), False),
+        (("::1",), False),
+        (("fe80::1%eth0",), False),
+        (("169.254.169.254",), False),
+        ((), True),
+    ],
+)
+def test_where_a_name_leads_decides(
+    leads: tuple[str, ...], public: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One address that is not public is enough; a name that leads nowhere tells of no network."""
+
+    def resolve(*_: object, **__: object) -> list[Any]:
+        if not leads:
+            raise socket.gaierror
+        return [(None, None, None, "", (one, 443)) for one in leads]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert _is_public("https://id.example") is public
+
+
+def find_closed_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def ask(issuer: str) -> str:
+    """Return why an issuer is not taken."""
+    with pytest.raises(Problem) as caught:
+        Providers().discover(issuer)
+    return caught.value.what

@@ -176,7 +176,7 @@ def is_in_sight(page: Page, selector: str) -> bool:
 def leave_out_cards(route: Route) -> None:
     """Answer with the style sheet as it is without its rule for narrow screens."""
     whole = (STATIC / "console.css").read_text()
-    before, rule, _ = whole.partition("@media (max-width: 40rem)")
+    before, rule, _ = whole.partition("@media (max-width: 46rem)")
     assert rule
     route.fulfill(body=before, content_type="text/css")
 

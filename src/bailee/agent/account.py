@@ -77,7 +77,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     def told(self) -> str:
         """Return whose account it is, in words."""
-        return make_visible(f"account {self.name} at {self.service}, as of {tell_minute(self.as_of)} UTC")
+        place = self.service if self.is_first_party else f"{self.service}, not known to reach the Claude API"
+        return make_visible(f"account {self.name} at {place}, as of {tell_minute(self.as_of)} UTC")
 
 
 def find_account(state: Path, environment: Mapping[str, str], provider: Provider) -> Account | None:

@@ -5,14 +5,18 @@ to the issuer that an admin named, and to the addresses that it names itself; no
 nothing of an answer is kept but who it is about.
 """
 
+import ipaddress
+import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from bailee.characters import make_visible
 from bailee.policy.problems import Problem
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ LEEWAY_SECONDS = 60
 # Signatures by the provider's private key: none, and none that whoever has the client's secret could make.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _WHERE = "your organization's sign-in"
+_LOG = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -57,7 +64,7 @@ class Providers:
             Problem: it cannot be asked, or does not say what is needed.
         """
         check_address(issuer)
-        found: Discovered = self._keep(f"said {issuer}", lambda: _discover(issuer))
+        found: Discovered = self._keep(f"said {issuer}", lambda: _hushed(issuer, lambda: _discover(issuer)))
         return found
 
     def make_address(
@@ -101,7 +108,7 @@ class Providers:
             basic = (client, secret)
         else:
             form |= {"client_id": client} | ({"client_secret": secret} if secret else {})
-        answer = _ask("POST", found.token_endpoint, form, basic)
+        answer = _hushed(found.token_endpoint, lambda: _ask("POST", found.token_endpoint, form, basic))
         token = answer.get("id_token")
         if not isinstance(token, str):
             why = str(answer.get("error_description") or answer.get("error") or "it gives no word")[:300]
@@ -193,6 +200,30 @@ def check_address(address: str) -> None:
         )
 
 
+def _hushed(address: str, ask: Callable[[], _T]) -> _T:
+    """Ask, and tell of what is not public only that it is no provider: why not goes to the operator's log.
+
+    Whoever may name an issuer could learn from it which ports are open in the network of the service.
+    """
+    try:
+        return ask()
+    except Problem as fault:
+        if _is_public(address):
+            raise
+        _LOG.warning("No identity provider at %s: %s", make_visible(address), make_visible(fault.what))
+        raise _refuse("no identity provider answers there; the log of the service says why") from None
+
+
+def _is_public(address: str) -> bool:
+    """Tell whether all that a name leads to is in the public internet; one that leads nowhere is."""
+    parts = urlsplit(address)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        return True
+    return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_global for one in found)
+
+
 def _discover(issuer: str) -> Discovered:
     told = _ask("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     try:
@@ -210,7 +241,7 @@ def _read_keys(address: str) -> "KeySet":
     from joserfc import errors
     from joserfc.jwk import KeySet
 
-    told = _ask("GET", address)
+    told = _hushed(address, lambda: _ask("GET", address))
     try:
         return KeySet.import_key_set(told)  # type: ignore[arg-type]
     except (errors.JoseError, ValueError, TypeError, KeyError):
