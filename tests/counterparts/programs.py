@@ -221,6 +221,9 @@ def serve() -> None:
         with contextlib.suppress(ImportError):
             import_module(name)
     gc.freeze()  # what is shared with children stays so
+    # A shell ignores both for what it starts in the background, and programs would go on doing so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     control = socket.socket(fileno=os.dup(0))
     woken, wakes = os.pipe()
     for end in (woken, wakes):
