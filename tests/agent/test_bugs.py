@@ -141,8 +141,7 @@ def test_a_report_is_shown_sent_and_taken_back(desk: Desk, service: Service) -> 
     assert held(service.home) == {}
     terminal.type("/bug undo")
     terminal.wait("no report was sent here")
-    terminal.press("C-d")
-    terminal.wait_until_ended()
+    terminal.leave()
     places = (service.home, desk.folder / "state", desk.folder / "user")
     assert [find for place in places for find in find_bytes(place, CANARY.encode(), TOKEN.encode())] == []
 

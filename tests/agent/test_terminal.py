@@ -67,8 +67,7 @@ def test_a_whole_session(desk: Desk) -> None:
     terminal.wait("DECIDED BY")
     terminal.type("/name calculator")
     terminal.wait("is called")
-    terminal.press("C-d")
-    assert "is kept on this machine until" in terminal.wait_until_ended()
+    assert "is kept on this machine until" in terminal.leave()
 
 
 def test_exit_ends_as_quit_does_and_other_words_do_not(desk: Desk) -> None:
@@ -94,8 +93,7 @@ def test_a_session_is_resumed(tmp_path: Path, scanner_rules: Path) -> None:
         terminal.wait("tokens in")
         terminal.type("/name the greeting")
         terminal.wait("is called")
-        terminal.press("C-d")
-        terminal.wait_until_ended()
+        terminal.leave()
     with opening(tmp_path) as again:
         desk.terminal = again
         desk.start("--resume")
@@ -110,8 +108,7 @@ def test_a_session_is_resumed(tmp_path: Path, scanner_rules: Path) -> None:
         assert "this is all of my answer" in shown
         again.type("rehearse greet")
         again.wait("tokens in")
-        again.press("C-d")
-        again.wait_until_ended()
+        again.leave()
 
 
 def test_no_is_no(desk: Desk) -> None:
@@ -169,8 +166,7 @@ def test_the_survey_takes_no_key_that_was_meant_for_something_else(
         terminal.wait("Sent: 3, and nothing else.")
         terminal.type("/rate 2")
         terminal.wait("Not sent: this session was rated already.")
-        terminal.press("C-d")
-        terminal.wait_until_ended()
+        terminal.leave()
         told = run_program(
             "survey",
             "days",

@@ -245,8 +245,7 @@ def test_in_a_terminal(world: World, person: Person) -> None:
         assert "before \\x1b]0;owned\\x07\\x1b[2J after \\u202eetihw" in shown
         terminal.type("rehearse greet")
         terminal.wait("tokens in")
-        terminal.press("C-d")
-        terminal.wait_until_ended()
+        terminal.leave()
     assert person.git("symbolic-ref", "--short", "HEAD").strip() == f"bailee/{id}"
     (session,) = person.sessions()
     assert session["messages"] == 4

@@ -145,6 +145,22 @@ def test_keys(admin: Visitor, cast: Cast) -> None:
     assert cast.ask("GET", "/api/account", **bearer)[0] == 401
 
 
+def test_loading_a_made_key_anew_makes_no_other(admin: Visitor) -> None:
+    """The browser sends the form again and is told so; from the page that tells it another can be made."""
+    page = admin.go(f"{HOME}/keys")
+    before = page.locator("tbody tr").count()
+    page.select_option("#f-member", "bob")
+    page.fill("#f-label", "twice")
+    page.click("text=Make it")
+    assert page.locator("tbody tr").count() == before + 1
+    page.reload()
+    assert "you made a key since this page was drawn" in page.inner_text(".problem")
+    assert page.locator("tbody tr").count() == before + 1
+    assert page.input_value("#f-label") == "twice"
+    page.click("text=Make it")
+    assert page.locator("tbody tr").count() == before + 2
+
+
 def test_a_hold_keeps_what_its_member_would_erase(admin: Visitor, visit: Visit, cast: Cast) -> None:
     """Placed it stops the erasure and is told to Bob; released it does not."""
     page = admin.go(f"{HOME}/holds")

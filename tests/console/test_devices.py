@@ -56,8 +56,8 @@ def test_a_login_is_refused(visit: Visit, cast: Cast) -> None:
     assert exchange(cast, codes)["error"] == "access_denied"
 
 
-def test_wrong_codes_are_counted(visit: Visit) -> None:
-    """After five of them one has to wait."""
+def test_wrong_codes_are_counted(visit: Visit, cast: Cast) -> None:
+    """After five of them one has to wait, and is told for how long (RFC 6585, 4)."""
     page = visit("charlie").go("/oauth/device")
     for _ in range(6):
         page.fill("#f-code", "BBBB-BBBB")
@@ -65,6 +65,8 @@ def test_wrong_codes_are_counted(visit: Visit) -> None:
         told = page.inner_text(".problem")
         page = visit("charlie").go("/oauth/device")
     assert "too many wrong codes" in told
+    status, _, headers = cast.press("/oauth/device", "charlie", code="BBBB-BBBB")
+    assert (status, 500 < int(headers["retry-after"]) <= 600) == (429, True)
 
 
 def test_who_is_not_signed_in_is_told_both_ways(visit: Visit) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,21 @@ class Terminal:
     def wait_until_ended(self) -> str:
         """Wait until the program has ended, and return the screen."""
         wait_for("the end of the program", lambda: self.has_ended or None)
+        return self.screen
+
+    def leave(self) -> str:
+        """Press `C-d` until the program has ended, and return the screen.
+
+        Between an answer and the next prompt the terminal takes the key: the program never sees it.
+        """
+
+        def press() -> bool | None:
+            if not self.has_ended:
+                self.press("C-d")
+                time.sleep(0.2)
+            return self.has_ended or None
+
+        wait_for("the end of the program", press)
         return self.screen
 
     def _call(self, *arguments: str) -> str:

@@ -77,6 +77,16 @@ class Codes(msgspec.Struct, frozen=True):
         return "Codes(...)"
 
 
+class TooManyGuesses(Problem):
+    """So many wrong codes were typed that whoever types them has to wait for some seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            "too many wrong codes were typed", where="CODE", fix=f"try again in {seconds} seconds"
+        )
+        self.seconds = seconds
+
+
 class TooManyLogins(Exception):
     """More logins wait than may; some expire within ten minutes."""
 
@@ -198,17 +208,23 @@ def find_waiting(directory: Directory, user_code: str, *, by: str = "") -> Login
             which serves to deny.
 
     Raises:
-        Problem: no login waits for that code, or too many wrong ones were typed.
+        Problem: no login waits for that code; `TooManyGuesses`, too many wrong ones were typed.
     """
     table, guesses, now = tables.logins, tables.login_guesses, directory.now_ms()
     written = normalize_code(user_code)
-    count = sa.select(sa.func.count()).where(guesses.c.account == by, guesses.c.at_ms > now - LIFETIME_MS)
+    latest = (
+        sa.select(guesses.c.at_ms)
+        .where(guesses.c.account == by, guesses.c.at_ms > now - LIFETIME_MS)
+        .order_by(guesses.c.at_ms.desc())
+        .limit(MOST_GUESSES)
+    )
     query = sa.select(table).where(
         table.c.user_digest == digest_secret(written.encode()), table.c.expires_ms > now
     )
     with directory.engine.begin() as connection:
-        if by and connection.execute(count).scalar_one() >= MOST_GUESSES:
-            raise Problem("too many wrong codes were typed", where="CODE", fix="try again in ten minutes")
+        made = connection.execute(latest).scalars().all() if by else ()
+        if len(made) >= MOST_GUESSES:
+            raise TooManyGuesses(-(-(made[-1] + LIFETIME_MS - now) // 1000))
         row = connection.execute(query.where(table.c.decided_ms.is_(None))).first()
         if row is None and by:
             connection.execute(sa.insert(guesses).values(account=by, at_ms=now))

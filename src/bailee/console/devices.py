@@ -5,9 +5,9 @@ before it is approved: who asks, from where, since when. Wrong codes are counted
 """
 
 from bailee.accounts.choices import require_holder
-from bailee.accounts.logins import Login, approve_login, deny_login, find_waiting
+from bailee.accounts.logins import Login, TooManyGuesses, approve_login, deny_login, find_waiting
 from bailee.console.rendering import TEMPLATES
-from bailee.pages import Answer, Moved, Page, Part, View, Visit, require
+from bailee.pages import Answer, Moved, Page, Part, TooOften, View, Visit, require
 from bailee.policy.problems import Problem
 
 PATH = "/oauth/device"
@@ -37,7 +37,10 @@ def _decide(visit: Visit) -> Answer:
         raise Problem("nobody is signed in", where="Let an agent in", fix="sign in first")
     holder = require_holder(directory, visit.account.name, visit.visitor.operator)
     code, act = require(visit.form, "code"), visit.form.get("act", "look")
-    login: Login = find_waiting(directory, code, by=holder.id)
+    try:
+        login: Login = find_waiting(directory, code, by=holder.id)
+    except TooManyGuesses as fault:
+        raise TooOften(fault.what, where="Code", seconds=fault.seconds) from None
     if act == "approve":
         approve_login(directory, login, holder, by=visit.visitor.name)
         return Moved(

@@ -245,14 +245,32 @@ def _show_keys(visit: Visit) -> Answer:
         "members": [(name, name) for name in sorted(names - suspended)],
         "made": None,
         "secret": "",
+        "after": _find_last(visit),
     }
     return View("keys.html", facts)
+
+
+def _find_last(visit: Visit) -> str:
+    """Return the id of the last key that this admin made for an agent; empty for none."""
+    own = [
+        (key.created_ms, key.id)
+        for key in list_keys(visit.custody.directory)
+        if key.origin is KeyOrigin.OTHER and key.made_by == visit.visitor.name
+    ]
+    return max(own)[1] if own else ""
 
 
 def _make_key(visit: Visit) -> Answer:
     member = find_member(visit, require(visit.form, "member"))
     if member.is_suspended:
         raise Problem(f"{member.name!r} is suspended", where="Keys", fix="let them in again first")
+    # The answer shows a secret once, so that no page is led on to: loading it anew sends the form again.
+    if visit.form.get("after", "") != _find_last(visit):
+        raise Problem(
+            "you made a key since this page was drawn",
+            where="Keys",
+            fix="it is in the list; make another from here if one is meant",
+        )
     # For agents: a key that an admin makes proves no account holder.
     key, secret = create_key(
         visit.custody.directory,
