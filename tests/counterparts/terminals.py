@@ -3,11 +3,13 @@
 import contextlib
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from counterparts.waiting import wait_for
+
+# Each look at a terminal starts a program.
+PAUSE = 0.1
 
 
 class Terminal:
@@ -50,12 +52,12 @@ class Terminal:
 
     def wait(self, text: str, *, times: int = 1) -> str:
         """Wait until a text is shown so many times, and return the screen."""
-        wait_for(f"{text!r} on the screen", lambda: self.screen.count(text) >= times or None)
+        wait_for(f"{text!r} on the screen", lambda: self.screen.count(text) >= times or None, pause=PAUSE)
         return self.screen
 
     def wait_until_ended(self) -> str:
         """Wait until the program has ended, and return the screen."""
-        wait_for("the end of the program", lambda: self.has_ended or None)
+        wait_for("the end of the program", lambda: self.has_ended or None, pause=PAUSE)
         return self.screen
 
     def leave(self) -> str:
@@ -67,10 +69,9 @@ class Terminal:
         def press() -> bool | None:
             if not self.has_ended:
                 self.press("C-d")
-                time.sleep(0.2)
             return self.has_ended or None
 
-        wait_for("the end of the program", press)
+        wait_for("the end of the program", press, pause=2 * PAUSE)
         return self.screen
 
     def _call(self, *arguments: str) -> str:
