@@ -435,6 +435,18 @@ def test_a_port_of_the_services_network_is_not_told(
     silent.server_close()
 
 
+def test_why_is_in_the_log_of_the_service(cast: Cast) -> None:
+    """Whoever runs it reads what the admin is not told."""
+    window = Window(cast, "ada")
+    window.ask("GET", "/console/organization/sign-in")
+    issuer = f"http://127.0.0.1:{find_closed_port()}"
+    fields = {"issuer": issuer, "client": CLIENT, "secret": SECRET, "claim": "preferred_username"}
+    assert window.ask("POST", "/console/organization/sign-in", **fields)[0] == 400
+    assert "no identity provider answers there" in window.text
+    assert "cannot be reached" not in window.text
+    assert f"No identity provider at {issuer}: the identity provider cannot be reached" in cast.service.errors
+
+
 @pytest.mark.parametrize(
     ("leads", "public"),
     [

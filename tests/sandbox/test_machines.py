@@ -1,8 +1,10 @@
 """Every kind of machine keeps the same promises: one suite, run on each."""
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -11,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bailee.sandbox.guest import EXEC, LOOK, write_frame
 from bailee.sandbox.machines import Begin, Kind, Machine, NotAnswered, Spec
 from bailee.sandbox.namespaces import GUEST, Namespaces
 from counterparts.machines import ENVIRONMENT, KINDS, SERVICE, Made, making
+
+TRUE = {"command": ["true"], "folder": "/", "environment": {"PATH": "/usr/bin:/bin"}}
 
 
 @pytest.fixture(params=list(KINDS), scope="module")
@@ -144,6 +149,30 @@ def test_without_a_machine_the_host_is_there(tmp_path: Path) -> None:
         look = f"cat {tmp_path}/mine /etc/shadow && kill -0 $PPID"
         assert bare.run(look, folder=str(tmp_path)) == 0
         assert "canary" in bare.text
+
+
+@pytest.mark.parametrize(
+    "order", [write_frame(EXEC, 1, json.dumps(TRUE).encode()), write_frame(LOOK, 1)], ids=["exec", "look"]
+)
+def test_a_driver_that_is_gone_is_the_end(order: bytes) -> None:
+    """Whoever is answered hears nothing any more: the machine's first program ends, and says nothing.
+
+    What it says would stand in the log of a session that was stopped at its beginning.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        guest = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(GUEST), "0"],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    with ours:
+        ours.recv(100)  # that it is ready
+        ours.shutdown(socket.SHUT_RD)
+        ours.sendall(order)
+        said, _ = guest.communicate(timeout=30)
+    assert (said, guest.returncode) == (b"", 0)
 
 
 def test_without_the_firewall_nothing_is_led(tmp_path: Path) -> None:

@@ -60,6 +60,10 @@ def read_frames(held: bytearray) -> list[tuple[int, int, bytes]]:
     return frames
 
 
+class _Gone(Exception):
+    """The driver has closed the channel: nobody is there to answer."""
+
+
 class Guest:
     """Does what is asked, one thing beside the other."""
 
@@ -83,7 +87,11 @@ class Guest:
         """Serve until the driver closes the channel."""
         self._selector.register(self._channel, selectors.EVENT_READ, None)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._send(READY, 0)
+        with contextlib.suppress(_Gone):
+            self._send(READY, 0)
+            self._work()
+
+    def _work(self) -> None:
         while True:
             for key, _ in self._selector.select():
                 if self._selector.get_map().get(key.fd) is not key:
@@ -294,7 +302,10 @@ class Guest:
         self._send(END, number)
 
     def _send(self, kind: int, number: int, data: bytes = b"") -> None:
-        _write(self._channel, write_frame(kind, number, data))
+        try:
+            _write(self._channel, write_frame(kind, number, data))
+        except (BrokenPipeError, ConnectionResetError):
+            raise _Gone from None
 
 
 def _write(descriptor: int, data: bytes) -> None:
