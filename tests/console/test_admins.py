@@ -152,12 +152,14 @@ def test_loading_a_made_key_anew_makes_no_other(admin: Visitor) -> None:
     page.select_option("#f-member", "bob")
     page.fill("#f-label", "twice")
     page.click("text=Make it")
+    page.wait_for_selector(".card code")
     assert page.locator("tbody tr").count() == before + 1
     page.reload()
     assert "you made a key since this page was drawn" in page.inner_text(".problem")
     assert page.locator("tbody tr").count() == before + 1
     assert page.input_value("#f-label") == "twice"
     page.click("text=Make it")
+    page.wait_for_selector(".card code")
     assert page.locator("tbody tr").count() == before + 2
 
 
