@@ -374,6 +374,7 @@ def test_a_session_of_the_real_agent(visit: Visit, cast: Cast, tmp_path: Path) -
     window = visit("bob")
     page = window.go("/console/data")
     page.click(f"text={session}")
+    page.wait_for_load_state()
     turns = page.query_selector_all("article.turn")
     assert len(turns) >= 4
     told = page.inner_text("main")

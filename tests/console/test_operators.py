@@ -86,6 +86,7 @@ def test_charts_and_their_tables_say_the_same(visit: Visit) -> None:
     points = (page.get_attribute("figure polyline", "points") or "").split()
     assert len(rows) == len(points) == 14
     page.click("text=7 days")
+    page.wait_for_load_state()
     assert len(page.query_selector_all("div[aria-label=Latency] tbody tr")) == 7
     page = visit("operator").go("/console/flows/messages")
     assert page.inner_text(".big strong") == "100.0 %"
@@ -122,6 +123,7 @@ def test_a_report_is_read_with_a_reason_that_its_sender_sees(
     reason, before = f"ticket 17: the parser, {has_scripts}", count_entries(cast, "access")
     page = visit("operator", java_script_enabled=has_scripts).go("/console/flows/feedback")
     page.click(f"text={cast.report}")
+    page.wait_for_load_state()
     assert page.query_selector("pre") is None
     page.fill("#f-reason", reason)
     page.click("main button:has-text('Read it')")
