@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bailee.agent import account as accounts
@@ -318,6 +319,8 @@ def test_without_the_service_the_last_known_counts(place: Place) -> None:
     known = read_account(place.state / "account.json")
     assert known is not None
     assert known.account_limit == "7d"
+    assert "not known to reach the Claude API" in known.told()
+    assert "not known" not in msgspec.structs.replace(known, is_first_party=True).told()
     told = place.code().stderr
     assert "the service cannot be reached" in told
     assert "what is known is as of 20" in told

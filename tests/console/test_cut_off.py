@@ -92,22 +92,27 @@ def test_a_download_that_fails_midway_breaks(keeping: Keeping, caplog: pytest.Lo
     assert fetch(keeping, iter([b"first", b"second"])) == b"firstsecond"
 
 
-def test_erasing_everything_goes_on_where_it_was_cut_off(
-    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The receipt of what went is kept; sent again the rest goes, and all receipts hold."""
-    custody, ada = keeping.custody, keeping.custody.directory.get("ada")
+def erase_everything(keeping: Keeping) -> object:
+    """Do what the page does where Ada has written her name."""
     (act,) = [page.act for page in make_pages() if page.path == "/console/data/erase"]
     assert act is not None
     visit = Visit(
-        visitor=Visitor(ada),
-        custody=custody,
+        visitor=Visitor(keeping.custody.directory.get("ada")),
+        custody=keeping.custody,
         installation=install(keeping),
         kept=Kept(),
         path={},
         query={},
         form={"name": "ada"},
     )
+    return act(visit)
+
+
+def test_erasing_everything_goes_on_where_it_was_cut_off(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipt of what went is kept; sent again the rest goes, and all receipts hold."""
+    custody, ada = keeping.custody, keeping.custody.directory.get("ada")
     erase = custody.erase_session
 
     def stop(account: str, session: str, *, by: str, person: str) -> object:
@@ -118,10 +123,10 @@ def test_erasing_everything_goes_on_where_it_was_cut_off(
     with monkeypatch.context() as cut:
         cut.setattr(custody, "erase_session", stop)
         with pytest.raises(KeyboardInterrupt):
-            act(visit)
+            erase_everything(keeping)
     assert count_receipts(keeping.home, ada.id) == 1
     keeping.now += 1
-    answer = act(visit)
+    answer = erase_everything(keeping)
     assert isinstance(answer, View)
     assert answer.facts["sessions"] == 2
     receipts = list(read_receipts(keeping.home, ada.id))
@@ -137,17 +142,6 @@ def test_a_hold_that_comes_midway_is_told_with_what_went(
     Control: where nothing went yet it is a refusal.
     """
     custody, ada = keeping.custody, keeping.custody.directory.get("ada")
-    (act,) = [page.act for page in make_pages() if page.path == "/console/data/erase"]
-    assert act is not None
-    visit = Visit(
-        visitor=Visitor(ada),
-        custody=custody,
-        installation=install(keeping),
-        kept=Kept(),
-        path={},
-        query={},
-        form={"name": "ada"},
-    )
     erase = custody.erase_session
 
     def erase_and_hold(account: str, session: str, *, by: str, person: str) -> object:
@@ -157,14 +151,14 @@ def test_a_hold_that_comes_midway_is_told_with_what_went(
 
     with monkeypatch.context() as held:
         held.setattr(custody, "erase_session", erase_and_hold)
-        answer = act(visit)
+        answer = erase_everything(keeping)
     assert isinstance(answer, View)
     assert (answer.facts["sessions"], answer.facts["keys"], answer.facts["many"]) == (1, 1, 1)
     assert "a legal hold keeps it" in answer.facts["stopped"]
     assert "secret case" not in answer.facts["stopped"]
     assert count_receipts(keeping.home, ada.id) == 1
     with pytest.raises(Problem, match="legal hold"):
-        act(visit)
+        erase_everything(keeping)
 
 
 def test_kept_receipts_go_with_their_account(keeping: Keeping) -> None:

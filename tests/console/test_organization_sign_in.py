@@ -435,6 +435,16 @@ def test_a_port_of_the_services_network_is_not_told(
     silent.server_close()
 
 
+@pytest.mark.parametrize("name", ["token_endpoint", "jwks_uri"])
+def test_addresses_that_a_provider_names_are_told_no_better(crooked: Crooked, name: str) -> None:
+    """An admin's own provider could lead the service to any port. Control: where it answers, it is taken."""
+    whole = {"code": "c", "back": "http://bailee.localhost/", "nonce": "n", "verifier": "v" * 43}
+    assert Providers().redeem(crooked.issuer, CLIENT, SECRET, **whole)["sub"] == "u"
+    crooked.said = {name: f"http://127.0.0.1:{find_closed_port()}/"}
+    with pytest.raises(Problem, match="no identity provider answers there"):
+        Providers().redeem(crooked.issuer, CLIENT, SECRET, **whole)
+
+
 def test_why_is_in_the_log_of_the_service(cast: Cast) -> None:
     """Whoever runs it reads what the admin is not told."""
     window = Window(cast, "ada")

@@ -78,7 +78,11 @@ class Codes(msgspec.Struct, frozen=True):
 
 
 class TooManyGuesses(Problem):
-    """So many wrong codes were typed that whoever types them has to wait for some seconds."""
+    """So many wrong codes were typed that whoever types them has to wait.
+
+    Args:
+        seconds: for how long, until the first of the last `MOST_GUESSES` counts no more.
+    """
 
     def __init__(self, seconds: int) -> None:
         super().__init__(

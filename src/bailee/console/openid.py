@@ -216,6 +216,7 @@ def _hushed(address: str, ask: Callable[[], _T]) -> _T:
 
 def _is_public(address: str) -> bool:
     """Tell whether all that a name leads to is in the public internet; one that leads nowhere is."""
+    # It decides what is said, not where anything goes: the security proxy, which does, has a stricter list.
     parts = urlsplit(address)
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
